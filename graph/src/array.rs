@@ -1,0 +1,147 @@
+//! A tensor with its data, in host memory: what users feed and fetch, what the interpreter computes with. Bytes
+//! behind an 8-byte alignment rather than an enum of vectors, so that moving data never asks what it is.
+
+use crate::types::{DType, TensorType};
+
+/// Element types that have a Rust counterpart.
+pub trait Element: bytemuck::Pod {
+    /// The element type this is.
+    const DTYPE: DType;
+}
+macro_rules! elements {
+    ($($rust:ty => $dtype:ident),*) => { $(impl Element for $rust { const DTYPE: DType = DType::$dtype; })* };
+}
+elements!(u8 => U8, u32 => U32, i32 => I32, i64 => I64, half::f16 => F16, half::bf16 => BF16, f32 => F32, f64 => F64);
+
+/// A dense row-major tensor in host memory.
+#[derive(Clone, PartialEq)]
+pub struct Array {
+    dtype: DType,
+    shape: Vec<u64>,
+    words: Vec<u64>,
+}
+
+impl Array {
+    /// A tensor of zeros.
+    ///
+    /// # Panics
+    /// If the number of bytes does not fit in memory's address range.
+    pub fn zeros(dtype: DType, shape: &[u64]) -> Self {
+        let elements = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).expect("the number of elements fits");
+        let bytes = usize::try_from(elements).ok().and_then(|n| n.checked_mul(dtype.size_bytes())).expect("it fits");
+        Self { dtype, shape: shape.to_vec(), words: vec![0; bytes.div_ceil(8)] }
+    }
+    /// A tensor of `data`.
+    ///
+    /// # Panics
+    /// If `data` is not as long as `shape` says.
+    #[track_caller]
+    pub fn from_slice<T: Element>(shape: &[u64], data: &[T]) -> Self {
+        let mut out = Self::zeros(T::DTYPE, shape);
+        assert_eq!(out.len(), data.len(), "{shape:?} holds {} elements, {} were given", out.len(), data.len());
+        out.bytes_mut().copy_from_slice(bytemuck::cast_slice(data));
+        out
+    }
+    /// A tensor of truth values.
+    #[track_caller]
+    pub fn from_bools(shape: &[u64], data: &[bool]) -> Self {
+        let bytes: Vec<u8> = data.iter().map(|b| u8::from(*b)).collect();
+        let mut out = Self::from_slice(shape, &bytes);
+        out.dtype = DType::Bool;
+        out
+    }
+    /// A tensor without axes.
+    pub fn scalar<T: Element>(value: T) -> Self {
+        Self::from_slice(&[], &[value])
+    }
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+    /// Extents, outermost first.
+    pub fn shape(&self) -> &[u64] {
+        &self.shape
+    }
+    /// The type of this tensor.
+    pub fn ty(&self) -> TensorType {
+        self.dtype.of(&self.shape[..])
+    }
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product::<u64>() as usize
+    }
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// The elements' bytes, in order.
+    pub fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.words)[..self.len() * self.dtype.size_bytes()]
+    }
+    /// The elements' bytes, to write.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let n = self.len() * self.dtype.size_bytes();
+        &mut bytemuck::cast_slice_mut(&mut self.words)[..n]
+    }
+    /// The elements.
+    ///
+    /// # Panics
+    /// If they are of another type (truth values read as `u8`).
+    #[track_caller]
+    pub fn as_slice<T: Element>(&self) -> &[T] {
+        assert!(self.holds(T::DTYPE), "a tensor of {} read as {}", self.dtype, T::DTYPE);
+        bytemuck::cast_slice(self.bytes())
+    }
+    /// The elements, to write. See [`Array::as_slice`].
+    #[track_caller]
+    pub fn as_mut_slice<T: Element>(&mut self) -> &mut [T] {
+        assert!(self.holds(T::DTYPE), "a tensor of {} written as {}", self.dtype, T::DTYPE);
+        bytemuck::cast_slice_mut(self.bytes_mut())
+    }
+    fn holds(&self, dtype: DType) -> bool {
+        self.dtype == dtype || (self.dtype == DType::Bool && dtype == DType::U8)
+    }
+    /// The one element of a tensor that has one, as f64.
+    ///
+    /// # Panics
+    /// If there is not exactly one.
+    #[track_caller]
+    pub fn item(&self) -> f64 {
+        assert_eq!(self.len(), 1, "item() of a tensor of shape {:?}", self.shape);
+        self.get_f64(0)
+    }
+    /// Element `i` (row-major) as f64.
+    pub fn get_f64(&self, i: usize) -> f64 {
+        match self.dtype {
+            DType::Bool | DType::U8 => f64::from(self.bytes()[i]),
+            DType::U32 => f64::from(self.as_slice::<u32>()[i]),
+            DType::I32 => f64::from(self.as_slice::<i32>()[i]),
+            DType::I64 => self.as_slice::<i64>()[i] as f64,
+            DType::F16 => self.as_slice::<half::f16>()[i].to_f64(),
+            DType::BF16 => self.as_slice::<half::bf16>()[i].to_f64(),
+            DType::F32 => f64::from(self.as_slice::<f32>()[i]),
+            DType::F64 => self.as_slice::<f64>()[i],
+        }
+    }
+    /// All elements as f64.
+    pub fn to_f64(&self) -> Vec<f64> {
+        (0..self.len()).map(|i| self.get_f64(i)).collect()
+    }
+    /// The same elements under another shape.
+    ///
+    /// # Panics
+    /// If the number of elements differs.
+    #[track_caller]
+    pub fn reshaped(mut self, shape: &[u64]) -> Self {
+        assert_eq!(self.len() as u64, shape.iter().product::<u64>(), "{:?} as {shape:?}", self.shape);
+        self.shape = shape.to_vec();
+        self
+    }
+}
+
+impl std::fmt::Debug for Array {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown: Vec<f64> = (0..self.len().min(16)).map(|i| self.get_f64(i)).collect();
+        write!(f, "{}{:?}{}", self.ty(), shown, if self.len() > 16 { "…" } else { "" })
+    }
+}

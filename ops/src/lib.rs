@@ -1,0 +1,1 @@
+//! Thalweg's model API: tensors, operations, layers, optimizers and gradients.

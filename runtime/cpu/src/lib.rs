@@ -1,0 +1,1 @@
+//! Thalweg's CPU device: kernels on threads.

@@ -1,0 +1,1 @@
+//! Thalweg on one host: the device trait, the executor and the session.

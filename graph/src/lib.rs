@@ -2,9 +2,19 @@
 //! is a value that prints, parses back and verifies, and every stage is a function from one to the next.
 
 pub mod array;
+pub mod attrs;
+pub mod builder;
+pub mod diagnostic;
 pub mod id;
+pub mod ir;
 pub mod kernel;
+pub mod op;
+pub mod structural;
 pub mod types;
 
 pub use array::{Array, Element};
+pub use builder::Builder;
+pub use diagnostic::Diagnostic;
+pub use ir::{Graph, Init, Node, NodeId, Program, Site, Value, VarId, VarKind, Variable};
+pub use op::{Accuracy, DynOp, Mode, OpError, Registry, Schema};
 pub use types::{Bindings, DType, Dim, Shape, TensorType, Types};

@@ -22,9 +22,8 @@ impl Kernel {
         let bytes = |b: &[BufferType]| b.iter().map(|b| b.size_bytes() as f64).sum();
         let flops = match self {
             Kernel::Nest(nest) => {
-                let extent = |fold: bool| {
-                    nest.axes.iter().filter(|a| a.fold == fold).map(|a| a.extent as f64).product::<f64>()
-                };
+                let extent =
+                    |fold: bool| nest.axes.iter().filter(|a| a.fold == fold).map(|a| a.extent as f64).product::<f64>();
                 let dense: f64 = nest.reads.iter().flat_map(|r| &r.coords).map(density).product();
                 let per_point = work(&nest.body) + nest.folds.len() as f64;
                 extent(false) * (extent(true) * dense * per_point + work(&nest.epilogue))

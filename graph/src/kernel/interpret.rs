@@ -200,7 +200,13 @@ impl Frame<'_> {
                 }
                 ScalarOp::Unary(op, a) => unary(*op, r(a), self.precision),
                 ScalarOp::Binary(op, a, b) => binary(*op, r(a), r(b), program.dtype(*a)),
-                ScalarOp::Select(c, a, b) => if r(c).i64() != 0 { r(a) } else { r(b) },
+                ScalarOp::Select(c, a, b) => {
+                    if r(c).i64() != 0 {
+                        r(a)
+                    } else {
+                        r(b)
+                    }
+                }
                 ScalarOp::Fma(a, b, c) => fma(r(a), r(b), r(c), inst.dtype, self.precision),
                 ScalarOp::Cast(a) => r(a),
             };

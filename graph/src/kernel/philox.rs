@@ -23,10 +23,7 @@ pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 /// The four words of block `block` (elements `4·block ..`) of stream `key` at step `step`.
 #[inline(always)]
 pub fn block(key: u64, block: u64, step: u64) -> [u32; 4] {
-    philox4x32(
-        [block as u32, (block >> 32) as u32, step as u32, (step >> 32) as u32],
-        [key as u32, (key >> 32) as u32],
-    )
+    philox4x32([block as u32, (block >> 32) as u32, step as u32, (step >> 32) as u32], [key as u32, (key >> 32) as u32])
 }
 
 /// The word of element `index`: word `index mod 4` of block `index / 4`.

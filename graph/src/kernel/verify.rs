@@ -16,7 +16,12 @@ pub(super) fn verify(kernel: &Kernel) -> Vec<String> {
     for buffer in kernel.operands().iter().chain(kernel.results()) {
         let fits = buffer.shape.len() <= MAX_AXES
             && buffer.shape.iter().all(|d| *d <= MAX_ELEMENTS)
-            && buffer.shape.iter().filter(|d| **d != 0).try_fold(1u64, |n, d| n.checked_mul(*d)).is_some_and(|n| n <= MAX_ELEMENTS);
+            && buffer
+                .shape
+                .iter()
+                .filter(|d| **d != 0)
+                .try_fold(1u64, |n, d| n.checked_mul(*d))
+                .is_some_and(|n| n <= MAX_ELEMENTS);
         faults.require(fits, || format!("a buffer {buffer} is too large"));
     }
     if faults.list.is_empty() {
@@ -59,7 +64,17 @@ fn affine_ok(affine: &Affine, axes: &[Axis]) -> bool {
         && affine.range(axes).is_some_and(|(low, high)| low > -(1 << 60) && high < 1 << 60)
 }
 
-fn verify_coords(what: &str, coords: &[Coord], to: &BufferType, filled: bool, reads: &[Read], k: usize, operands: &[BufferType], axes: &[Axis], faults: &mut Faults) {
+fn verify_coords(
+    what: &str,
+    coords: &[Coord],
+    to: &BufferType,
+    filled: bool,
+    reads: &[Read],
+    k: usize,
+    operands: &[BufferType],
+    axes: &[Axis],
+    faults: &mut Faults,
+) {
     faults.require(coords.len() == to.rank(), || {
         format!("{what} has {} coordinates for a buffer of {} axes", coords.len(), to.rank())
     });
@@ -112,7 +127,17 @@ fn verify_reads(reads: &[Read], operands: &[BufferType], axes: &[Axis], faults: 
             faults.list.push(format!("read r{k} of operand {}, of which there are {}", read.operand, operands.len()));
             continue;
         };
-        verify_coords(&format!("read r{k}"), &read.coords, operand, read.fill.is_some(), reads, k, operands, axes, faults);
+        verify_coords(
+            &format!("read r{k}"),
+            &read.coords,
+            operand,
+            read.fill.is_some(),
+            reads,
+            k,
+            operands,
+            axes,
+            faults,
+        );
     }
 }
 
@@ -138,7 +163,9 @@ fn verify_scalar(program: &Scalar, cx: &Context<'_>, faults: &mut Faults) {
     let in_epilogue = cx.folded.is_some();
     for (i, inst) in program.insts.iter().enumerate() {
         let at = || format!("{} v{i}", cx.name);
-        if !faults.require(inst.op.uses().iter().all(|r| (*r as usize) < i), || format!("{}: uses a later register", at())) {
+        if !faults
+            .require(inst.op.uses().iter().all(|r| (*r as usize) < i), || format!("{}: uses a later register", at()))
+        {
             continue;
         }
         let of = |r: &u16| program.dtype(*r);
@@ -163,7 +190,8 @@ fn verify_scalar(program: &Scalar, cx: &Context<'_>, faults: &mut Faults) {
             ScalarOp::Folded { fold, part } => match cx.folded.and_then(|n| n.folds.get(*fold as usize)) {
                 None => Some("no such fold here".into()),
                 Some(f) if *part as usize >= f.monoid.parts() => Some("no such part".into()),
-                Some(f) => (inst.dtype != f.monoid.part_dtype(*part as usize, f.dtype)).then(|| "is not the fold's type".into()),
+                Some(f) => (inst.dtype != f.monoid.part_dtype(*part as usize, f.dtype))
+                    .then(|| "is not the fold's type".into()),
             },
             ScalarOp::Philox { index, step, .. } => {
                 let sound = inst.dtype == DType::U32 && of(index) == DType::I64 && of(step) == DType::I64;
@@ -171,21 +199,23 @@ fn verify_scalar(program: &Scalar, cx: &Context<'_>, faults: &mut Faults) {
             }
             ScalarOp::Unary(op, a) => {
                 let want = if matches!(op, Unary::Not | Unary::IsNan) { DType::Bool } else { of(a) };
-                let float_only = matches!(op, Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Tanh | Unary::Sin | Unary::Cos);
+                let float_only =
+                    matches!(op, Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Tanh | Unary::Sin | Unary::Cos);
                 (inst.dtype != want || (float_only && !of(a).is_float())).then(|| format!("{} of {}", op.name(), of(a)))
             }
             ScalarOp::Binary(op, a, b) => {
                 let want = if op.compares() { DType::Bool } else { of(a) };
                 let bitwise = matches!(op, Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr);
-                let wrong = inst.dtype != want || of(a) != of(b) || (bitwise && of(a).is_float()) || (*op == Binary::Pow && !of(a).is_float());
+                let wrong = inst.dtype != want
+                    || of(a) != of(b)
+                    || (bitwise && of(a).is_float())
+                    || (*op == Binary::Pow && !of(a).is_float());
                 wrong.then(|| format!("{} of {} and {}", op.name(), of(a), of(b)))
             }
-            ScalarOp::Select(c, a, b) => {
-                (of(c) != DType::Bool || of(a) != inst.dtype || of(b) != inst.dtype).then(|| "select of mixed types".into())
-            }
-            ScalarOp::Fma(a, b, c) => {
-                ([a, b, c].into_iter().any(|r| of(r) != inst.dtype) || !inst.dtype.is_float()).then(|| "fma of mixed types".into())
-            }
+            ScalarOp::Select(c, a, b) => (of(c) != DType::Bool || of(a) != inst.dtype || of(b) != inst.dtype)
+                .then(|| "select of mixed types".into()),
+            ScalarOp::Fma(a, b, c) => ([a, b, c].into_iter().any(|r| of(r) != inst.dtype) || !inst.dtype.is_float())
+                .then(|| "fma of mixed types".into()),
             ScalarOp::Cast(_) => None,
         };
         if let Some(problem) = problem {
@@ -219,7 +249,9 @@ fn verify_nest(nest: &LoopNest, faults: &mut Faults) {
             continue;
         };
         let value = nest.epilogue.insts.get(write.value as usize);
-        faults.require(value.is_some_and(|i| i.dtype == result.dtype), || format!("write {k}: value is no {}", result.dtype));
+        faults.require(value.is_some_and(|i| i.dtype == result.dtype), || {
+            format!("write {k}: value is no {}", result.dtype)
+        });
         verify_write(k, &write.coords, result, &nest.axes[..parallel], faults);
     }
     for r in 0..nest.results.len() {
@@ -259,13 +291,26 @@ fn verify_scatter(scatter: &Scatter, faults: &mut Faults) {
     verify_axes(&scatter.axes, faults);
     faults.require(scatter.axes.iter().all(|a| !a.fold), || "a scatter has no fold axes".into());
     verify_reads(&scatter.reads, &scatter.operands, &scatter.axes, faults);
-    let cx = Context { name: "body", axes: &scatter.axes, reads: &scatter.reads, operands: &scatter.operands, folded: None };
+    let cx =
+        Context { name: "body", axes: &scatter.axes, reads: &scatter.reads, operands: &scatter.operands, folded: None };
     verify_scalar(&scatter.body, &cx, faults);
     let value = scatter.body.insts.get(scatter.value as usize);
-    faults.require(value.is_some_and(|i| i.dtype == scatter.result.dtype), || "the contribution is not of the result's type".into());
+    faults.require(value.is_some_and(|i| i.dtype == scatter.result.dtype), || {
+        "the contribution is not of the result's type".into()
+    });
     faults.require(scatter.monoid.parts() == 1, || format!("{} cannot be scattered", scatter.monoid.name()));
     let n = scatter.reads.len();
-    verify_coords("the destination", &scatter.at, &scatter.result, true, &scatter.reads, n, &scatter.operands, &scatter.axes, faults);
+    verify_coords(
+        "the destination",
+        &scatter.at,
+        &scatter.result,
+        true,
+        &scatter.reads,
+        n,
+        &scatter.operands,
+        &scatter.axes,
+        faults,
+    );
     if let Some(k) = scatter.init {
         faults.require(scatter.operands.get(k as usize) == Some(&scatter.result), || {
             "the operand it starts from is not of the result's type".into()

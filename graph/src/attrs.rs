@@ -1,0 +1,201 @@
+//! Typed attributes of ops. `attrs!` declares a struct with defaults; printing, parsing, equality and binding of named
+//! dimensions follow from it, so that an op says each attribute once. Only what differs from the default is printed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Bindings, DType, Shape};
+
+/// An attribute's value as text and bytes hold it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum AttrValue {
+    /// `true` or `false`.
+    Bool(bool),
+    /// An integer.
+    Int(i64),
+    /// A float; printed with a point or an exponent, so that it is told from an integer.
+    Float(f64),
+    /// A quoted string.
+    Text(String),
+    /// An element type.
+    DType(DType),
+    /// A list of integers, `[1, -2]`.
+    Ints(Vec<i64>),
+    /// A shape, `shape[batch, 8]`.
+    Shape(Shape),
+}
+
+impl fmt::Display for AttrValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AttrValue::Bool(b) => write!(f, "{b}"),
+            AttrValue::Int(i) => write!(f, "{i}"),
+            AttrValue::Float(x) => write!(f, "{x:?}"),
+            AttrValue::Text(s) => write!(f, "{s:?}"),
+            AttrValue::DType(d) => write!(f, "{d}"),
+            AttrValue::Ints(list) => write!(f, "{list:?}"),
+            AttrValue::Shape(s) => write!(f, "shape{s}"),
+        }
+    }
+}
+
+/// Attributes as text and bytes hold them: name and value, in the order of declaration.
+pub type AttrList = Vec<(String, AttrValue)>;
+
+/// Why attributes are no such op.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum AttrError {
+    /// No attribute of that name.
+    #[error("`{op}` has no attribute `{name}`; it has {}", known.join(", "))]
+    Unknown {
+        /// The op.
+        op: String,
+        /// What was given.
+        name: String,
+        /// What there is.
+        known: Vec<&'static str>,
+    },
+    /// A value of another sort.
+    #[error("attribute `{name}` of `{op}` cannot be {value}")]
+    Sort {
+        /// The op.
+        op: String,
+        /// The attribute.
+        name: &'static str,
+        /// What was given.
+        value: AttrValue,
+    },
+    /// No op of that name.
+    #[error("there is no op `{0}`")]
+    NoSuchOp(String),
+}
+
+/// A Rust type that can be an attribute.
+pub trait Attr: Sized + Clone {
+    /// As it is held in text and bytes.
+    fn to_value(&self) -> AttrValue;
+    /// Back again; `None` for a value of another sort.
+    fn from_value(value: &AttrValue) -> Option<Self>;
+    /// With named dimensions replaced. `None` on overflow.
+    fn bind(&self, _bindings: &Bindings) -> Option<Self> {
+        Some(self.clone())
+    }
+}
+
+macro_rules! attr {
+    ($($rust:ty: $variant:ident, $to:expr, $from:expr;)*) => { $(
+        impl Attr for $rust {
+            fn to_value(&self) -> AttrValue { let to: fn(&$rust) -> _ = $to; AttrValue::$variant(to(self)) }
+            fn from_value(value: &AttrValue) -> Option<Self> {
+                let AttrValue::$variant(v) = value else { return None };
+                #[allow(clippy::redundant_closure_call)]
+                $from(v)
+            }
+        }
+    )* };
+}
+attr! {
+    bool: Bool, |b| *b, |b: &bool| Some(*b);
+    i64: Int, |i| *i, |i: &i64| Some(*i);
+    u64: Int, |i| *i as i64, |i: &i64| Some(*i as u64);
+    String: Text, |s| s.clone(), |s: &String| Some(s.clone());
+    DType: DType, |d| *d, |d: &DType| Some(*d);
+    Vec<i64>: Ints, |v| v.clone(), |v: &Vec<i64>| Some(v.clone());
+    [u64; 2]: Ints, |v| v.map(|x| x as i64).to_vec(), |v: &Vec<i64>| pair(v);
+}
+impl Attr for f64 {
+    fn to_value(&self) -> AttrValue {
+        AttrValue::Float(*self)
+    }
+    fn from_value(value: &AttrValue) -> Option<Self> {
+        match value {
+            AttrValue::Float(x) => Some(*x),
+            AttrValue::Int(i) => Some(*i as f64),
+            _ => None,
+        }
+    }
+}
+impl Attr for Shape {
+    fn to_value(&self) -> AttrValue {
+        AttrValue::Shape(self.clone())
+    }
+    fn from_value(value: &AttrValue) -> Option<Self> {
+        match value {
+            AttrValue::Shape(s) => Some(s.clone()),
+            _ => None,
+        }
+    }
+    fn bind(&self, bindings: &Bindings) -> Option<Self> {
+        self.bind(bindings)
+    }
+}
+fn pair(v: &[i64]) -> Option<[u64; 2]> {
+    let [a, b] = v else { return None };
+    Some([u64::try_from(*a).ok()?, u64::try_from(*b).ok()?])
+}
+
+/// What `attrs!` gives a struct.
+pub trait Attrs: Sized + Clone + Default + fmt::Debug + Send + Sync + 'static {
+    /// Every attribute's name.
+    const NAMES: &'static [&'static str];
+    /// The attributes that differ from their defaults.
+    fn attrs(&self) -> AttrList;
+    /// Back again.
+    fn from_attrs(op: &str, list: &[(String, AttrValue)]) -> Result<Self, AttrError>;
+    /// With named dimensions replaced. `None` on overflow.
+    fn bind(&self, bindings: &Bindings) -> Option<Self>;
+}
+
+/// Declares an op's attributes: `attrs! { /// Doc. pub struct MatMul { transpose_lhs: bool = false } }`.
+#[macro_export]
+macro_rules! attrs {
+    ($(#[$doc:meta])* pub struct $name:ident { $($(#[$fdoc:meta])* $field:ident: $ty:ty = $default:expr),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name { $($(#[$fdoc])* pub $field: $ty),* }
+        impl Default for $name {
+            fn default() -> Self { Self { $($field: $default),* } }
+        }
+        impl $crate::attrs::Attrs for $name {
+            const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
+            #[allow(unused_variables, unused_mut)]
+            fn attrs(&self) -> $crate::attrs::AttrList {
+                let (default, mut list) = (Self::default(), Vec::new());
+                $(
+                    let value = $crate::attrs::Attr::to_value(&self.$field);
+                    if value != $crate::attrs::Attr::to_value(&default.$field) {
+                        list.push((stringify!($field).to_string(), value));
+                    }
+                )*
+                list
+            }
+            #[allow(unused_mut)]
+            fn from_attrs(
+                op: &str,
+                list: &[(String, $crate::attrs::AttrValue)],
+            ) -> Result<Self, $crate::attrs::AttrError> {
+                let mut out = Self::default();
+                for (name, value) in list {
+                    match name.as_str() {
+                        $(stringify!($field) => {
+                            out.$field = $crate::attrs::Attr::from_value(value).ok_or_else(|| {
+                                $crate::attrs::AttrError::Sort {
+                                    op: op.to_string(), name: stringify!($field), value: value.clone(),
+                                }
+                            })?;
+                        })*
+                        _ => return Err($crate::attrs::AttrError::Unknown {
+                            op: op.to_string(), name: name.clone(), known: Self::NAMES.to_vec(),
+                        }),
+                    }
+                }
+                Ok(out)
+            }
+            #[allow(unused_variables)]
+            fn bind(&self, bindings: &$crate::Bindings) -> Option<Self> {
+                Some(Self { $($field: $crate::attrs::Attr::bind(&self.$field, bindings)?),* })
+            }
+        }
+    };
+}

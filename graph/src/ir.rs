@@ -1,0 +1,290 @@
+//! The graph: a list of nodes in which operands come before their uses, variables beside it, and named programs over
+//! both. Cycles cannot be built and nobody sorts. Immutable; passes make new graphs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Arena, Id, Side};
+use crate::op::DynOp;
+use crate::structural::{Input, ReadVariable};
+use crate::types::{Bindings, TensorType, Types};
+
+crate::id! {
+    /// A node: `%7`.
+    NodeId, "%"
+}
+crate::id! {
+    /// A variable: `$2`.
+    VarId, "$"
+}
+
+/// One result of a node: `%7`, or `%7.1` for a second one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Value {
+    /// The node.
+    pub node: NodeId,
+    /// Which of its results.
+    pub slot: u16,
+}
+
+impl Value {
+    /// What a mistaken op yields: everything built on it is silently more poison, so that no mistake is reported twice.
+    pub const POISON: Value = Value { node: NodeId(u32::MAX), slot: 0 };
+    /// Whether this stems from a mistake.
+    pub fn is_poison(self) -> bool {
+        self == Value::POISON
+    }
+}
+impl From<NodeId> for Value {
+    fn from(node: NodeId) -> Self {
+        Value { node, slot: 0 }
+    }
+}
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.is_poison(), self.slot) {
+            (true, _) => f.write_str("%poison"),
+            (_, 0) => write!(f, "{}", self.node),
+            (_, slot) => write!(f, "{}.{slot}", self.node),
+        }
+    }
+}
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A line of the user's source. Not part of a graph's identity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct Site {
+    /// Path as the compiler saw it; empty when unknown.
+    pub file: Arc<str>,
+    /// From 1.
+    pub line: u32,
+    /// From 1.
+    pub column: u32,
+}
+
+impl Site {
+    /// The caller's line.
+    #[track_caller]
+    pub fn here() -> Self {
+        let at = std::panic::Location::caller();
+        Self { file: at.file().into(), line: at.line(), column: at.column() }
+    }
+}
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.file.is_empty() {
+            return f.write_str("(no source line)");
+        }
+        write!(f, "{}:{}:{}", self.file, self.line, self.column)
+    }
+}
+
+/// One application of an op.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What is applied.
+    pub op: Arc<dyn DynOp>,
+    /// To what.
+    pub operands: Vec<Value>,
+    /// Types of the results.
+    pub types: Types,
+    /// Dotted path of the scope in which it was declared; empty at the top.
+    pub scope: Arc<str>,
+    /// The name that the user gave its first result.
+    pub name: Option<Arc<str>>,
+    /// The composite op that it was expanded from.
+    pub origin: Option<Arc<str>>,
+    /// Where a person asked for it; derived nodes inherit it.
+    pub site: Site,
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        *self.op == *other.op
+            && self.operands == other.operands
+            && self.types == other.types
+            && (&self.scope, &self.name, &self.origin) == (&other.scope, &other.name, &other.origin)
+    }
+}
+
+impl Node {
+    /// The op as its author's type.
+    pub fn op_as<T: 'static>(&self) -> Option<&T> {
+        self.op.as_any().downcast_ref()
+    }
+    /// Its values.
+    pub fn values(&self, id: NodeId) -> impl Iterator<Item = Value> + use<> {
+        (0..self.types.len() as u16).map(move |slot| Value { node: id, slot })
+    }
+    /// `scope.name`, or what there is of it.
+    pub fn path(&self) -> String {
+        let name = self.name.as_deref().unwrap_or("");
+        [&*self.scope, name].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(".")
+    }
+}
+
+crate::kernel::scalar::named_enum! {
+    /// What a variable is for.
+    VarKind {
+        /// Learned.
+        Param = "param",
+        /// An optimizer's own.
+        Slot = "slot",
+        /// A statistic of the data.
+        Stat = "stat",
+        /// A count, such as the step.
+        Counter = "counter",
+        /// Kept from call to call, such as keys and values of past tokens.
+        Cache = "cache",
+    }
+}
+
+/// How a variable begins; a pure function of the graph's seed and the variable's name.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Init {
+    /// All the same.
+    Constant(f64),
+    /// Uniform in [low, high).
+    Uniform {
+        /// Smallest.
+        low: f64,
+        /// Bound.
+        high: f64,
+    },
+    /// Normal.
+    Normal {
+        /// Mean.
+        mean: f64,
+        /// Standard deviation.
+        std: f64,
+    },
+}
+
+/// State shared by programs.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Variable {
+    /// Dotted path, unique.
+    pub name: Arc<str>,
+    /// What it is; all extents are numbers.
+    pub ty: TensorType,
+    /// What it is for.
+    pub kind: VarKind,
+    /// How it begins.
+    pub init: Init,
+    /// Which variables it lies next to in memory: those of one group, kind and element type form a flat segment.
+    pub group: Arc<str>,
+}
+
+/// A named entry point.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Program {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What it returns, by name.
+    pub outputs: Vec<(Arc<str>, Value)>,
+    /// Which variables it sets at the end of a step, each once.
+    pub updates: Vec<(VarId, Value)>,
+}
+
+impl Program {
+    /// Whether it learns.
+    pub fn mode(&self) -> crate::op::Mode {
+        if self.updates.is_empty() { crate::op::Mode::Infer } else { crate::op::Mode::Train }
+    }
+    /// Every value it needs.
+    pub fn roots(&self) -> impl Iterator<Item = Value> + '_ {
+        self.outputs.iter().map(|(_, v)| *v).chain(self.updates.iter().map(|(_, v)| *v))
+    }
+}
+
+/// Bounds of a named dimension, both included.
+pub type DimBounds = (u64, u64);
+
+/// Programs over shared variables.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Graph {
+    /// Its name.
+    pub name: Arc<str>,
+    /// What all random numbers start from.
+    pub seed: u64,
+    /// Named dimensions and their bounds.
+    pub dims: BTreeMap<Arc<str>, DimBounds>,
+    /// Nodes, operands first.
+    pub nodes: Arena<NodeId, Node>,
+    /// Variables.
+    pub state: Arena<VarId, Variable>,
+    /// Entry points.
+    pub programs: Vec<Program>,
+}
+
+impl Graph {
+    /// The type of a value.
+    pub fn ty(&self, value: Value) -> &TensorType {
+        &self.nodes[value.node].types[value.slot as usize]
+    }
+    /// Types of a node's operands.
+    pub fn operand_types(&self, node: &Node) -> Vec<TensorType> {
+        node.operands.iter().map(|v| self.ty(*v).clone()).collect()
+    }
+    /// The program called `name`.
+    pub fn program(&self, name: &str) -> Option<&Program> {
+        self.programs.iter().find(|p| &*p.name == name)
+    }
+    /// The variable called `name`.
+    pub fn variable(&self, name: &str) -> Option<VarId> {
+        self.state.iter().find(|(_, v)| &*v.name == name).map(|(id, _)| id)
+    }
+    /// Which nodes `program` needs.
+    pub fn needed_by(&self, program: &Program) -> Side<NodeId, bool> {
+        let mut needed = Side::filled(self.nodes.len(), false);
+        for root in program.roots() {
+            needed[root.node] = true;
+        }
+        for (id, node) in self.nodes.iter().rev() {
+            if needed[id] {
+                for operand in &node.operands {
+                    needed[operand.node] = true;
+                }
+            }
+        }
+        needed
+    }
+    /// The inputs that `program` needs, in order of declaration.
+    pub fn inputs_of(&self, program: &Program) -> Vec<(NodeId, &Input)> {
+        let needed = self.needed_by(program);
+        self.nodes.iter().filter(|(id, _)| needed[*id]).filter_map(|(id, n)| Some((id, n.op_as::<Input>()?))).collect()
+    }
+    /// The variable that a node reads, if that is what it does.
+    pub fn variable_read(&self, node: &Node) -> Option<VarId> {
+        self.variable(&node.op_as::<ReadVariable>()?.variable)
+    }
+    /// The graph with named dimensions replaced by numbers. `None` on overflow or where an extent would be negative.
+    pub fn bind(&self, bindings: &Bindings) -> Option<Graph> {
+        let mut graph = self.clone();
+        graph.dims.retain(|name, _| !bindings.contains_key(name));
+        for id in graph.nodes.ids() {
+            let node = &mut graph.nodes[id];
+            if node.types.iter().any(|t| t.shape.fixed().is_none())
+                || node.op.attrs().iter().any(|(_, v)| matches!(v, crate::attrs::AttrValue::Shape(_)))
+            {
+                node.op = node.op.bind(bindings)?;
+                node.types = node.types.iter().map(|t| t.bind(bindings)).collect::<Option<_>>()?;
+            }
+        }
+        Some(graph)
+    }
+}
+
+impl NodeId {
+    /// The first `n` ids.
+    pub fn first(n: usize) -> impl Iterator<Item = NodeId> {
+        (0..n).map(NodeId::new)
+    }
+}

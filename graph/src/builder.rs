@@ -138,6 +138,10 @@ impl Builder {
         let variable = Variable { name: path.into(), ty, kind, init, group: group.into() };
         Some(self.inner.borrow_mut().graph.state.push(variable))
     }
+    /// Declares a variable outside all scopes that every program may share, such as the step counter.
+    pub fn root_variable(&self, name: &str, ty: TensorType, kind: VarKind, init: Init) -> VarId {
+        self.inner.borrow_mut().graph.state.push(Variable { name: name.into(), ty, kind, init, group: "".into() })
+    }
     /// A variable's value at the start of the step; one node per variable.
     pub fn read(&self, variable: VarId, site: Site) -> Value {
         if let Some(value) = self.inner.borrow().reads.get(&variable) {

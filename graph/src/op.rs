@@ -80,10 +80,10 @@ impl OpError {
 /// Returns an [`OpError`] unless the condition holds: `require!(k == k2, "matmul.C2", "…", help: "…")`.
 #[macro_export]
 macro_rules! require {
-    ($holds:expr, $rule:literal, $message:literal $(, $arg:expr)* ; help: $($help:tt)+) => {
+    ($holds:expr, $rule:expr, $message:literal $(, $arg:expr)* ; help: $($help:tt)+) => {
         if !$holds { return Err($crate::op::OpError::new($rule, format!($message $(, $arg)*)).help(format!($($help)+))); }
     };
-    ($holds:expr, $rule:literal, $($message:tt)+) => {
+    ($holds:expr, $rule:expr, $($message:tt)+) => {
         if !$holds { return Err($crate::op::OpError::new($rule, format!($($message)+))); }
     };
 }

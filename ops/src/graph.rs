@@ -1,0 +1,169 @@
+//! [`Graph`]: where a model is declared. A thin, friendly rim over the graph crate's builder: names, scopes, inputs,
+//! parameters, programs.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use thalweg_graph::builder::Builder;
+use thalweg_graph::{DType, Diagnostic, Dim, Init, Shape, Site, Value, VarId, VarKind};
+
+use crate::tensor::Tensor;
+
+/// A model being declared.
+#[derive(Debug)]
+pub struct Graph {
+    builder: Builder,
+}
+
+impl Graph {
+    /// An empty graph.
+    pub fn new(name: &str) -> Self {
+        Self { builder: Builder::new(name) }
+    }
+    /// Sets what all random numbers start from: initial values, dropout, shuffles. Call it first.
+    pub fn seed(self, seed: u64) -> Self {
+        self.builder.set_seed(seed);
+        self
+    }
+    /// A named dimension, `1..=512`; its value comes with the data.
+    #[track_caller]
+    pub fn dim(&self, name: &str, bounds: RangeInclusive<u64>) -> Dim {
+        self.builder.dim(name, *bounds.start(), *bounds.end(), Site::here())
+    }
+    /// A value that is fed by name.
+    #[track_caller]
+    pub fn input(&self, name: &str, dtype: DType, shape: impl Into<Shape>) -> Tensor<'_> {
+        Tensor::new(&self.builder, self.builder.input(name, dtype.of(shape), Site::here()))
+    }
+    /// A learned variable, called `name` in the open scope.
+    #[track_caller]
+    pub fn parameter(&self, name: &str, dtype: DType, shape: impl Into<Shape>, init: Init) -> Tensor<'_> {
+        variable(&self.builder, name, dtype.of(shape), VarKind::Param, init, "").0
+    }
+    /// The step counter (i64, no axes): how many steps training programs have committed.
+    #[track_caller]
+    pub fn step(&self) -> Tensor<'_> {
+        step(&self.builder)
+    }
+    /// Declares what `body` declares inside a scope.
+    pub fn scope<T>(&self, name: &str, body: impl FnOnce() -> T) -> T {
+        self.builder.scope(name, body)
+    }
+    /// Declares a program: `g.program("train").outputs([loss]).update(…)`.
+    #[track_caller]
+    pub fn program(&self, name: &str) -> ProgramBuilder<'_> {
+        ProgramBuilder {
+            builder: &self.builder,
+            name: name.into(),
+            inputs: None,
+            outputs: vec![],
+            updates: vec![],
+            site: Site::here(),
+        }
+    }
+    /// The graph as data, or every mistake of the declaration.
+    pub fn finish(&self) -> Result<thalweg_graph::Graph, Vec<Diagnostic>> {
+        self.builder.finish()
+    }
+    /// What it is built with.
+    pub fn builder(&self) -> &Builder {
+        &self.builder
+    }
+}
+
+/// Declares a variable; gives its value at the start of a step, and its id.
+#[track_caller]
+pub(crate) fn variable<'g>(
+    builder: &'g Builder,
+    name: &str,
+    ty: thalweg_graph::TensorType,
+    kind: VarKind,
+    init: Init,
+    group: &str,
+) -> (Tensor<'g>, Option<VarId>) {
+    let site = Site::here();
+    let id = builder.variable(name, ty, kind, init, group, site.clone());
+    let value = id.map_or(Value::POISON, |id| builder.read(id, site));
+    (Tensor::new(builder, value), id)
+}
+
+/// The step counter, declared when first asked for.
+#[track_caller]
+pub(crate) fn step(builder: &Builder) -> Tensor<'_> {
+    Tensor::new(builder, builder.read(step_variable(builder), Site::here()))
+}
+
+fn step_variable(builder: &Builder) -> VarId {
+    let known = builder.with_graph(|g| g.variable("step"));
+    known.unwrap_or_else(|| builder.root_variable("step", DType::I64.of(()), VarKind::Counter, Init::Constant(0.0)))
+}
+
+/// What a program sets at the end of a step.
+#[derive(Clone, Debug, Default)]
+pub struct Update {
+    /// Variable and new value.
+    pub updates: Vec<(VarId, Value)>,
+}
+
+/// A program being declared; it is complete when this is dropped.
+#[must_use = "a program without outputs does nothing"]
+pub struct ProgramBuilder<'g> {
+    builder: &'g Builder,
+    name: Arc<str>,
+    inputs: Option<Vec<Value>>,
+    outputs: Vec<Value>,
+    updates: Vec<(VarId, Value)>,
+    site: Site,
+}
+
+impl<'g> ProgramBuilder<'g> {
+    /// What it returns, by the names that the tensors were given.
+    pub fn outputs<const N: usize>(mut self, outputs: [Tensor<'g>; N]) -> Self {
+        self.outputs.extend(outputs.map(Tensor::value));
+        self
+    }
+    /// States which inputs it takes: needing another one is a mistake.
+    pub fn inputs<const N: usize>(mut self, inputs: [Tensor<'g>; N]) -> Self {
+        self.inputs.get_or_insert_default().extend(inputs.map(Tensor::value));
+        self
+    }
+    /// What it sets at the end of a step; makes it a training program, which also counts the step.
+    pub fn update(mut self, update: Update) -> Self {
+        self.updates.extend(update.updates);
+        self
+    }
+}
+
+impl Drop for ProgramBuilder<'_> {
+    fn drop(&mut self) {
+        if self.builder.has_mistakes() {
+            return;
+        }
+        let mut updates = std::mem::take(&mut self.updates);
+        if !updates.is_empty() {
+            let next = step(self.builder) + 1.0;
+            updates.push((step_variable(self.builder), next.value()));
+        }
+        let name =
+            |(i, v): (usize, &Value)| (self.builder.node(*v).name.unwrap_or_else(|| format!("output{i}").into()), *v);
+        let outputs: Vec<_> = self.outputs.iter().enumerate().map(name).collect();
+        self.builder.program(&self.name, outputs, updates, self.site.clone());
+        if let Some(stated) = &self.inputs {
+            self.check_inputs(stated);
+        }
+    }
+}
+
+impl ProgramBuilder<'_> {
+    fn check_inputs(&self, stated: &[Value]) {
+        let missing: Vec<_> = self.builder.with_graph(|g| {
+            let program = g.program(&self.name);
+            let inputs = program.map(|p| g.inputs_of(p)).unwrap_or_default();
+            inputs.iter().filter(|(id, _)| !stated.contains(&(*id).into())).map(|(_, i)| i.name.clone()).collect()
+        });
+        for name in missing {
+            let what = format!("program `{}` also needs the input `{name}`", self.name);
+            self.builder.mistake(Diagnostic::new("program", what, self.site.clone()).help("add it to `.inputs([…])`"));
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! [`Tensor`]: the handle models are written in. Two words, `Copy`, no data and no `Result`: a mistake makes it poison
+//! and is reported when the graph is finished, at the line that made it.
+
+use std::fmt;
+
+use thalweg_graph::{Builder, DType, Dim, Shape, Site, TensorType, Value};
+
+use crate::op::{Op, erase};
+
+/// A value of a graph being declared.
+#[derive(Clone, Copy)]
+pub struct Tensor<'g> {
+    graph: &'g Builder,
+    value: Value,
+}
+
+impl<'g> Tensor<'g> {
+    /// The handle of a value.
+    pub fn new(graph: &'g Builder, value: Value) -> Self {
+        Self { graph, value }
+    }
+    /// The graph it belongs to.
+    pub fn graph(self) -> &'g Builder {
+        self.graph
+    }
+    /// The value it stands for.
+    pub fn value(self) -> Value {
+        self.value
+    }
+    /// Whether it stems from a mistake.
+    pub fn is_poison(self) -> bool {
+        self.value.is_poison()
+    }
+    /// Its type; a poisoned tensor, which has none, says `f32[]`: what is built on it is poison too.
+    pub fn ty(self) -> TensorType {
+        if self.is_poison() { DType::F32.of(()) } else { self.graph.ty(self.value) }
+    }
+    /// Element type.
+    pub fn dtype(self) -> DType {
+        self.ty().dtype
+    }
+    /// Extents, outermost first.
+    pub fn shape(self) -> Shape {
+        self.ty().shape
+    }
+    /// Number of axes.
+    pub fn rank(self) -> usize {
+        self.shape().rank()
+    }
+    /// One extent.
+    ///
+    /// # Panics
+    /// If there is no such axis.
+    #[track_caller]
+    pub fn dim(self, axis: usize) -> Dim {
+        self.shape()[axis].clone()
+    }
+    /// Names it, for fetching, for people and for errors.
+    pub fn named(self, name: &str) -> Self {
+        self.graph.name(self.value, name);
+        self
+    }
+    /// Applies an op of one result to this and `others`. Ops are methods made of this; so are yours.
+    #[track_caller]
+    pub fn apply<T: Op>(self, op: T, others: impl IntoIterator<Item = Tensor<'g>>) -> Tensor<'g> {
+        self.apply_all(op, others)[0]
+    }
+    /// Applies an op of several results.
+    #[track_caller]
+    pub fn apply_all<T: Op>(self, op: T, others: impl IntoIterator<Item = Tensor<'g>>) -> Vec<Tensor<'g>> {
+        let operands: Vec<Value> = std::iter::once(self.value).chain(others.into_iter().map(|t| t.value)).collect();
+        let results = self.graph.apply(erase(op), &operands, Site::here());
+        results.into_iter().map(|v| Tensor::new(self.graph, v)).collect()
+    }
+    /// A constant of this tensor's element type, without axes.
+    #[track_caller]
+    pub fn scalar_like(self, x: f64) -> Tensor<'g> {
+        self.full_like_shape(x, ())
+    }
+    /// Zeros of this tensor's type.
+    #[track_caller]
+    pub fn zeros_like(self) -> Tensor<'g> {
+        self.full_like_shape(0.0, self.shape())
+    }
+    /// Ones of this tensor's type.
+    #[track_caller]
+    pub fn ones_like(self) -> Tensor<'g> {
+        self.full_like_shape(1.0, self.shape())
+    }
+    #[track_caller]
+    fn full_like_shape(self, value: f64, shape: impl Into<Shape>) -> Tensor<'g> {
+        if self.is_poison() {
+            return self;
+        }
+        let op = crate::layout::full::Full { value, dtype: self.dtype(), shape: shape.into() };
+        Tensor::new(self.graph, self.graph.apply(erase(op), &[], Site::here())[0])
+    }
+}
+
+impl fmt::Debug for Tensor<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_poison() { f.write_str("%poison") } else { write!(f, "{}: {}", self.value, self.ty()) }
+    }
+}

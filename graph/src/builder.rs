@@ -328,6 +328,17 @@ impl Builder {
         let inner = self.inner.borrow();
         if inner.mistakes.is_empty() { Ok(inner.graph.clone()) } else { Err(inner.mistakes.clone()) }
     }
+    /// The graph, for passes: what they append has been checked before.
+    ///
+    /// # Panics
+    /// If a pass made a mistake, with the mistake.
+    pub(crate) fn into_graph(self) -> Graph {
+        let inner = self.inner.into_inner();
+        if let Some(mistake) = inner.mistakes.first() {
+            panic!("a pass or an expansion made a mistake: {mistake}");
+        }
+        inner.graph
+    }
     /// A message for a name that is not there: what there is, and the nearest spelling.
     pub fn suggest(name: &str, known: &[&str]) -> String {
         let list = known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");

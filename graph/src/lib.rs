@@ -5,10 +5,13 @@ pub mod array;
 pub mod attrs;
 pub mod builder;
 pub mod diagnostic;
+pub mod evaluate;
 pub mod id;
+pub mod init;
 pub mod ir;
 pub mod kernel;
 pub mod op;
+pub mod passes;
 pub mod structural;
 pub mod types;
 

@@ -10,8 +10,10 @@ pub mod id;
 pub mod init;
 pub mod ir;
 pub mod kernel;
+pub mod lower;
 pub mod op;
 pub mod passes;
+pub mod plan;
 pub mod structural;
 pub mod types;
 

@@ -1,1 +1,12 @@
-//! Thalweg on one host: the device trait, the executor and the session.
+//! Thalweg on one host: the device trait, the executor and the session. Names no op and no network: it sees plans.
+
+pub mod device;
+pub mod feed;
+pub mod memory;
+pub mod reference;
+pub mod session;
+
+pub use device::{AbortFlag, Device, DeviceError};
+pub use feed::FeedError;
+pub use reference::ReferenceDevice;
+pub use session::{Outputs, RunError, Session};

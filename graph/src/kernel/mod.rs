@@ -8,6 +8,7 @@ pub mod cost;
 pub mod interpret;
 pub mod nest;
 pub mod philox;
+mod rewrite;
 pub mod scalar;
 mod verify;
 

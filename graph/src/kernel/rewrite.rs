@@ -1,0 +1,182 @@
+//! Questions and changes that lowering needs of kernels: may it write in place, does it only relabel, does it yield one
+//! number everywhere, is it element-wise over flat memory. All derived from the text of the nest, none declared.
+
+use super::affine::{Affine, Coord};
+use super::nest::Axis;
+use super::scalar::{Inst, Literal, ScalarOp};
+use super::{BufferType, Kernel};
+
+impl Kernel {
+    /// Whether result `result` may lie at exactly the address of operand `operand`: each point reads that operand only
+    /// where it writes that result.
+    pub fn may_write_in_place(&self, result: usize, operand: usize) -> bool {
+        let Kernel::Nest(nest) = self else { return false };
+        let (to, from) = (&nest.results[result], &nest.operands[operand]);
+        let Some(write) = nest.writes.iter().find(|w| w.result as usize == result) else { return false };
+        let same_place = |coords: &[Coord]| {
+            coords.iter().eq(write.coords.iter().map(|w| Coord::Affine(w.clone())).collect::<Vec<_>>().iter())
+        };
+        nest.folds.is_empty()
+            && to.shape == from.shape
+            && to.dtype.size_bytes() == from.dtype.size_bytes()
+            && nest.reads.iter().filter(|r| r.operand as usize == operand).all(|r| same_place(&r.coords))
+    }
+
+    /// Whether its one result is its one operand's elements in row-major order: a reshape, which moves nothing.
+    pub fn only_relabels(&self) -> bool {
+        let Kernel::Nest(nest) = self else { return false };
+        let ([operand], [result], [read], [write]) =
+            (&nest.operands[..], &nest.results[..], &nest.reads[..], &nest.writes[..])
+        else {
+            return false;
+        };
+        let copies = matches!(&nest.epilogue.insts[..], [Inst { op: ScalarOp::Read(0), .. }]);
+        if !copies || !nest.folds.is_empty() || operand.dtype != result.dtype {
+            return false;
+        }
+        if operand.is_empty() {
+            return result.is_empty();
+        }
+        let (Some(to), Some(from)) = (flat_write(&write.coords, result), flat_read(&read.coords, operand, &nest.axes))
+        else {
+            return false;
+        };
+        to == from
+    }
+
+    /// The number that its one result holds everywhere, if it reads nothing.
+    pub fn literal(&self) -> Option<Literal> {
+        let Kernel::Nest(nest) = self else { return None };
+        match (&nest.operands[..], &nest.results[..], &nest.epilogue.insts[..]) {
+            ([], [_], [Inst { op: ScalarOp::Literal(x), .. }]) => Some(*x),
+            _ => None,
+        }
+    }
+
+    /// The kernel with operand `operand`, known to hold `value` everywhere, gone; later operands move up. `None` where
+    /// that operand cannot be replaced by a number (it is an index, or what a scatter starts from).
+    pub fn with_literal(&self, operand: usize, value: Literal) -> Option<Kernel> {
+        let mut kernel = self.clone();
+        let (operands, reads, programs) = match &mut kernel {
+            Kernel::Nest(n) => (&mut n.operands, &mut n.reads, vec![&mut n.body, &mut n.epilogue]),
+            Kernel::Scatter(s) => {
+                match &mut s.init {
+                    Some(init) if *init as usize == operand => return None,
+                    Some(init) if *init as usize > operand => *init -= 1,
+                    _ => {}
+                }
+                if s.at.iter().any(|c| matches!(c, Coord::Value { .. })) {
+                    return None;
+                }
+                (&mut s.operands, &mut s.reads, vec![&mut s.body])
+            }
+        };
+        let gone: Vec<bool> = reads.iter().map(|r| r.operand as usize == operand).collect();
+        let is_index = reads
+            .iter()
+            .flat_map(|r| &r.coords)
+            .any(|c| matches!(c, Coord::Value { read, .. } if gone[*read as usize]));
+        let filled = reads.iter().zip(&gone).any(|(r, g)| *g && r.fill.is_some());
+        if is_index || filled {
+            return None;
+        }
+        let renumbered = |k: u16| k - gone[..k as usize].iter().filter(|g| **g).count() as u16;
+        for program in programs {
+            for inst in &mut program.insts {
+                match &mut inst.op {
+                    ScalarOp::Read(k) if gone[*k as usize] => inst.op = ScalarOp::Literal(value.to(inst.dtype)),
+                    ScalarOp::Valid(k) if gone[*k as usize] => inst.op = ScalarOp::Literal(Literal::Int(1)),
+                    ScalarOp::Read(k) | ScalarOp::Valid(k) => *k = renumbered(*k),
+                    _ => {}
+                }
+            }
+        }
+        let mut k = 0;
+        reads.retain(|_| (!gone[k], k += 1).0);
+        for read in reads.iter_mut() {
+            read.operand -= u16::from(read.operand as usize > operand);
+            for coord in &mut read.coords {
+                if let Coord::Value { read, .. } = coord {
+                    *read = renumbered(*read);
+                }
+            }
+        }
+        operands.remove(operand);
+        Some(kernel)
+    }
+
+    /// The same element-wise kernel over `n` elements in a row, if it is element-wise: every operand is read either
+    /// where the results are written or, having one element, at that one; and no index is looked at.
+    pub fn flattened(&self, n: u64) -> Option<Kernel> {
+        let Kernel::Nest(nest) = self else { return None };
+        let shape = &nest.results.first()?.shape;
+        let looks = |i: &Inst| matches!(i.op, ScalarOp::Index(_) | ScalarOp::Valid(_));
+        if !nest.folds.is_empty()
+            || nest.epilogue.insts.iter().any(looks)
+            || nest.results.iter().any(|r| r.shape != *shape)
+        {
+            return None;
+        }
+        let identity = |coords: &[Affine]| {
+            coords
+                .iter()
+                .zip(shape)
+                .enumerate()
+                .all(|(d, (c, e))| c.as_axis() == Some(d as u16) || (*e == 1 && c.terms.is_empty()))
+        };
+        let mut flat = nest.clone();
+        flat.axes = vec![Axis::new(n, false)];
+        for (read, was) in flat.reads.iter_mut().zip(&nest.reads) {
+            let operand = &nest.operands[was.operand as usize];
+            let plain: Vec<Affine> = was
+                .coords
+                .iter()
+                .map(|c| if let Coord::Affine(a) = c { Some(a.clone()) } else { None })
+                .collect::<Option<_>>()?;
+            if operand.shape == *shape && identity(&plain) {
+                read.coords = vec![Coord::Affine(Affine::axis(0))];
+            } else if operand.len() == 1 {
+                read.coords = vec![Coord::Affine(Affine::constant(0))];
+            } else {
+                return None;
+            }
+            read.fill = None;
+        }
+        for (operand, was) in flat.operands.iter_mut().zip(&nest.operands) {
+            operand.shape = vec![if was.shape == *shape { n } else { 1 }];
+        }
+        for write in &mut flat.writes {
+            if !identity(&write.coords) {
+                return None;
+            }
+            write.coords = vec![Affine::axis(0)];
+        }
+        flat.results.iter_mut().for_each(|r| r.shape = vec![n]);
+        Some(Kernel::Nest(flat))
+    }
+}
+
+/// The row-major position of a write as an affine map.
+fn flat_write(coords: &[Affine], to: &BufferType) -> Option<Affine> {
+    Some(coords.iter().zip(to.strides()).fold(Affine::constant(0), |sum, (c, s)| sum + c.clone().scaled(s)))
+}
+
+/// The row-major position of a read as an affine map, where it is one.
+fn flat_read(coords: &[Coord], from: &BufferType, axes: &[Axis]) -> Option<Affine> {
+    let strides = from.strides();
+    // All coordinates are digits of one position: together they are that position.
+    if let Some(Coord::Digit { index, .. }) = coords.first() {
+        let whole = coords.iter().zip(&from.shape).zip(&strides).all(|((c, extent), stride)| {
+            matches!(c, Coord::Digit { index: i, divide, modulo } if i == index && *divide as i64 == *stride && modulo == extent)
+        });
+        let fits =
+            index.range(axes).is_some_and(|(low, high)| low >= 0 && (high as u64) < from.checked_len().unwrap_or(0));
+        return (whole && fits).then(|| index.clone());
+    }
+    let mut sum = Affine::constant(0);
+    for (coord, stride) in coords.iter().zip(strides) {
+        let Coord::Affine(a) = coord else { return None };
+        sum = sum + a.clone().scaled(stride);
+    }
+    Some(sum)
+}

@@ -1,0 +1,299 @@
+//! Lowering: a graph of primitives with all extents bound → a plan for one device. Kernels become launches, relabelings
+//! and constants disappear, updates move behind `commit` and are done in place, every buffer gets its offset.
+
+mod offsets;
+mod state;
+mod steps;
+mod tail;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use state::{StateLayout, StateSlot};
+
+use crate::id::Arena;
+use crate::ir::{Graph, Program, Site, VarId};
+use crate::kernel::{BufferType, Kernel};
+use crate::plan::{Buffer, BufferId, Channel, DevicePlan, Endpoint, Instruction, KernelId, Launch, Memory, Plan};
+use crate::types::Bindings;
+
+/// What lowering asks of the device that it lowers for.
+pub trait Target {
+    /// The device's name in the plan.
+    fn name(&self) -> Arc<str>;
+    /// Scratch that `kernel` needs while it runs, in bytes.
+    fn workspace_bytes(&self, kernel: &Kernel) -> u64;
+}
+
+/// Why a graph has no plan.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum LowerError {
+    /// A named dimension has no value.
+    #[error("`{label}` at {site} is {ty}: give every named dimension a value")]
+    Unbound {
+        /// Which node.
+        label: String,
+        /// Its line.
+        site: Site,
+        /// Its type.
+        ty: String,
+    },
+    /// An op is neither a primitive nor structural.
+    #[error("`{label}` at {site} is no primitive: expand composites first")]
+    NotPrimitive {
+        /// Which node.
+        label: String,
+        /// Its line.
+        site: Site,
+    },
+    /// The op's kernel is wrong: a fault of the op, not of the model.
+    #[error("the kernel of `{label}` at {site} is not sound: {}", faults.join("; "))]
+    Kernel {
+        /// Which node.
+        label: String,
+        /// Its line.
+        site: Site,
+        /// What is wrong.
+        faults: Vec<String>,
+    },
+}
+
+/// Where a tensor lies, before offsets are known. Several values share a root when one only relabels the other.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+struct Root(usize);
+
+#[derive(Clone, Debug, PartialEq)]
+enum Home {
+    State(VarId),
+    Staging,
+    Scratch,
+    /// Scratch roots that lie end to end.
+    Row(Vec<Root>),
+    /// Neighbouring variables, from the first.
+    StateRow(VarId),
+}
+
+#[derive(Clone, Debug)]
+struct Place {
+    ty: BufferType,
+    home: Home,
+}
+
+#[derive(Clone, Debug)]
+struct Step {
+    kernel: Kernel,
+    reads: Vec<Root>,
+    writes: Vec<Root>,
+    label: Arc<str>,
+    site: Site,
+}
+
+/// What comes after `commit`, and what the body does last for its sake.
+#[derive(Clone, Debug)]
+enum Action {
+    Launch(Step),
+    Copy(Root, Root),
+}
+
+impl Action {
+    fn reads(&self) -> &[Root] {
+        match self {
+            Action::Launch(step) => &step.reads,
+            Action::Copy(from, _) => std::slice::from_ref(from),
+        }
+    }
+    fn writes(&self) -> &[Root] {
+        match self {
+            Action::Launch(step) => &step.writes,
+            Action::Copy(_, to) => std::slice::from_ref(to),
+        }
+    }
+}
+
+#[derive(Default, Debug)]
+struct Places {
+    places: Vec<Place>,
+}
+
+impl Places {
+    fn add(&mut self, ty: BufferType, home: Home) -> Root {
+        self.places.push(Place { ty, home });
+        Root(self.places.len() - 1)
+    }
+    fn at(&self, root: Root) -> &Place {
+        &self.places[root.0]
+    }
+    fn is_scratch(&self, root: Root) -> bool {
+        self.at(root).home == Home::Scratch
+    }
+    fn variable(&self, root: Root) -> Option<VarId> {
+        match self.at(root).home {
+            Home::State(v) => Some(v),
+            _ => None,
+        }
+    }
+}
+
+/// The plan of `program` on one device. `graph` holds primitives only and no named dimensions; `layout` is that of the
+/// whole session.
+pub fn lower(
+    graph: &Graph,
+    program: &Program,
+    bindings: &Bindings,
+    layout: &StateLayout,
+    target: &dyn Target,
+) -> Result<Plan, LowerError> {
+    let lowered = steps::collect(graph, program)?;
+    let (mut places, body, tail) =
+        tail::split(layout, lowered.places, lowered.steps, &lowered.outputs, &lowered.updates);
+
+    // The order: feeds, body, fetches, commit, tail.
+    let mut actions: Vec<Slot> = Vec::new();
+    let mut channels = Arena::default();
+    for (name, root) in &lowered.inputs {
+        let channel = Channel {
+            from: Endpoint::Driver,
+            to: Endpoint::Device(0),
+            ty: places.at(*root).ty.clone(),
+            label: name.clone(),
+        };
+        actions.push(Slot::Wait(channels.push(channel), *root));
+    }
+    actions.extend(body.into_iter().map(Slot::Do));
+    for (name, root, ty) in &lowered.outputs {
+        let channel = Channel { from: Endpoint::Device(0), to: Endpoint::Driver, ty: ty.clone(), label: name.clone() };
+        actions.push(Slot::Post(channels.push(channel), *root));
+    }
+    if !tail.is_empty() {
+        actions.push(Slot::Commit);
+        actions.extend(tail.into_iter().map(Slot::Do));
+    }
+
+    let mut kernels = Kernels { target, table: Arena::default(), known: HashMap::new() };
+    let needs: Vec<u64> = actions.iter().map(|a| kernels.workspace(a)).collect();
+    let offsets = offsets::assign(&mut places, &actions, &needs);
+    let mut buffers: Arena<BufferId, Buffer> = Arena::default();
+    let mut buffer_of: HashMap<Root, BufferId> = HashMap::new();
+    let mut instructions = Vec::new();
+    for (at, slot) in actions.into_iter().enumerate() {
+        let mut id = |root: Root| buffer(root, &places, &offsets.of, layout, &mut buffers, &mut buffer_of);
+        instructions.push(match slot {
+            Slot::Wait(channel, root) => Instruction::Wait { channel, buffer: id(root) },
+            Slot::Post(channel, root) => Instruction::Post { channel, buffer: id(root) },
+            Slot::Commit => Instruction::Commit,
+            Slot::Do(Action::Copy(from, to)) => Instruction::Copy { from: id(from), to: id(to) },
+            Slot::Do(Action::Launch(step)) => Instruction::Launch(Launch {
+                reads: step.reads.iter().map(|r| id(*r)).collect(),
+                writes: step.writes.iter().map(|r| id(*r)).collect(),
+                workspace: (offsets.workspaces[at], needs[at]),
+                kernel: kernels.find(&step.kernel).map_err(|faults| LowerError::Kernel {
+                    label: step.label.to_string(),
+                    site: step.site.clone(),
+                    faults,
+                })?,
+                label: step.label,
+                site: step.site,
+            }),
+        });
+    }
+    let device = DevicePlan {
+        device: target.name(),
+        state_bytes: layout.bytes,
+        scratch_bytes: offsets.scratch_bytes,
+        staging_bytes: offsets.staging_bytes,
+        buffers,
+        instructions,
+    };
+    Ok(Plan {
+        graph: graph.name.clone(),
+        program: program.name.clone(),
+        bindings: bindings.clone(),
+        kernels: kernels.table,
+        channels,
+        devices: vec![device],
+    })
+}
+
+#[derive(Debug)]
+enum Slot {
+    Wait(crate::plan::ChannelId, Root),
+    Post(crate::plan::ChannelId, Root),
+    Commit,
+    Do(Action),
+}
+
+impl Slot {
+    fn reads(&self) -> &[Root] {
+        match self {
+            Slot::Post(_, root) => std::slice::from_ref(root),
+            Slot::Do(action) => action.reads(),
+            Slot::Wait(..) | Slot::Commit => &[],
+        }
+    }
+    fn writes(&self) -> &[Root] {
+        match self {
+            Slot::Wait(_, root) => std::slice::from_ref(root),
+            Slot::Do(action) => action.writes(),
+            Slot::Post(..) | Slot::Commit => &[],
+        }
+    }
+}
+
+/// The plan's table of kernels: each distinct one once, checked once.
+struct Kernels<'a> {
+    target: &'a dyn Target,
+    table: Arena<KernelId, Kernel>,
+    known: HashMap<Kernel, (Option<KernelId>, u64)>,
+}
+
+impl Kernels<'_> {
+    fn workspace(&mut self, slot: &Slot) -> u64 {
+        let Slot::Do(Action::Launch(step)) = slot else { return 0 };
+        if let Some((_, bytes)) = self.known.get(&step.kernel) {
+            return *bytes;
+        }
+        let bytes = self.target.workspace_bytes(&step.kernel);
+        self.known.insert(step.kernel.clone(), (None, bytes));
+        bytes
+    }
+    fn find(&mut self, kernel: &Kernel) -> Result<KernelId, Vec<String>> {
+        let entry = self.known.get_mut(kernel).expect("its workspace was asked for");
+        if let Some(id) = entry.0 {
+            return Ok(id);
+        }
+        let faults = kernel.verify();
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let id = self.table.push(kernel.clone());
+        entry.0 = Some(id);
+        Ok(id)
+    }
+}
+
+fn buffer(
+    root: Root,
+    places: &Places,
+    offsets: &[u64],
+    layout: &StateLayout,
+    buffers: &mut Arena<BufferId, Buffer>,
+    known: &mut HashMap<Root, BufferId>,
+) -> BufferId {
+    if let Some(id) = known.get(&root) {
+        return *id;
+    }
+    let place = places.at(root);
+    let mut parts = vec![];
+    let (memory, offset) = match &place.home {
+        Home::State(v) | Home::StateRow(v) => (Memory::State, layout.slots[*v].offset),
+        Home::Staging => (Memory::Staging, offsets[root.0]),
+        Home::Scratch => (Memory::Scratch, offsets[root.0]),
+        Home::Row(members) => {
+            parts = members.iter().map(|m| buffer(*m, places, offsets, layout, buffers, known)).collect();
+            (Memory::Scratch, offsets[members[0].0])
+        }
+    };
+    let id = buffers.push(Buffer { memory, offset, ty: place.ty.clone(), parts });
+    known.insert(root, id);
+    id
+}

@@ -1,0 +1,129 @@
+//! Nodes → launches. Two kinds of node yield none: those that only relabel their operand (a reshape) share its place,
+//! and constants are written into the kernels that read them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Home, LowerError, Places, Root, Step};
+use crate::id::Id;
+use crate::ir::{Graph, Node, Program, Value, VarId};
+use crate::kernel::{BufferType, Kernel, Literal};
+use crate::structural::{Input, ReadVariable};
+
+pub(super) struct Steps {
+    pub(super) places: Places,
+    pub(super) steps: Vec<Step>,
+    pub(super) inputs: Vec<(Arc<str>, Root)>,
+    pub(super) outputs: Vec<(Arc<str>, Root, BufferType)>,
+    pub(super) updates: Vec<(VarId, Root)>,
+}
+
+pub(super) fn label(node: &Node) -> Arc<str> {
+    let op = node.op.schema().name;
+    let of = node.origin.as_deref().filter(|o| *o != op).map_or(String::new(), |o| format!(" of {o}"));
+    let path = node.path();
+    if path.is_empty() { format!("{op}{of}").into() } else { format!("{path}: {op}{of}").into() }
+}
+
+struct Collector<'a> {
+    graph: &'a Graph,
+    places: Places,
+    steps: Vec<Step>,
+    roots: HashMap<Value, Root>,
+    /// Constants that have no place yet.
+    literals: HashMap<Value, (Literal, Kernel)>,
+}
+
+pub(super) fn collect(graph: &Graph, program: &Program) -> Result<Steps, LowerError> {
+    let needed = graph.needed_by(program);
+    let mut to =
+        Collector { graph, places: Places::default(), steps: vec![], roots: HashMap::new(), literals: HashMap::new() };
+    let variables: HashMap<&str, VarId> = graph.state.iter().map(|(id, v)| (&*v.name, id)).collect();
+    let mut inputs = Vec::new();
+    for (id, node) in graph.nodes.iter().filter(|(id, _)| needed[*id]) {
+        let results = to.buffer_types(node, &node.types)?;
+        if let Some(input) = node.op_as::<Input>() {
+            let root = to.places.add(results[0].clone(), Home::Staging);
+            to.roots.insert(id.into(), root);
+            inputs.push((input.name.clone(), root));
+        } else if let Some(read) = node.op_as::<ReadVariable>() {
+            let variable = variables.get(&*read.variable).copied().unwrap_or_else(|| VarId::new(0));
+            let root = to.places.add(results[0].clone(), Home::State(variable));
+            to.roots.insert(id.into(), root);
+        } else {
+            to.primitive(id.into(), node, results)?;
+        }
+    }
+    let mut outputs = Vec::new();
+    for (name, value) in &program.outputs {
+        let ty = to.buffer_types(&graph.nodes[value.node], std::slice::from_ref(graph.ty(*value)))?.remove(0);
+        outputs.push((name.clone(), to.root(*value), ty));
+    }
+    let updates = program.updates.iter().map(|(id, value)| (*id, to.root(*value))).collect();
+    Ok(Steps { places: to.places, steps: to.steps, inputs, outputs, updates })
+}
+
+impl Collector<'_> {
+    fn buffer_types(&self, node: &Node, types: &[crate::TensorType]) -> Result<Vec<BufferType>, LowerError> {
+        let bound = |t| {
+            BufferType::of(t).ok_or_else(|| LowerError::Unbound {
+                label: label(node).to_string(),
+                site: node.site.clone(),
+                ty: t.to_string(),
+            })
+        };
+        types.iter().map(bound).collect()
+    }
+
+    fn primitive(&mut self, value: Value, node: &Node, results: Vec<BufferType>) -> Result<(), LowerError> {
+        let operands = self.buffer_types(node, &self.graph.operand_types(node))?;
+        let mut kernel = node
+            .op
+            .lower(&operands, &results)
+            .ok_or_else(|| LowerError::NotPrimitive { label: label(node).to_string(), site: node.site.clone() })?;
+        if let Some(literal) = kernel.literal() {
+            self.literals.insert(value, (literal, kernel));
+            return Ok(());
+        }
+        let mut reads = node.operands.clone();
+        for k in (0..reads.len()).rev() {
+            if let Some((literal, _)) = self.literals.get(&reads[k])
+                && let Some(without) = kernel.with_literal(k, *literal)
+            {
+                kernel = without;
+                reads.remove(k);
+            }
+        }
+        if kernel.only_relabels() {
+            let root = self.root(reads[0]);
+            self.roots.insert(value, root);
+            return Ok(());
+        }
+        let reads = reads.into_iter().map(|v| self.root(v)).collect();
+        let writes: Vec<Root> = results.into_iter().map(|ty| self.places.add(ty, Home::Scratch)).collect();
+        for (slot, root) in writes.iter().enumerate() {
+            self.roots.insert(Value { node: value.node, slot: slot as u16 }, *root);
+        }
+        self.steps.push(Step { kernel, reads, writes, label: label(node), site: node.site.clone() });
+        Ok(())
+    }
+
+    /// The place of a value; a constant that has to have one gets it here.
+    fn root(&mut self, value: Value) -> Root {
+        if let Some(root) = self.roots.get(&value) {
+            return *root;
+        }
+        let (_, kernel) = self.literals.remove(&value).expect("a needed value has a place or is a constant");
+        let root = self.places.add(kernel.results()[0].clone(), Home::Scratch);
+        let node = &self.graph.nodes[value.node];
+        self.steps.push(Step {
+            kernel,
+            reads: vec![],
+            writes: vec![root],
+            label: label(node),
+            site: node.site.clone(),
+        });
+        self.roots.insert(value, root);
+        root
+    }
+}

@@ -1,0 +1,212 @@
+//! The plan: everything that happens in a step, on every device, before it happens. Complete, ordered, printable and
+//! hashed; a session runs nothing else. One device is a plan whose only channels are the caller's feeds and fetches.
+
+mod verify;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::Arena;
+use crate::ir::Site;
+use crate::kernel::{BufferType, Kernel};
+use crate::types::Bindings;
+
+crate::id! {
+    /// A kernel of the plan's table.
+    KernelId, "k"
+}
+crate::id! {
+    /// A buffer of a device.
+    BufferId, "b"
+}
+crate::id! {
+    /// One tensor crossing one boundary, once per step.
+    ChannelId, "#"
+}
+
+/// A whole step of one program, for given extents.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    /// The graph's name.
+    pub graph: Arc<str>,
+    /// The program's name.
+    pub program: Arc<str>,
+    /// Values of the named dimensions.
+    pub bindings: Bindings,
+    /// Each distinct kernel once.
+    pub kernels: Arena<KernelId, Kernel>,
+    /// What crosses boundaries.
+    pub channels: Arena<ChannelId, Channel>,
+    /// One per device.
+    pub devices: Vec<DevicePlan>,
+}
+
+/// One end of a channel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Endpoint {
+    /// The caller: feeds come from it and fetches go to it.
+    Driver,
+    /// A device, by its place in the plan.
+    Device(u16),
+}
+
+/// One tensor crossing one boundary, once per step.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Channel {
+    /// Who posts.
+    pub from: Endpoint,
+    /// Who waits.
+    pub to: Endpoint,
+    /// What crosses.
+    pub ty: BufferType,
+    /// Name of the input, the output or the value.
+    pub label: Arc<str>,
+}
+
+/// A region of a device's memory with one way of life.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Memory {
+    /// Variables, at fixed addresses for as long as the session lives.
+    State,
+    /// Everything between, reused within the step.
+    Scratch,
+    /// Where channels arrive and leave.
+    Staging,
+}
+
+impl Memory {
+    /// Every one of them.
+    pub const ALL: [Memory; 3] = [Memory::State, Memory::Scratch, Memory::Staging];
+    /// The name used in text.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Memory::State => "state",
+            Memory::Scratch => "scratch",
+            Memory::Staging => "staging",
+        }
+    }
+}
+
+/// A tensor's place.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Buffer {
+    /// Which arena.
+    pub memory: Memory,
+    /// First byte.
+    pub offset: u64,
+    /// What lies there.
+    pub ty: BufferType,
+    /// Buffers that lie here end to end and are used as one; none for an ordinary buffer.
+    pub parts: Vec<BufferId>,
+}
+
+impl Buffer {
+    /// The bytes it covers; saturates where a malformed one would overflow.
+    pub fn range(&self) -> std::ops::Range<u64> {
+        let elements = self.ty.checked_len().unwrap_or(u64::MAX);
+        let size = elements.saturating_mul(self.ty.dtype.size_bytes() as u64);
+        self.offset..self.offset.saturating_add(size)
+    }
+}
+
+/// What one device does in a step.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DevicePlan {
+    /// The device's name.
+    pub device: Arc<str>,
+    /// Bytes of the state arena; the same in every plan of a session.
+    pub state_bytes: u64,
+    /// Bytes of the scratch arena: the peak, known before anything runs.
+    pub scratch_bytes: u64,
+    /// Bytes of the staging arena.
+    pub staging_bytes: u64,
+    /// Where tensors lie.
+    pub buffers: Arena<BufferId, Buffer>,
+    /// What is done, in order: the body, `commit`, the tail.
+    pub instructions: Vec<Instruction>,
+}
+
+/// One thing a device does.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Instruction {
+    /// Run a kernel.
+    Launch(Launch),
+    /// Move bytes within the device.
+    Copy {
+        /// From here.
+        from: BufferId,
+        /// To here.
+        to: BufferId,
+    },
+    /// The receive slot of this channel is dead: the peer may write it.
+    Grant(ChannelId),
+    /// Hand this buffer to the channel.
+    Post {
+        /// The channel.
+        channel: ChannelId,
+        /// What is sent.
+        buffer: BufferId,
+    },
+    /// The buffer that was posted is mine again.
+    Sent(ChannelId),
+    /// The value has arrived in this buffer, whole and checked.
+    Wait {
+        /// The channel.
+        channel: ChannelId,
+        /// Where it arrives.
+        buffer: BufferId,
+    },
+    /// Copy state for a checkpoint.
+    Snapshot,
+    /// The body ends and the tail begins: from here on state is updated in place and nothing may be aborted.
+    Commit,
+}
+
+/// One run of one kernel.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Launch {
+    /// Which kernel.
+    pub kernel: KernelId,
+    /// Its operands.
+    pub reads: Vec<BufferId>,
+    /// Its results.
+    pub writes: Vec<BufferId>,
+    /// Scratch that is its own while it runs: offset and bytes.
+    pub workspace: (u64, u64),
+    /// What it computes, for people: scope, name and op.
+    pub label: Arc<str>,
+    /// The user's line. Not part of the plan's identity.
+    #[serde(skip)]
+    pub site: Site,
+}
+
+impl DevicePlan {
+    /// Where the tail begins: the place after `commit`, or the end.
+    pub fn tail_start(&self) -> usize {
+        self.instructions.iter().position(|i| *i == Instruction::Commit).map_or(self.instructions.len(), |i| i + 1)
+    }
+    /// Every launch with its place.
+    pub fn launches(&self) -> impl Iterator<Item = (usize, &Launch)> {
+        self.instructions.iter().enumerate().filter_map(|(i, inst)| match inst {
+            Instruction::Launch(launch) => Some((i, launch)),
+            _ => None,
+        })
+    }
+    /// Bytes of an arena.
+    pub fn bytes(&self, memory: Memory) -> u64 {
+        match memory {
+            Memory::State => self.state_bytes,
+            Memory::Scratch => self.scratch_bytes,
+            Memory::Staging => self.staging_bytes,
+        }
+    }
+}
+
+impl Plan {
+    /// Everything that is wrong with it; empty when sound. A device loads only plans that have passed, and checks again
+    /// those that come from a peer.
+    pub fn verify(&self) -> Vec<String> {
+        verify::verify(self)
+    }
+}

@@ -1,0 +1,80 @@
+//! What the executor asks of a device: hold three arenas, load plans, run straight stretches of instructions. Not a
+//! launch at a time: a device that records and replays needs to see the whole stretch.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use thalweg_graph::lower::Target;
+use thalweg_graph::plan::{Memory, Plan};
+
+/// Asks the body of a step to end early. State is untouched: only the tail writes it, and the tail does not look.
+#[derive(Clone, Debug, Default)]
+pub struct AbortFlag(Arc<AtomicBool>);
+
+impl AbortFlag {
+    /// Asks for the end of the body that is running.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+    /// Whether the end was asked for.
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+    /// Takes the request back.
+    pub fn clear(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// What can go wrong on a device.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DeviceError {
+    /// The plan needs more memory than there is.
+    #[error("{device}: the plan needs {needed} bytes, the device has {available}")]
+    OutOfMemory {
+        /// Which device.
+        device: Arc<str>,
+        /// Bytes needed.
+        needed: u64,
+        /// Bytes there are.
+        available: u64,
+    },
+    /// The body was aborted on request.
+    #[error("aborted")]
+    Aborted,
+    /// The device gave up on a launch.
+    #[error("{device}: {label} failed: {cause}")]
+    Launch {
+        /// Which device.
+        device: Arc<str>,
+        /// What it was computing.
+        label: Arc<str>,
+        /// Why.
+        cause: String,
+    },
+}
+
+/// A plan made ready on a device, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Loaded(pub usize);
+
+/// One place where kernels run.
+pub trait Device: Send {
+    /// What lowering has to know of it.
+    fn target(&self) -> &dyn Target;
+    /// Makes room for variables. Called once, before anything is loaded.
+    fn reserve_state(&mut self, bytes: u64) -> Result<(), DeviceError>;
+    /// Makes its part of a verified plan ready: kernels compiled, arenas large enough.
+    fn load(&mut self, plan: &Arc<Plan>, part: usize) -> Result<Loaded, DeviceError>;
+    /// Frees what was made ready for `loaded`; its number may be given again.
+    fn unload(&mut self, loaded: Loaded);
+    /// Runs the launches and copies of `range`, in order. In the body it looks at `abort` between launches.
+    fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError>;
+    /// Writes bytes into an arena.
+    fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError>;
+    /// Reads bytes of an arena.
+    fn read(&mut self, memory: Memory, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
+    /// Bytes that it has reserved, by arena: what a plan's figures are compared with.
+    fn reserved(&self, memory: Memory) -> u64;
+}

@@ -1,0 +1,53 @@
+//! A device's arenas in host memory: three runs of bytes that are allocated when plans are loaded and never during a
+//! step.
+
+use thalweg_graph::plan::Memory;
+
+/// A cache line; also the widest vector.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// State, scratch and staging, each 64-byte aligned.
+#[derive(Default)]
+pub struct HostArenas {
+    arenas: [Vec<Line>; 3],
+}
+
+impl HostArenas {
+    fn index(memory: Memory) -> usize {
+        match memory {
+            Memory::State => 0,
+            Memory::Scratch => 1,
+            Memory::Staging => 2,
+        }
+    }
+    /// Makes an arena at least `bytes` long; new bytes are zero, old ones stay.
+    pub fn reserve(&mut self, memory: Memory, bytes: u64) {
+        let lines = usize::try_from(bytes.div_ceil(64)).unwrap_or(usize::MAX);
+        let arena = &mut self.arenas[Self::index(memory)];
+        if arena.len() < lines {
+            arena.resize(lines, bytemuck::Zeroable::zeroed());
+        }
+    }
+    /// Bytes reserved.
+    pub fn reserved(&self, memory: Memory) -> u64 {
+        self.arenas[Self::index(memory)].len() as u64 * 64
+    }
+    /// The bytes of an arena.
+    pub fn bytes(&self, memory: Memory) -> &[u8] {
+        bytemuck::cast_slice(&self.arenas[Self::index(memory)])
+    }
+    /// The bytes of an arena, to write.
+    pub fn bytes_mut(&mut self, memory: Memory) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.arenas[Self::index(memory)])
+    }
+    /// `range` of an arena.
+    pub fn slice(&self, memory: Memory, range: std::ops::Range<u64>) -> &[u8] {
+        &self.bytes(memory)[range.start as usize..range.end as usize]
+    }
+    /// `range` of an arena, to write.
+    pub fn slice_mut(&mut self, memory: Memory, range: std::ops::Range<u64>) -> &mut [u8] {
+        &mut self.bytes_mut(memory)[range.start as usize..range.end as usize]
+    }
+}

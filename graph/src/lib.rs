@@ -4,6 +4,7 @@
 pub mod array;
 pub mod attrs;
 pub mod builder;
+pub mod cluster;
 pub mod diagnostic;
 pub mod evaluate;
 pub mod id;
@@ -19,6 +20,7 @@ pub mod types;
 
 pub use array::{Array, Element};
 pub use builder::Builder;
+pub use cluster::Cluster;
 pub use diagnostic::Diagnostic;
 pub use ir::{Graph, Init, Node, NodeId, Program, Site, Value, VarId, VarKind, Variable};
 pub use op::{Accuracy, DynOp, Mode, OpError, Registry, Schema};

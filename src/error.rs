@@ -1,0 +1,66 @@
+//! The one error a user of the library sees. Printed it shows the user's own lines; printing and debugging look the
+//! same, so that a `main` that returns it shows the picture and not the insides.
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use thalweg_graph::Diagnostic;
+use thalweg_runtime::RunError;
+
+/// Anything that can go wrong, by whose it is to mend.
+#[derive(Clone, PartialEq)]
+pub enum Error {
+    /// Mistakes of the model, all of them.
+    Model(Vec<Diagnostic>),
+    /// A program did not run.
+    Run(RunError),
+    /// Data could not be read.
+    Data(String),
+}
+
+/// What fallible functions return.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The mistakes of the model, if that is what it is.
+    pub fn diagnostics(&self) -> &[Diagnostic] {
+        match self {
+            Error::Model(list) => list,
+            _ => &[],
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Model(list) => {
+                let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+                for diagnostic in list {
+                    writeln!(f, "{}\n", diagnostic.render(color, &|path| std::fs::read_to_string(path).ok()))?;
+                }
+                let s = if list.len() == 1 { "" } else { "s" };
+                write!(f, "{} mistake{s} in the model; nothing was run", list.len())
+            }
+            Error::Run(error) => error.fmt(f),
+            Error::Data(what) => f.write_str(what),
+        }
+    }
+}
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+impl std::error::Error for Error {}
+
+impl From<Vec<Diagnostic>> for Error {
+    fn from(list: Vec<Diagnostic>) -> Self {
+        Error::Model(list)
+    }
+}
+impl From<RunError> for Error {
+    fn from(error: RunError) -> Self {
+        Error::Run(error)
+    }
+}

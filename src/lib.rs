@@ -31,10 +31,10 @@ mod model;
 pub use error::{Error, Result};
 pub use model::{Compile, Model, open_device};
 pub use thalweg_graph as graph;
+pub use thalweg_graph::{Array, Cluster, DType, Init};
 pub use thalweg_ops as ops;
 pub use thalweg_ops::{Graph, Op, OpRow, Tensor, nn, optim};
 pub use thalweg_runtime as runtime;
-pub use thalweg_graph::{Array, Cluster, DType, Init};
 
 /// What a model file needs: `use thalweg::prelude::*;`.
 pub mod prelude {

@@ -1,2 +1,34 @@
-//! The command.
-fn main() {}
+//! The command `thalweg`: one file per verb. stdout is data, stderr is progress; exit 0 is fine, 1 the user's mistake,
+//! 2 ours or usage.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "thalweg", version, about = "Deep learning as one static dataflow graph.")]
+enum Command {
+    /// Train a small convolutional network on handwritten digits, and look at what it learned.
+    Demo(cli::demo::Demo),
+    /// Look at graphs.
+    Graph(cli::graph::GraphCommand),
+    /// Show what runs: the plan of a program, launch by launch.
+    Plan(cli::plan::PlanCommand),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Command::parse() {
+        Command::Demo(demo) => demo.run(),
+        Command::Graph(graph) => graph.run(),
+        Command::Plan(plan) => plan.run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::from(1)
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The CPU as a device: arenas in host memory, kernels compiled once per distinct text, launches on a fixed number of
+//! threads. Nothing is allocated while a step runs.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use thalweg_graph::kernel::Kernel;
+use thalweg_graph::lower::Target;
+use thalweg_graph::plan::{Buffer, Instruction, Memory, Plan};
+use thalweg_runtime::device::{AbortFlag, Device, DeviceError, Loaded};
+use thalweg_runtime::memory::HostArenas;
+
+use crate::kernel::CompiledKernel;
+
+/// Some or all cores of this machine.
+pub struct CpuDevice {
+    name: Arc<str>,
+    pool: Option<rayon::ThreadPool>,
+    arenas: HostArenas,
+    compiled: RefCell<HashMap<Kernel, Arc<CompiledKernel>>>,
+    plans: Vec<Option<Vec<Action>>>,
+    /// Pointers of the launch that is running; kept to be reused.
+    pointers: (Vec<*const u8>, Vec<*mut u8>),
+}
+
+// SAFETY: the pointers are only filled and used within one call of `run`.
+unsafe impl Send for CpuDevice {}
+
+/// An instruction of a loaded plan, with everything looked up.
+enum Action {
+    Launch { kernel: Arc<CompiledKernel>, reads: Vec<Place>, writes: Vec<Place>, workspace: u64 },
+    Copy { from: Place, to: Place },
+    /// The executor's.
+    Other,
+}
+
+#[derive(Clone)]
+struct Place {
+    memory: Memory,
+    range: Range<u64>,
+}
+
+impl Place {
+    fn of(buffer: &Buffer) -> Self {
+        Self { memory: buffer.memory, range: buffer.range() }
+    }
+}
+
+impl CpuDevice {
+    /// A device of `threads` threads; one thread runs everything on the caller's.
+    pub fn new(name: &str, threads: usize) -> Self {
+        let pool = (threads > 1).then(|| {
+            let named = |i| format!("cpu-{i}");
+            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build().ok()
+        });
+        Self {
+            name: name.into(),
+            pool: pool.flatten(),
+            arenas: HostArenas::default(),
+            compiled: RefCell::default(),
+            plans: vec![],
+            pointers: Default::default(),
+        }
+    }
+
+    fn compile(&self, kernel: &Kernel) -> Result<Arc<CompiledKernel>, String> {
+        if let Some(found) = self.compiled.borrow().get(kernel) {
+            return Ok(found.clone());
+        }
+        let compiled = Arc::new(CompiledKernel::compile(kernel).map_err(|e| e.to_string())?);
+        self.compiled.borrow_mut().insert(kernel.clone(), compiled.clone());
+        Ok(compiled)
+    }
+
+    fn reserve(&mut self, memory: Memory, bytes: u64) -> Result<(), DeviceError> {
+        let available = isize::MAX as u64 - 64;
+        if bytes > available {
+            return Err(DeviceError::OutOfMemory { device: self.name.clone(), needed: bytes, available });
+        }
+        self.arenas.reserve(memory, bytes);
+        Ok(())
+    }
+}
+
+impl Target for CpuDevice {
+    fn name(&self) -> Arc<str> {
+        self.name.clone()
+    }
+    fn workspace_bytes(&self, kernel: &Kernel) -> u64 {
+        self.compile(kernel).map_or(0, |k| k.workspace_bytes() as u64)
+    }
+}
+
+impl Device for CpuDevice {
+    fn target(&self) -> &dyn Target {
+        self
+    }
+    fn reserve_state(&mut self, bytes: u64) -> Result<(), DeviceError> {
+        self.reserve(Memory::State, bytes)
+    }
+    fn load(&mut self, plan: &Arc<Plan>, part: usize) -> Result<Loaded, DeviceError> {
+        let device = &plan.devices[part];
+        self.reserve(Memory::Scratch, device.scratch_bytes)?;
+        self.reserve(Memory::Staging, device.staging_bytes)?;
+        let mut actions = Vec::with_capacity(device.instructions.len());
+        for instruction in &device.instructions {
+            let failed = |label: &Arc<str>, cause: String| DeviceError::Launch { device: self.name.clone(), label: label.clone(), cause };
+            actions.push(match instruction {
+                Instruction::Launch(launch) => {
+                    let kernel = self.compile(&plan.kernels[launch.kernel]).map_err(|e| failed(&launch.label, e))?;
+                    let places = |ids: &[_]| ids.iter().map(|b| Place::of(&device.buffers[*b])).collect::<Vec<_>>();
+                    let (reads, writes) = (places(&launch.reads), places(&launch.writes));
+                    let (offset, bytes) = launch.workspace;
+                    let inside = |p: &Place| p.range.end <= self.arenas.reserved(p.memory);
+                    let fits = reads.iter().chain(&writes).all(inside)
+                        && bytes >= kernel.workspace_bytes() as u64
+                        && offset.checked_add(bytes).is_some_and(|end| end <= self.arenas.reserved(Memory::Scratch));
+                    if !fits {
+                        return Err(failed(&launch.label, "the plan leaves its arenas".into()));
+                    }
+                    Action::Launch { kernel, reads, writes, workspace: offset }
+                }
+                Instruction::Copy { from, to } => {
+                    Action::Copy { from: Place::of(&device.buffers[*from]), to: Place::of(&device.buffers[*to]) }
+                }
+                _ => Action::Other,
+            });
+        }
+        let free = self.plans.iter().position(Option::is_none);
+        let slot = free.unwrap_or_else(|| {
+            self.plans.push(None);
+            self.plans.len() - 1
+        });
+        self.plans[slot] = Some(actions);
+        Ok(Loaded(slot))
+    }
+    fn unload(&mut self, loaded: Loaded) {
+        self.plans[loaded.0] = None;
+        self.compiled.borrow_mut().retain(|_, k| Arc::strong_count(k) > 1);
+    }
+    fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError> {
+        let Self { plans, arenas, pool, pointers: (reads_at, writes_at), .. } = self;
+        let actions = plans[loaded.0].as_ref().expect("a loaded plan");
+        let base = Memory::ALL.map(|m| arenas.bytes_mut(m).as_mut_ptr());
+        // The order of `Memory::ALL` is that of its variants.
+        let at = |place: &Place| base[place.memory as usize].wrapping_add(place.range.start as usize);
+        for action in &actions[range] {
+            if abort.is_some_and(AbortFlag::is_raised) {
+                return Err(DeviceError::Aborted);
+            }
+            match action {
+                Action::Launch { kernel, reads, writes, workspace } => {
+                    reads_at.clear();
+                    writes_at.clear();
+                    reads_at.extend(reads.iter().map(|p| at(p).cast_const()));
+                    writes_at.extend(writes.iter().map(at));
+                    let scratch = base[Memory::Scratch as usize].wrapping_add(*workspace as usize);
+                    // SAFETY: the plan was verified (types, lifetimes, aliasing only where a kernel may write in place)
+                    // and `load` checked that every place and the workspace lie inside the arenas.
+                    unsafe { kernel.run(reads_at, writes_at, scratch, pool.as_ref()) };
+                }
+                Action::Copy { from, to } => {
+                    let bytes = (from.range.end - from.range.start) as usize;
+                    // SAFETY: both places lie inside arenas, as above; `copy` allows overlap.
+                    unsafe { std::ptr::copy(at(from), at(to), bytes) };
+                }
+                Action::Other => unreachable!("channels and commits are the executor's"),
+            }
+        }
+        Ok(())
+    }
+    fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.arenas.slice_mut(memory, offset..offset + bytes.len() as u64).copy_from_slice(bytes);
+        Ok(())
+    }
+    fn read(&mut self, memory: Memory, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        bytes.copy_from_slice(self.arenas.slice(memory, offset..offset + bytes.len() as u64));
+        Ok(())
+    }
+    fn reserved(&self, memory: Memory) -> u64 {
+        self.arenas.reserved(memory)
+    }
+}

@@ -1,0 +1,140 @@
+//! `thalweg demo`: the main job, end to end. Trains on 1,437 handwritten digits, looks at the 360 test digits once, at
+//! the end, and shows a few of them.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+use thalweg::prelude::*;
+
+use super::{digits_model, picture};
+
+/// Flags of `thalweg demo`.
+#[derive(Args)]
+pub(crate) struct Demo {
+    /// What all random numbers start from.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Passes over the training data.
+    #[arg(long, default_value_t = 30)]
+    passes: u64,
+    /// Samples per step.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=512))]
+    batch: u64,
+    /// Threads; all cores by default.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Print one JSON object per line instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Demo {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let (train, test) = thalweg::data::digits()?;
+        let cluster = self.threads.map_or_else(Cluster::local, Cluster::cpu);
+        let mut model = digits_model(self.seed).compile(&cluster)?;
+        let steps = self.passes * train.len().div_ceil(self.batch as usize) as u64;
+        let progress = Progress::new(steps);
+        if !self.json {
+            let devices: Vec<_> =
+                cluster.devices.iter().map(|d| format!("{} ({} threads)", d.name, d.threads)).collect();
+            println!("{} training digits, {} test digits, on {}", train.len(), test.len(), devices.join(", "));
+        }
+
+        let started = Instant::now();
+        for pass in 0..self.passes {
+            let (mut loss, mut accuracy) = (0.0, 0.0);
+            for batch in train.batches(self.batch as usize, self.seed, pass) {
+                let out = model.run("train", &batch.feeds())?;
+                loss += out.item("loss") * batch.len() as f64;
+                accuracy += out.item("accuracy") * batch.len() as f64;
+                progress.step(batch.len() as u64, out.item("loss"), out.item("accuracy"));
+            }
+            let (loss, accuracy) = (loss / train.len() as f64, accuracy / train.len() as f64);
+            if self.json {
+                let seconds = started.elapsed().as_secs_f64();
+                println!("{}", json!({"pass": pass + 1, "loss": loss, "accuracy": accuracy, "seconds": seconds}));
+            }
+        }
+        let train_seconds = started.elapsed().as_secs_f64();
+        progress.finish();
+
+        let accuracy = model.run("eval", &test.feeds())?.item("accuracy");
+        let digest = model.digest()?;
+        if self.json {
+            let devices: Vec<_> = cluster.devices.iter().map(|d| d.name.to_string()).collect();
+            let summary = json!({
+                "test_accuracy": accuracy, "train_seconds": train_seconds, "devices": devices, "world": 1,
+                "digest": digest, "steps": model.step(), "seed": self.seed,
+            });
+            println!("{summary}");
+            return Ok(());
+        }
+        let rate = (self.passes * train.len() as u64) as f64 / train_seconds;
+        println!("trained {} steps in {train_seconds:.2} s ({rate:.0} images/s)", model.step());
+        println!("test accuracy {:.2} % (of {} digits never looked at before)", 100.0 * accuracy, test.len());
+        println!("digest {digest}\n");
+        self.show(&mut model, &test)
+    }
+
+    /// A few test digits with what the model takes them for.
+    fn show(&self, model: &mut Model, test: &thalweg::data::Dataset) -> anyhow::Result<()> {
+        let few = test.select(&[0, 1, 2, 3, 4, 5]);
+        let (Some(image), Some(label)) = (few.get("image"), few.get("label")) else { return Ok(()) };
+        let out = model.run("predict", feed! { image: image })?;
+        let probs = out.get("probs").map(|p| p.to_f64()).unwrap_or_default();
+        let caption = |(p, label): (&[f64], &i32)| {
+            let best = (0..10).max_by(|a, b| p[*a].total_cmp(&p[*b])).unwrap_or(0);
+            let wrong = if best as i32 == *label { String::new() } else { format!(" not {label}") };
+            format!("{best} {:.0}%{wrong}", 100.0 * p[best])
+        };
+        let captions: Vec<String> = probs.chunks_exact(10).zip(label.as_slice::<i32>()).map(caption).collect();
+        let images: Vec<&[f32]> = image.as_slice::<f32>().chunks_exact(64).collect();
+        let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        print!("{}", picture::side_by_side(&images, 8, &captions, color));
+        Ok(())
+    }
+}
+
+/// Progress on stderr: a bar in a terminal, a line every ten seconds elsewhere.
+struct Progress {
+    bar: ProgressBar,
+    plain: bool,
+    started: Instant,
+    printed: std::cell::Cell<Duration>,
+    samples: std::cell::Cell<u64>,
+}
+
+impl Progress {
+    fn new(steps: u64) -> Self {
+        let plain = !std::io::stderr().is_terminal();
+        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr_with_hz(10));
+        let style = "{bar:30} {pos}/{len} steps  {msg}  {eta} left";
+        bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { bar, plain, started: Instant::now(), printed: Default::default(), samples: Default::default() }
+    }
+    fn step(&self, samples: u64, loss: f64, accuracy: f64) {
+        self.samples.set(self.samples.get() + samples);
+        self.bar.inc(1);
+        let elapsed = self.started.elapsed();
+        let due = Duration::from_millis(if self.plain { 10_000 } else { 100 });
+        if elapsed - self.printed.get() < due {
+            return;
+        }
+        self.printed.set(elapsed);
+        let rate = self.samples.get() as f64 / elapsed.as_secs_f64();
+        let message = format!("{rate:.0} images/s  loss {loss:.3}  accuracy {:.1} %", 100.0 * accuracy);
+        if self.plain {
+            let (done, all) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            eprintln!("{done}/{all} steps  {message}  {:.0?} left", self.bar.eta());
+        } else {
+            self.bar.set_message(message);
+        }
+    }
+    fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,89 @@
+//! `thalweg graph show|draw`: a graph as text, or as a picture for Graphviz or Mermaid.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, Subcommand, ValueEnum};
+use thalweg::graph::passes::{STANDARD, run_passes, select_program};
+use thalweg::graph::{Graph, draw};
+
+use super::digits_model;
+
+/// `thalweg graph`.
+#[derive(Args)]
+pub(crate) struct GraphCommand {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Print it as text, which parses back.
+    Show(Which),
+    /// Print it as a picture.
+    Draw {
+        #[command(flatten)]
+        which: Which,
+        /// The language of the picture.
+        #[arg(long, value_enum, default_value_t = Format::Dot)]
+        format: Format,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// Graphviz; scopes are clusters.
+    Dot,
+    /// A Mermaid flowchart.
+    Mermaid,
+}
+
+/// Which graph, and how much of it.
+#[derive(Args)]
+pub(crate) struct Which {
+    /// A file of graph text, as `show` prints it; the demo's model if left out.
+    file: Option<PathBuf>,
+    /// Only what this program needs.
+    #[arg(long)]
+    program: Option<String>,
+    /// After expansion into primitives; needs --program.
+    #[arg(long, requires = "program")]
+    primitives: bool,
+}
+
+impl Which {
+    pub(crate) fn load(&self) -> anyhow::Result<Graph> {
+        let graph = match &self.file {
+            None => digits_model(0).finish().map_err(thalweg::Error::from)?,
+            Some(path) => {
+                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                let parsed = Graph::parse(&text, &thalweg::ops::registry());
+                parsed.with_context(|| format!("{} is no graph", path.display()))?
+            }
+        };
+        let Some(name) = &self.program else { return Ok(graph) };
+        let names: Vec<&str> = graph.programs.iter().map(|p| &*p.name).collect();
+        let missing = || format!("there is no program `{name}`: {}", thalweg::graph::Builder::suggest(name, &names));
+        let alone = select_program(&graph, name).with_context(missing)?;
+        Ok(if self.primitives { run_passes(&alone, STANDARD, &mut |_, _| {}) } else { alone })
+    }
+}
+
+impl GraphCommand {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match self.verb {
+            Verb::Show(which) => print!("{}", which.load()?),
+            Verb::Draw { which, format } => {
+                let (graph, program) = (which.load()?, which.program.as_deref());
+                print!(
+                    "{}",
+                    match format {
+                        Format::Dot => draw::dot(&graph, program),
+                        Format::Mermaid => draw::mermaid(&graph, program),
+                    }
+                );
+            }
+        }
+        Ok(())
+    }
+}

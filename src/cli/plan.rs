@@ -1,0 +1,38 @@
+//! `thalweg plan`: what runs. Every launch with its buffers, and the memory it all takes, before anything has run.
+
+use clap::Args;
+use thalweg::Cluster;
+use thalweg::graph::Bindings;
+use thalweg::runtime::Session;
+
+use super::graph::Which;
+
+/// `thalweg plan`.
+#[derive(Args)]
+pub(crate) struct PlanCommand {
+    #[command(flatten)]
+    which: Which,
+    /// Values of named dimensions: `--bind batch=64`.
+    #[arg(long, value_parser = binding)]
+    bind: Vec<(String, u64)>,
+}
+
+fn binding(text: &str) -> Result<(String, u64), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=NUMBER")?;
+    Ok((name.to_string(), value.parse().map_err(|_| format!("`{value}` is no number"))?))
+}
+
+impl PlanCommand {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let graph = self.which.load()?;
+        let program = graph
+            .programs
+            .first()
+            .map(|p| p.name.clone())
+            .ok_or_else(|| anyhow::anyhow!("a graph without programs"))?;
+        let bindings: Bindings = self.bind.iter().map(|(n, v)| (n.as_str().into(), *v)).collect();
+        let mut session = Session::new(graph, thalweg::open_device(&Cluster::local().devices[0]))?;
+        print!("{}", session.plan(&program, &bindings)?);
+        Ok(())
+    }
+}

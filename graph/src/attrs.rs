@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::value::FloatText;
 use crate::types::{Bindings, DType, Shape};
 
 /// An attribute's value as text and bytes hold it.
@@ -31,7 +32,7 @@ impl fmt::Display for AttrValue {
         match self {
             AttrValue::Bool(b) => write!(f, "{b}"),
             AttrValue::Int(i) => write!(f, "{i}"),
-            AttrValue::Float(x) => write!(f, "{x:?}"),
+            AttrValue::Float(x) => FloatText(*x).fmt(f),
             AttrValue::Text(s) => write!(f, "{s:?}"),
             AttrValue::DType(d) => write!(f, "{d}"),
             AttrValue::Ints(list) => write!(f, "{list:?}"),

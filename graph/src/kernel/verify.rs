@@ -141,13 +141,20 @@ fn verify_reads(reads: &[Read], operands: &[BufferType], axes: &[Axis], faults: 
     }
 }
 
-fn depends_on_fold(read: &Read, reads: &[Read], axes: &[Axis]) -> bool {
-    read.coords.iter().any(|c| match c {
-        Coord::Affine(i) | Coord::Holes { index: i, .. } | Coord::Digit { index: i, .. } => {
-            i.terms.iter().any(|(a, _)| axes.get(*a as usize).is_some_and(|a| a.fold))
-        }
-        Coord::Value { read, .. } => reads.get(*read as usize).is_some_and(|r| depends_on_fold(r, reads, axes)),
-    })
+/// Which reads move along a fold axis, by themselves or through the read that they take a coordinate from. One pass
+/// and no recursion: a read takes the values of earlier ones, and where it does not, that has been reported.
+fn reads_along_folds(reads: &[Read], axes: &[Axis]) -> Vec<bool> {
+    let mut along = Vec::with_capacity(reads.len());
+    for read in reads {
+        let moves = read.coords.iter().any(|c| match c {
+            Coord::Affine(i) | Coord::Holes { index: i, .. } | Coord::Digit { index: i, .. } => {
+                i.terms.iter().any(|(a, _)| axes.get(*a as usize).is_some_and(|a| a.fold))
+            }
+            Coord::Value { read, .. } => along.get(*read as usize).copied().unwrap_or(false),
+        });
+        along.push(moves);
+    }
+    along
 }
 
 struct Context<'a> {
@@ -156,6 +163,7 @@ struct Context<'a> {
     reads: &'a [Read],
     operands: &'a [BufferType],
     folded: Option<&'a LoopNest>,
+    along_folds: &'a [bool],
 }
 
 fn verify_scalar(program: &Scalar, cx: &Context<'_>, faults: &mut Faults) {
@@ -173,7 +181,7 @@ fn verify_scalar(program: &Scalar, cx: &Context<'_>, faults: &mut Faults) {
             ScalarOp::Literal(_) => None,
             ScalarOp::Read(r) | ScalarOp::Valid(r) => match cx.reads.get(*r as usize) {
                 None => Some("no such read".to_string()),
-                Some(read) if in_epilogue && depends_on_fold(read, cx.reads, cx.axes) => {
+                Some(_) if in_epilogue && cx.along_folds[*r as usize] => {
                     Some("an epilogue reads along a fold axis".into())
                 }
                 Some(read) => {
@@ -227,7 +235,9 @@ fn verify_scalar(program: &Scalar, cx: &Context<'_>, faults: &mut Faults) {
 fn verify_nest(nest: &LoopNest, faults: &mut Faults) {
     verify_axes(&nest.axes, faults);
     verify_reads(&nest.reads, &nest.operands, &nest.axes, faults);
-    let cx = Context { name: "body", axes: &nest.axes, reads: &nest.reads, operands: &nest.operands, folded: None };
+    let along_folds = &reads_along_folds(&nest.reads, &nest.axes);
+    let (axes, reads, operands) = (&nest.axes, &nest.reads, &nest.operands);
+    let cx = Context { name: "body", axes, reads, operands, folded: None, along_folds };
     verify_scalar(&nest.body, &cx, faults);
     verify_scalar(&nest.epilogue, &Context { name: "epilogue", folded: Some(nest), ..cx }, faults);
     for (k, fold) in nest.folds.iter().enumerate() {
@@ -291,8 +301,8 @@ fn verify_scatter(scatter: &Scatter, faults: &mut Faults) {
     verify_axes(&scatter.axes, faults);
     faults.require(scatter.axes.iter().all(|a| !a.fold), || "a scatter has no fold axes".into());
     verify_reads(&scatter.reads, &scatter.operands, &scatter.axes, faults);
-    let cx =
-        Context { name: "body", axes: &scatter.axes, reads: &scatter.reads, operands: &scatter.operands, folded: None };
+    let (axes, reads, operands) = (&scatter.axes, &scatter.reads, &scatter.operands);
+    let cx = Context { name: "body", axes, reads, operands, folded: None, along_folds: &[] };
     verify_scalar(&scatter.body, &cx, faults);
     let value = scatter.body.insts.get(scatter.value as usize);
     faults.require(value.is_some_and(|i| i.dtype == scatter.result.dtype), || {

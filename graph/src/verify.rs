@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::attrs::AttrValue;
-use crate::ir::{Graph, Node, NodeId, Program, Value, VarId};
+use crate::ir::{Graph, Node, NodeId, Program, VarId};
 use crate::structural::{Input, ReadVariable};
 use crate::types::{DType, Dim, TensorType, Types};
 
@@ -15,6 +15,8 @@ use crate::types::{DType, Dim, TensorType, Types};
 pub(crate) const MAX_BOUND: u64 = 1 << 40;
 /// No extent that is a number is larger, as in kernels.
 const MAX_EXTENT: u64 = 1 << 48;
+/// No tensor has more axes, as in kernels.
+const MAX_RANK: usize = 32;
 
 /// What a fault concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,10 +69,6 @@ impl Graph {
     pub fn verify(&self) -> Vec<Fault> {
         verify(self)
     }
-    /// The type of `value`, if there is such a value.
-    pub fn get_ty(&self, value: Value) -> Option<&TensorType> {
-        self.nodes.get(value.node)?.types.get(usize::from(value.slot))
-    }
 }
 
 struct Check<'g> {
@@ -121,7 +119,7 @@ impl<'g> Check<'g> {
             if value.node >= id || ty.is_none() {
                 let why = match self.graph.nodes.get(value.node) {
                     _ if value.node >= id => "which does not come before it".to_string(),
-                    producer => format!("but {} has {} results", value.node, producer.map_or(0, |n| n.types.len())),
+                    producer => format!("but {} has {}", value.node, results(producer.map_or(0, |n| n.types.len()))),
                 };
                 self.require(false, &subject, || format!("operand `{}` is {value}, {why}", schema.operand(i)));
                 operands = None;
@@ -170,6 +168,7 @@ impl<'g> Check<'g> {
 
     /// Extents are moderate, and polynomials in their one normal form, over declared names.
     fn ty(&mut self, ty: &TensorType, subject: &Subject) {
+        self.require(ty.rank() <= MAX_RANK, subject, || format!("{} axes, more than {MAX_RANK}", ty.rank()));
         for dim in ty.shape.iter() {
             match dim {
                 Dim::Fixed(n) => {
@@ -222,6 +221,11 @@ impl<'g> Check<'g> {
             }
         }
     }
+}
+
+/// `1 result`, `2 results`.
+pub(crate) fn results(count: usize) -> String {
+    format!("{count} result{}", if count == 1 { "" } else { "s" })
 }
 
 fn list(types: &Types) -> String {

@@ -61,6 +61,17 @@ fn what_is_printed_parses_back() {
 }
 
 #[test]
+fn floats_of_any_bits_come_back() {
+    for rate in ["nan", "nan(0xfff8000000000001)", "-0.0", "inf", "-inf", "5e-324", "-1e300"] {
+        let text = digits().to_string().replace("rate: 0.5", &format!("rate: {rate}")).replace("(-0.0)", "(nan)");
+        let graph = Graph::parse(&text, &registry()).expect("it parses");
+        assert_eq!(graph.to_string(), text);
+        assert_eq!(Graph::parse(&graph.to_string(), &registry()).as_ref(), Ok(&graph));
+        assert_eq!(Graph::from_bytes(&graph.to_bytes(), &registry()), Ok(graph));
+    }
+}
+
+#[test]
 fn white_space_and_comments_mean_nothing() {
     let text = "// a comment\ngraph \"g\" seed 0x10{%0:f32[2,\n2]=input{name:\"x\"}// more\n%1:f32[2],i32[2]=top %0 program \"p\"{return\"i\"=%1.1}}";
     let graph = Graph::parse(text, &registry()).expect("it parses");
@@ -92,7 +103,7 @@ fn mistakes_are_reported_at_their_place() {
       |                               ^
     "#);
     insta::assert_snapshot!(refused_with("top %3", "top %3.1"), @r#"
-    line 9, column 40: there is no %3.1: %3 has 1 results
+    line 9, column 40: there is no %3.1: %3 has 1 result
       |   %4: f32[3*batch], i32[3*batch] = top %3.1 @"body" from "softmax"
       |                                        ^
     "#);
@@ -172,7 +183,9 @@ fn mutated_bytes_never_panic_and_only_canonical_ones_are_accepted() {
     let (registry, mut die) = (registry(), Die(2));
     let bytes = digits().to_bytes();
     let cuts = (0..bytes.len()).map(|n| bytes[..n].to_vec());
-    let mutants: Vec<Vec<u8>> = cuts.chain((0..20_000).map(|_| die.mutate_bytes(&bytes))).collect();
+    // A length of 2^63 wherever a length may stand: it must not be believed.
+    let lengths = (12..bytes.len()).map(|n| [&bytes[..n], &[0x80; 9], &[1], &bytes[n..]].concat());
+    let mutants: Vec<Vec<u8>> = cuts.chain(lengths).chain((0..20_000).map(|_| die.mutate_bytes(&bytes))).collect();
     let mut refused = 0;
     for mutant in &mutants {
         match Graph::from_bytes(mutant, &registry) {

@@ -21,7 +21,7 @@ fn operands_come_before_their_uses_and_exist() {
         g.nodes[NodeId(4)].operands = vec![Value::POISON];
     }), @r#"
     node %2: operand `lhs` is %2, which does not come before it
-    node %2: operand `rhs` is %0.3, but %0 has 1 results
+    node %2: operand `rhs` is %0.3, but %0 has 1 result
     node %4: operand `rows` is %poison, which does not come before it
     "#);
 }

@@ -64,17 +64,15 @@ fn affine_ok(affine: &Affine, axes: &[Axis]) -> bool {
         && affine.range(axes).is_some_and(|(low, high)| low > -(1 << 60) && high < 1 << 60)
 }
 
-fn verify_coords(
-    what: &str,
-    coords: &[Coord],
-    to: &BufferType,
-    filled: bool,
-    reads: &[Read],
-    k: usize,
-    operands: &[BufferType],
-    axes: &[Axis],
-    faults: &mut Faults,
-) {
+/// What coordinates may refer to.
+struct Reach<'a> {
+    axes: &'a [Axis],
+    operands: &'a [BufferType],
+    earlier: &'a [Read],
+}
+
+fn verify_coords(what: &str, coords: &[Coord], to: &BufferType, filled: bool, reach: &Reach<'_>, faults: &mut Faults) {
+    let axes = reach.axes;
     faults.require(coords.len() == to.rank(), || {
         format!("{what} has {} coordinates for a buffer of {} axes", coords.len(), to.rank())
     });
@@ -88,9 +86,10 @@ fn verify_coords(
                 index.range(axes).unwrap_or((i64::MIN, i64::MAX))
             }
             Coord::Value { read, .. } => {
-                let earlier = (*read as usize) < k;
-                if faults.require(earlier, || format!("{what}, coordinate {d}: takes the value of a later read")) {
-                    let by = operands.get(reads[*read as usize].operand as usize);
+                let earlier = reach.earlier.get(*read as usize);
+                let later = || format!("{what}, coordinate {d}: takes the value of a later read");
+                if let (true, Some(by)) = (faults.require(earlier.is_some(), later), earlier) {
+                    let by = reach.operands.get(by.operand as usize);
                     faults.require(by.is_some_and(|b| b.dtype.is_int()), || {
                         format!("{what}, coordinate {d}: an index must be an integer")
                     });
@@ -132,10 +131,7 @@ fn verify_reads(reads: &[Read], operands: &[BufferType], axes: &[Axis], faults: 
             &read.coords,
             operand,
             read.fill.is_some(),
-            reads,
-            k,
-            operands,
-            axes,
+            &Reach { axes, operands, earlier: &reads[..k] },
             faults,
         );
     }
@@ -249,7 +245,7 @@ fn verify_nest(nest: &LoopNest, faults: &mut Faults) {
         }
         let logical = matches!(fold.monoid, Monoid::Any | Monoid::All);
         let floating = matches!(fold.monoid, Monoid::MeanM2 | Monoid::LogSumExp);
-        let fits = !(logical && fold.dtype != DType::Bool) && !(floating && !fold.dtype.is_float());
+        let fits = (!logical || fold.dtype == DType::Bool) && (!floating || fold.dtype.is_float());
         faults.require(fits, || format!("fold f{k}: {} of {}", fold.monoid.name(), fold.dtype));
     }
     let parallel = nest.parallel_axes();
@@ -309,18 +305,8 @@ fn verify_scatter(scatter: &Scatter, faults: &mut Faults) {
         "the contribution is not of the result's type".into()
     });
     faults.require(scatter.monoid.parts() == 1, || format!("{} cannot be scattered", scatter.monoid.name()));
-    let n = scatter.reads.len();
-    verify_coords(
-        "the destination",
-        &scatter.at,
-        &scatter.result,
-        true,
-        &scatter.reads,
-        n,
-        &scatter.operands,
-        &scatter.axes,
-        faults,
-    );
+    let reach = Reach { axes, operands, earlier: reads };
+    verify_coords("the destination", &scatter.at, &scatter.result, true, &reach, faults);
     if let Some(k) = scatter.init {
         faults.require(scatter.operands.get(k as usize) == Some(&scatter.result), || {
             "the operand it starts from is not of the result's type".into()

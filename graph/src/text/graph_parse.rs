@@ -13,7 +13,7 @@ use crate::id::Id;
 use crate::ir::{Graph, Init, Node, NodeId, Program, Site, Value, VarId, VarKind, Variable};
 use crate::op::{DynOp, Registry};
 use crate::types::Types;
-use crate::verify::Subject;
+use crate::verify::{Subject, results as counted};
 
 impl Graph {
     /// The graph that `text` says, verified; its ops are looked up in `registry`.
@@ -184,7 +184,7 @@ impl Reader<'_, '_, '_> {
             return Err(self.cursor.error_at(at, format!("{node} has not been declared before this use")));
         };
         if usize::from(slot) >= results {
-            return Err(self.cursor.error_at(at, format!("there is no {value}: {node} has {results} results")));
+            return Err(self.cursor.error_at(at, format!("there is no {value}: {node} has {}", counted(results))));
         }
         Ok(value)
     }

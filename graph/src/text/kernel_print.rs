@@ -138,7 +138,7 @@ fn print_scalar(name: &str, program: &Scalar, f: &mut Formatter<'_>, indent: usi
 impl Display for ScalarOp {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            ScalarOp::Literal(x) => x.fmt(f),
+            ScalarOp::Literal(x) => write!(f, "{x}"),
             ScalarOp::Read(r) => write!(f, "read r{r}"),
             ScalarOp::Valid(r) => write!(f, "valid r{r}"),
             ScalarOp::Index(a) => write!(f, "index a{a}"),
@@ -156,8 +156,8 @@ impl Display for ScalarOp {
 impl Display for Literal {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Literal::Int(i) => i.fmt(f),
-            Literal::Float(x) => FloatText(*x).fmt(f),
+            Literal::Int(i) => write!(f, "{i}"),
+            Literal::Float(x) => write!(f, "{}", FloatText(*x)),
         }
     }
 }
@@ -177,7 +177,7 @@ impl Display for Affine {
             write!(f, "a{axis}")?;
         }
         match (self.terms.is_empty(), self.offset) {
-            (true, offset) => offset.fmt(f),
+            (true, offset) => write!(f, "{offset}"),
             (false, 0) => Ok(()),
             (false, offset) => write!(f, "{offset:+}"),
         }
@@ -187,7 +187,7 @@ impl Display for Affine {
 impl Display for Coord {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
-            Coord::Affine(index) => index.fmt(f),
+            Coord::Affine(index) => write!(f, "{index}"),
             Coord::Holes { index, step } => write!(f, "holes({index})/{step}"),
             Coord::Digit { index, divide, modulo } => write!(f, "digit({index})/{divide} mod {modulo}"),
             Coord::Value { read, beyond: Beyond::Outside } => write!(f, "found(r{read})"),

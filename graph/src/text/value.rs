@@ -30,7 +30,7 @@ pub(crate) fn write_list<T: fmt::Display>(
 ) -> fmt::Result {
     for (i, item) in items.into_iter().enumerate() {
         f.write_str(if i > 0 { ", " } else { "" })?;
-        item.fmt(f)?;
+        write!(f, "{item}")?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! a mistake is reported with its line and column.
 //!
 //! White space and line ends mean nothing; `//` starts a comment. Names are quoted with Rust's escapes. All of it can be
-//! embedded: printers take an indentation, parsers take the [`Cursor`](lex::Cursor) wherever it stands.
+//! embedded: printers take an indentation, parsers take the cursor wherever it stands.
 
 mod graph_parse;
 mod graph_print;

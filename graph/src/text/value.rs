@@ -177,8 +177,8 @@ mod tests {
             let back = parse_literal(&mut Cursor::new(&text));
             assert_eq!(back, Ok(Literal::Float(x)), "{text}");
         }
-        for text in ["nan(0x1)", "1e999", "-nan", "1.", "--1"] {
-            assert!(parse_literal(&mut Cursor::new(text)).is_err() || text == "1.", "{text}");
+        for text in ["nan(0x1)", "1e999", "-nan", "--1", "-"] {
+            assert!(parse_literal(&mut Cursor::new(text)).is_err(), "{text}");
         }
     }
 

@@ -5,10 +5,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::value::FloatText;
 use crate::types::{Bindings, DType, Shape};
 
-/// An attribute's value as text and bytes hold it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+/// An attribute's value as text and bytes hold it. Floats compare by bits, so that NaN equals itself and −0.0 is not
+/// lost for a default of 0.0.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum AttrValue {
     /// `true` or `false`.
     Bool(bool),
@@ -26,12 +28,27 @@ pub enum AttrValue {
     Shape(Shape),
 }
 
+impl PartialEq for AttrValue {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (AttrValue::Bool(a), AttrValue::Bool(b)) => a == b,
+            (AttrValue::Int(a), AttrValue::Int(b)) => a == b,
+            (AttrValue::Float(a), AttrValue::Float(b)) => a.to_bits() == b.to_bits(),
+            (AttrValue::Text(a), AttrValue::Text(b)) => a == b,
+            (AttrValue::DType(a), AttrValue::DType(b)) => a == b,
+            (AttrValue::Ints(a), AttrValue::Ints(b)) => a == b,
+            (AttrValue::Shape(a), AttrValue::Shape(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for AttrValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AttrValue::Bool(b) => write!(f, "{b}"),
             AttrValue::Int(i) => write!(f, "{i}"),
-            AttrValue::Float(x) => write!(f, "{x:?}"),
+            AttrValue::Float(x) => write!(f, "{}", FloatText(*x)),
             AttrValue::Text(s) => write!(f, "{s:?}"),
             AttrValue::DType(d) => write!(f, "{d}"),
             AttrValue::Ints(list) => write!(f, "{list:?}"),

@@ -11,6 +11,7 @@ use crate::ir::{Graph, Init, Node, NodeId, Program, Site, Value, VarId, VarKind,
 use crate::op::{DynOp, Mode, OpError};
 use crate::structural::{Input, ReadVariable};
 use crate::types::{Dim, TensorType};
+use crate::verify::{MAX_BOUND, is_name};
 
 /// Builds one graph.
 #[derive(Debug, Default)]
@@ -77,7 +78,7 @@ impl Builder {
     /// Declares a named dimension.
     pub fn dim(&self, name: &str, low: u64, high: u64, site: Site) -> Dim {
         let declared = self.inner.borrow().graph.dims.contains_key(name);
-        if declared || low > high || high > 1 << 40 || !is_name(name) {
+        if declared || low > high || high > MAX_BOUND || !is_name(name) {
             let what =
                 if declared { "it is declared already" } else { "a dimension needs a name and bounds low..=high" };
             self.mistake(Diagnostic::new("dim", format!("bad dimension `{name}` {low}..={high}: {what}"), site));
@@ -347,10 +348,4 @@ impl Builder {
             None => format!("there are {list}"),
         }
     }
-}
-
-fn is_name(name: &str) -> bool {
-    let mut chars = name.chars();
-    chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
-        && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }

@@ -146,8 +146,8 @@ crate::kernel::scalar::named_enum! {
     }
 }
 
-/// How a variable begins; a pure function of the graph's seed and the variable's name.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize, Deserialize)]
+/// How a variable begins; a pure function of the graph's seed and the variable's name. Compared by bits.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub enum Init {
     /// All the same.
     Constant(f64),
@@ -165,6 +165,17 @@ pub enum Init {
         /// Standard deviation.
         std: f64,
     },
+}
+
+impl PartialEq for Init {
+    fn eq(&self, other: &Self) -> bool {
+        let bits = |init: &Init| match *init {
+            Init::Constant(x) => (0, x.to_bits(), 0),
+            Init::Uniform { low, high } => (1, low.to_bits(), high.to_bits()),
+            Init::Normal { mean, std } => (2, mean.to_bits(), std.to_bits()),
+        };
+        bits(self) == bits(other)
+    }
 }
 
 /// State shared by programs.
@@ -228,6 +239,10 @@ impl Graph {
     /// The type of a value.
     pub fn ty(&self, value: Value) -> &TensorType {
         &self.nodes[value.node].types[value.slot as usize]
+    }
+    /// The type of `value`, if there is such a value.
+    pub fn get_ty(&self, value: Value) -> Option<&TensorType> {
+        self.nodes.get(value.node)?.types.get(usize::from(value.slot))
     }
     /// Types of a node's operands.
     pub fn operand_types(&self, node: &Node) -> Vec<TensorType> {

@@ -146,6 +146,7 @@ unary_methods! {
 }
 macro_rules! binary_methods {
     ($($(#[$doc:meta])* $method:ident => $op:ident),* $(,)?) => {
+        #[allow(clippy::should_implement_trait)] // `rem`, `shl`, `shr` stand beside `max` and `lt`, which are no operators.
         impl Expr {
             $($(#[$doc])* pub fn $method(self, other: impl Into<Expr>) -> Expr {
                 expr(Node::Binary(Binary::$op, self, other.into()))

@@ -64,17 +64,15 @@ fn affine_ok(affine: &Affine, axes: &[Axis]) -> bool {
         && affine.range(axes).is_some_and(|(low, high)| low > -(1 << 60) && high < 1 << 60)
 }
 
-fn verify_coords(
-    what: &str,
-    coords: &[Coord],
-    to: &BufferType,
-    filled: bool,
-    reads: &[Read],
-    k: usize,
-    operands: &[BufferType],
-    axes: &[Axis],
-    faults: &mut Faults,
-) {
+/// What coordinates may refer to.
+struct Reach<'a> {
+    axes: &'a [Axis],
+    operands: &'a [BufferType],
+    earlier: &'a [Read],
+}
+
+fn verify_coords(what: &str, coords: &[Coord], to: &BufferType, filled: bool, reach: &Reach<'_>, faults: &mut Faults) {
+    let axes = reach.axes;
     faults.require(coords.len() == to.rank(), || {
         format!("{what} has {} coordinates for a buffer of {} axes", coords.len(), to.rank())
     });
@@ -88,9 +86,10 @@ fn verify_coords(
                 index.range(axes).unwrap_or((i64::MIN, i64::MAX))
             }
             Coord::Value { read, .. } => {
-                let earlier = (*read as usize) < k;
-                if faults.require(earlier, || format!("{what}, coordinate {d}: takes the value of a later read")) {
-                    let by = operands.get(reads[*read as usize].operand as usize);
+                let earlier = reach.earlier.get(*read as usize);
+                let later = || format!("{what}, coordinate {d}: takes the value of a later read");
+                if let (true, Some(by)) = (faults.require(earlier.is_some(), later), earlier) {
+                    let by = reach.operands.get(by.operand as usize);
                     faults.require(by.is_some_and(|b| b.dtype.is_int()), || {
                         format!("{what}, coordinate {d}: an index must be an integer")
                     });
@@ -132,22 +131,26 @@ fn verify_reads(reads: &[Read], operands: &[BufferType], axes: &[Axis], faults: 
             &read.coords,
             operand,
             read.fill.is_some(),
-            reads,
-            k,
-            operands,
-            axes,
+            &Reach { axes, operands, earlier: &reads[..k] },
             faults,
         );
     }
 }
 
-fn depends_on_fold(read: &Read, reads: &[Read], axes: &[Axis]) -> bool {
-    read.coords.iter().any(|c| match c {
-        Coord::Affine(i) | Coord::Holes { index: i, .. } | Coord::Digit { index: i, .. } => {
-            i.terms.iter().any(|(a, _)| axes.get(*a as usize).is_some_and(|a| a.fold))
-        }
-        Coord::Value { read, .. } => reads.get(*read as usize).is_some_and(|r| depends_on_fold(r, reads, axes)),
-    })
+/// Which reads move along a fold axis, by themselves or through the read that they take a coordinate from. One pass
+/// and no recursion: a read takes the values of earlier ones, and where it does not, that has been reported.
+fn reads_along_folds(reads: &[Read], axes: &[Axis]) -> Vec<bool> {
+    let mut along = Vec::with_capacity(reads.len());
+    for read in reads {
+        let moves = read.coords.iter().any(|c| match c {
+            Coord::Affine(i) | Coord::Holes { index: i, .. } | Coord::Digit { index: i, .. } => {
+                i.terms.iter().any(|(a, _)| axes.get(*a as usize).is_some_and(|a| a.fold))
+            }
+            Coord::Value { read, .. } => along.get(*read as usize).copied().unwrap_or(false),
+        });
+        along.push(moves);
+    }
+    along
 }
 
 struct Context<'a> {
@@ -156,6 +159,7 @@ struct Context<'a> {
     reads: &'a [Read],
     operands: &'a [BufferType],
     folded: Option<&'a LoopNest>,
+    along_folds: &'a [bool],
 }
 
 fn verify_scalar(program: &Scalar, cx: &Context<'_>, faults: &mut Faults) {
@@ -173,7 +177,7 @@ fn verify_scalar(program: &Scalar, cx: &Context<'_>, faults: &mut Faults) {
             ScalarOp::Literal(_) => None,
             ScalarOp::Read(r) | ScalarOp::Valid(r) => match cx.reads.get(*r as usize) {
                 None => Some("no such read".to_string()),
-                Some(read) if in_epilogue && depends_on_fold(read, cx.reads, cx.axes) => {
+                Some(_) if in_epilogue && cx.along_folds[*r as usize] => {
                     Some("an epilogue reads along a fold axis".into())
                 }
                 Some(read) => {
@@ -227,7 +231,9 @@ fn verify_scalar(program: &Scalar, cx: &Context<'_>, faults: &mut Faults) {
 fn verify_nest(nest: &LoopNest, faults: &mut Faults) {
     verify_axes(&nest.axes, faults);
     verify_reads(&nest.reads, &nest.operands, &nest.axes, faults);
-    let cx = Context { name: "body", axes: &nest.axes, reads: &nest.reads, operands: &nest.operands, folded: None };
+    let along_folds = &reads_along_folds(&nest.reads, &nest.axes);
+    let (axes, reads, operands) = (&nest.axes, &nest.reads, &nest.operands);
+    let cx = Context { name: "body", axes, reads, operands, folded: None, along_folds };
     verify_scalar(&nest.body, &cx, faults);
     verify_scalar(&nest.epilogue, &Context { name: "epilogue", folded: Some(nest), ..cx }, faults);
     for (k, fold) in nest.folds.iter().enumerate() {
@@ -239,7 +245,7 @@ fn verify_nest(nest: &LoopNest, faults: &mut Faults) {
         }
         let logical = matches!(fold.monoid, Monoid::Any | Monoid::All);
         let floating = matches!(fold.monoid, Monoid::MeanM2 | Monoid::LogSumExp);
-        let fits = !(logical && fold.dtype != DType::Bool) && !(floating && !fold.dtype.is_float());
+        let fits = (!logical || fold.dtype == DType::Bool) && (!floating || fold.dtype.is_float());
         faults.require(fits, || format!("fold f{k}: {} of {}", fold.monoid.name(), fold.dtype));
     }
     let parallel = nest.parallel_axes();
@@ -291,26 +297,16 @@ fn verify_scatter(scatter: &Scatter, faults: &mut Faults) {
     verify_axes(&scatter.axes, faults);
     faults.require(scatter.axes.iter().all(|a| !a.fold), || "a scatter has no fold axes".into());
     verify_reads(&scatter.reads, &scatter.operands, &scatter.axes, faults);
-    let cx =
-        Context { name: "body", axes: &scatter.axes, reads: &scatter.reads, operands: &scatter.operands, folded: None };
+    let (axes, reads, operands) = (&scatter.axes, &scatter.reads, &scatter.operands);
+    let cx = Context { name: "body", axes, reads, operands, folded: None, along_folds: &[] };
     verify_scalar(&scatter.body, &cx, faults);
     let value = scatter.body.insts.get(scatter.value as usize);
     faults.require(value.is_some_and(|i| i.dtype == scatter.result.dtype), || {
         "the contribution is not of the result's type".into()
     });
     faults.require(scatter.monoid.parts() == 1, || format!("{} cannot be scattered", scatter.monoid.name()));
-    let n = scatter.reads.len();
-    verify_coords(
-        "the destination",
-        &scatter.at,
-        &scatter.result,
-        true,
-        &scatter.reads,
-        n,
-        &scatter.operands,
-        &scatter.axes,
-        faults,
-    );
+    let reach = Reach { axes, operands, earlier: reads };
+    verify_coords("the destination", &scatter.at, &scatter.result, true, &reach, faults);
     if let Some(k) = scatter.init {
         faults.require(scatter.operands.get(k as usize) == Some(&scatter.result), || {
             "the operand it starts from is not of the result's type".into()

@@ -40,10 +40,15 @@ pub const STANDARD: &[Pass] = &[
 ]; // fusion is not here: it belongs to one device's kernels, after the schedule
 
 /// Runs `passes` in order; `observe` sees the graph after each, by the pass's name.
+///
+/// # Panics
+/// If a pass leaves a graph that does not verify: the pass is wrong, and is named.
 pub fn run_passes(graph: &Graph, passes: &[Pass], observe: &mut dyn FnMut(&str, &Graph)) -> Graph {
     passes.iter().fold(graph.clone(), |graph, pass| {
         let next = (pass.run)(&graph);
         observe(pass.name, &next);
+        let faults = next.verify();
+        assert!(faults.is_empty(), "the pass `{}` left an unsound graph: {}", pass.name, faults[0]);
         next
     })
 }

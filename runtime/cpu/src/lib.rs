@@ -1,1 +1,24 @@
 //! Thalweg's CPU device: kernels on threads.
+//!
+//! This crate sees kernels and never ops. A kernel is compiled once into a [`CompiledKernel`]: contractions become
+//! matrix products over packed blocks, every other nest becomes a program for a virtual machine whose registers are
+//! tiles of lanes. What is computed, bit for bit, depends on the kernel alone and never on the number of threads.
+
+mod access;
+mod contract;
+mod domain;
+mod fold;
+mod isa;
+mod kernel;
+mod kind;
+mod lanes;
+mod nest;
+mod pack;
+mod pool;
+mod product;
+mod program;
+mod scatter;
+mod scratch;
+mod tile;
+
+pub use kernel::{CompileError, CompiledKernel, may_write_in_place};

@@ -38,7 +38,8 @@ struct Inner {
 #[derive(Clone, Debug)]
 struct Inherit {
     site: Site,
-    scope: Arc<str>,
+    /// None: the open scope.
+    scope: Option<Arc<str>>,
     origin: Option<Arc<str>>,
 }
 
@@ -122,7 +123,7 @@ impl Builder {
         group: &str,
         site: Site,
     ) -> Option<VarId> {
-        let path = self.path(name);
+        let (path, site) = (self.path(name), self.site_or(site));
         let twin = self.inner.borrow().graph.variable(&path).is_some();
         if twin || ty.size_bytes().is_none() {
             let what = if twin { "there is one of that name" } else { "a variable's extents are numbers" };
@@ -178,7 +179,7 @@ impl Builder {
                     op,
                     operands: operands.to_vec(),
                     types,
-                    scope: inherit.map_or_else(|| inner.scope.clone(), |i| i.scope.clone()),
+                    scope: inherit.and_then(|i| i.scope.clone()).unwrap_or_else(|| inner.scope.clone()),
                     name: None,
                     origin: inherit.and_then(|i| i.origin.clone()),
                     site: inherit.map_or(site, |i| i.site.clone()),
@@ -194,7 +195,7 @@ impl Builder {
     }
     fn op_mistake(&self, op: &dyn DynOp, operands: &[Value], types: &[TensorType], error: OpError, site: Site) {
         let schema = op.schema();
-        let site = self.inner.borrow().inherit.last().map_or(site, |i| i.site.clone());
+        let site = self.site_or(site);
         let mut diagnostic =
             Diagnostic::new(error.rule, format!("{}: {}", schema.name, error.message), site).label("here");
         for (i, (value, ty)) in operands.iter().zip(types).enumerate() {
@@ -269,10 +270,29 @@ impl Builder {
     }
     /// Nodes that `body` makes inherit site and scope of `node`; `origin` is the composite they stand for.
     pub fn derived<T>(&self, node: &Node, origin: Option<Arc<str>>, body: impl FnOnce() -> T) -> T {
-        let inherit = Inherit { site: node.site.clone(), scope: node.scope.clone(), origin };
+        let inherit = Inherit { site: node.site.clone(), scope: Some(node.scope.clone()), origin };
         self.inner.borrow_mut().inherit.push(inherit);
         let out = body();
         self.inner.borrow_mut().inherit.pop();
+        out
+    }
+    /// What `body` makes, mistakes included, is blamed on `site`: for layers that are called far from the user's line.
+    pub fn at_site<T>(&self, site: Site, body: impl FnOnce() -> T) -> T {
+        self.inner.borrow_mut().inherit.push(Inherit { site, scope: None, origin: None });
+        let out = body();
+        self.inner.borrow_mut().inherit.pop();
+        out
+    }
+    /// The site that is blamed here: that of the innermost [`at_site`](Self::at_site) or [`derived`](Self::derived),
+    /// else `site`.
+    pub fn site_or(&self, site: Site) -> Site {
+        self.inner.borrow().inherit.last().map_or(site, |i| i.site.clone())
+    }
+    /// Declares what `body` declares outside all scopes.
+    pub fn at_root<T>(&self, body: impl FnOnce() -> T) -> T {
+        let outer = std::mem::take(&mut self.inner.borrow_mut().scope);
+        let out = body();
+        self.inner.borrow_mut().scope = outer;
         out
     }
     /// The next random stream of the open scope: a function of path and ordinal, so that passes cannot renumber it.

@@ -141,6 +141,12 @@ impl Dim {
             _ => Dim::from_terms(self.terms().into_iter().chain(other.terms())),
         }
     }
+    /// The difference where it is certain not to be negative, whatever the names stand for.
+    pub fn minus(&self, other: &Dim) -> Option<Dim> {
+        let negated = other.terms().into_iter().map(|(c, names)| (-c, names));
+        let difference = Dim::from_terms(self.terms().into_iter().chain(negated))?;
+        difference.terms().iter().all(|(c, _)| *c >= 0).then_some(difference)
+    }
     /// The product, unless it overflows.
     pub fn times(&self, other: &Dim) -> Option<Dim> {
         if let (Dim::Fixed(a), Dim::Fixed(b)) = (self, other) {
@@ -396,6 +402,8 @@ mod tests {
         assert_eq!(both.exact_quotient(&Dim::Fixed(3)), None);
         assert_eq!(b.plus(&Dim::Fixed(1)).expect("it is small").to_string(), "batch+1");
         assert_eq!(both.bind(&Bindings::from([("batch".into(), 4)])), Some(Dim::Fixed(32)));
+        assert_eq!(both.minus(&b).unwrap().to_string(), "7*batch");
+        assert_eq!(both.minus(&Dim::Fixed(1)), None, "batch may be 0");
         assert_eq!(Dim::Fixed(u64::MAX).times(&Dim::Fixed(2)), None);
     }
 }

@@ -106,7 +106,6 @@ pub struct Update {
 }
 
 /// A program being declared; it is complete when this is dropped.
-#[must_use = "a program without outputs does nothing"]
 pub struct ProgramBuilder<'g> {
     builder: &'g Builder,
     name: Arc<str>,

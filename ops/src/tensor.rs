@@ -72,28 +72,33 @@ impl<'g> Tensor<'g> {
         let results = self.graph.apply(erase(op), &operands, Site::here());
         results.into_iter().map(|v| Tensor::new(self.graph, v)).collect()
     }
+    /// Applies an op without operands in this tensor's graph.
+    #[track_caller]
+    pub fn source<T: Op>(self, op: T) -> Tensor<'g> {
+        if self.is_poison() {
+            return self;
+        }
+        Tensor::new(self.graph, self.graph.apply(erase(op), &[], Site::here())[0])
+    }
     /// A constant of this tensor's element type, without axes.
     #[track_caller]
     pub fn scalar_like(self, x: f64) -> Tensor<'g> {
-        self.full_like_shape(x, ())
+        self.full(x, ())
     }
     /// Zeros of this tensor's type.
     #[track_caller]
     pub fn zeros_like(self) -> Tensor<'g> {
-        self.full_like_shape(0.0, self.shape())
+        self.full(0.0, self.shape())
     }
     /// Ones of this tensor's type.
     #[track_caller]
     pub fn ones_like(self) -> Tensor<'g> {
-        self.full_like_shape(1.0, self.shape())
+        self.full(1.0, self.shape())
     }
+    /// `value` everywhere, in this tensor's element type and graph.
     #[track_caller]
-    fn full_like_shape(self, value: f64, shape: impl Into<Shape>) -> Tensor<'g> {
-        if self.is_poison() {
-            return self;
-        }
-        let op = crate::layout::full::Full { value, dtype: self.dtype(), shape: shape.into() };
-        Tensor::new(self.graph, self.graph.apply(erase(op), &[], Site::here())[0])
+    pub fn full(self, value: f64, shape: impl Into<Shape>) -> Tensor<'g> {
+        self.source(crate::layout::full::Full { value, dtype: self.dtype(), shape: shape.into() })
     }
 }
 

@@ -54,9 +54,14 @@ impl Op for Sum {
 }
 
 impl<'g> Tensor<'g> {
+    /// Sum of everything.
+    #[track_caller]
+    pub fn sum(self) -> Self {
+        self.sum_over(&[])
+    }
     /// Sum over `axes` (none: all), which disappear.
     #[track_caller]
-    pub fn sum(self, axes: &[i64]) -> Self {
+    pub fn sum_over(self, axes: &[i64]) -> Self {
         self.apply(Sum { axes: axes.to_vec(), keep: false }, [])
     }
     /// Sum over `axes`, which stay with extent 1.
@@ -74,6 +79,6 @@ impl<'g> Tensor<'g> {
         let skip = have.rank() - shape.rank();
         let repeated = |i: &usize| *i < skip || (shape[i - skip] == Dim::Fixed(1) && have[*i] != Dim::Fixed(1));
         let axes: Vec<i64> = (0..have.rank()).filter(repeated).map(|i| i as i64).collect();
-        if axes.is_empty() { self.reshape(shape) } else { self.sum(&axes).reshape(shape) }
+        if axes.is_empty() { self.reshape(shape) } else { self.sum_over(&axes).reshape(shape) }
     }
 }

@@ -30,8 +30,16 @@ unsafe impl Send for CpuDevice {}
 
 /// An instruction of a loaded plan, with everything looked up.
 enum Action {
-    Launch { kernel: Arc<CompiledKernel>, reads: Vec<Place>, writes: Vec<Place>, workspace: u64 },
-    Copy { from: Place, to: Place },
+    Launch {
+        kernel: Arc<CompiledKernel>,
+        reads: Vec<Place>,
+        writes: Vec<Place>,
+        workspace: u64,
+    },
+    Copy {
+        from: Place,
+        to: Place,
+    },
     /// The executor's.
     Other,
 }
@@ -106,7 +114,11 @@ impl Device for CpuDevice {
         self.reserve(Memory::Staging, device.staging_bytes)?;
         let mut actions = Vec::with_capacity(device.instructions.len());
         for instruction in &device.instructions {
-            let failed = |label: &Arc<str>, cause: String| DeviceError::Launch { device: self.name.clone(), label: label.clone(), cause };
+            let failed = |label: &Arc<str>, cause: String| DeviceError::Launch {
+                device: self.name.clone(),
+                label: label.clone(),
+                cause,
+            };
             actions.push(match instruction {
                 Instruction::Launch(launch) => {
                     let kernel = self.compile(&plan.kernels[launch.kernel]).map_err(|e| failed(&launch.label, e))?;

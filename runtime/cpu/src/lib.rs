@@ -6,6 +6,7 @@
 
 mod access;
 mod contract;
+mod device;
 mod domain;
 mod fold;
 mod isa;
@@ -21,4 +22,5 @@ mod scatter;
 mod scratch;
 mod tile;
 
+pub use device::CpuDevice;
 pub use kernel::{CompileError, CompiledKernel, may_write_in_place};

@@ -132,7 +132,12 @@ fn pools() -> &'static [rayon::ThreadPool; 2] {
 }
 
 /// The results' bytes.
-pub fn run_bytes(compiled: &CompiledKernel, kernel: &Kernel, operands: &[Vec<u8>], pool: Option<&rayon::ThreadPool>) -> Vec<Vec<u8>> {
+pub fn run_bytes(
+    compiled: &CompiledKernel,
+    kernel: &Kernel,
+    operands: &[Vec<u8>],
+    pool: Option<&rayon::ThreadPool>,
+) -> Vec<Vec<u8>> {
     let mut inputs: Vec<_> = operands.iter().map(|o| Buffer::of(o)).collect();
     let mut outputs: Vec<_> = kernel.results().iter().map(|r| Buffer::new(r.size_bytes() as usize)).collect();
     let mut workspace = Buffer::new(compiled.workspace_bytes());

@@ -1,0 +1,16 @@
+//! `min` — `out = min x` over some axes. NaN wins; nothing at all
+//! gives +∞ (or the largest integer). The gradient is shared equally between the places that tie.
+//!
+//! * **C1** `axes` are axes of the operand, each once (negative ones from the end; none: all).
+//! * **C2** the operand holds numbers.
+
+use crate::sample::Data;
+use thalweg_graph::Accuracy;
+
+super::reduction! {
+    /// The smallest element; NaN wins.
+    Min, "min", Numbers, Min, Accuracy::Exact,
+    methods: min, min_over, min_keep,
+    gradient: |this, cx| super::extremum_gradient(cx, &this.axes),
+    samples: |s| s.all(Data::Distinct),
+}

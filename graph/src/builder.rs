@@ -90,7 +90,8 @@ impl Builder {
     }
     /// Declares an input.
     pub fn input(&self, name: &str, ty: TensorType, site: Site) -> Value {
-        if let Some(earlier) = self.inner.borrow().inputs.get(name).copied() {
+        let twin = self.inner.borrow().inputs.get(name).copied();
+        if let Some(earlier) = twin {
             let first = self.site(earlier);
             self.mistake(
                 Diagnostic::new("input", format!("two inputs are called `{name}`"), site)

@@ -20,8 +20,7 @@ attrs! {
 }
 
 impl Op for Snake {
-    const SCHEMA: Schema =
-        Schema { name: "snake", operands: &["x"], results: &["out"], accuracy: Accuracy::Ulps(8) };
+    const SCHEMA: Schema = Schema { name: "snake", operands: &["x"], results: &["out"], accuracy: Accuracy::Ulps(8) };
 
     fn infer(&self, operands: &[TensorType]) -> std::result::Result<Types, OpError> {
         require!(operands[0].dtype.is_float(), "snake.C1", "needs floats, got {}", operands[0]);

@@ -1,0 +1,86 @@
+//! House rules as tests, each with its reason. They read the sources; they run anywhere.
+
+use std::path::{Path, PathBuf};
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    let mut folders: Vec<PathBuf> =
+        ["src", "graph", "ops", "runtime", "examples", "tests"].iter().map(|f| root.join(f)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder of the repository").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = std::fs::read_to_string(&path).expect("a source file");
+                found.push((path.strip_prefix(root).expect("inside").to_path_buf(), text));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A reader meets a file at its top: it says what it is and why it is not what one would guess.
+#[test]
+fn every_file_opens_by_saying_what_it_is() {
+    let silent: Vec<_> = sources().into_iter().filter(|(_, t)| !t.starts_with("//!")).map(|(p, _)| p).collect();
+    assert!(silent.is_empty(), "{silent:?}");
+}
+
+/// What does not fit in a head does not fit in a file.
+#[test]
+fn no_file_is_longer_than_600_lines() {
+    let long: Vec<_> = sources().into_iter().map(|(p, t)| (p, t.lines().count())).filter(|(_, n)| *n > 600).collect();
+    assert!(long.is_empty(), "{long:?}");
+}
+
+/// An op is one file that can be read in one sitting.
+#[test]
+fn the_median_op_file_is_under_90_lines() {
+    let is_op = |p: &Path| {
+        let folder = p.parent().and_then(|f| f.file_name()).and_then(|f| f.to_str()).unwrap_or("");
+        p.starts_with("ops/src") && folder != "src" && p.file_name().is_some_and(|f| f != "mod.rs")
+    };
+    let mut lines: Vec<_> = sources()
+        .into_iter()
+        .filter(|(p, t)| is_op(p) && t.contains("Schema") || is_op(p) && t.contains("ary! {"))
+        .map(|(_, t)| t.lines().count())
+        .collect();
+    lines.sort_unstable();
+    println!("{} op files, median {} lines, longest {}", lines.len(), lines[lines.len() / 2], lines[lines.len() - 1]);
+    assert!(lines.len() > 50 && lines[lines.len() / 2] < 90);
+}
+
+/// Who may know whom is the architecture. The graph knows nobody; the runtime knows no op; devices know kernels only.
+#[test]
+fn crates_know_only_whom_they_may() {
+    let rules = [
+        (
+            "graph/src",
+            &["thalweg_ops", "thalweg_runtime", "thalweg_cpu", "std::fs", "std::net", "std::thread::spawn"][..],
+        ),
+        ("ops/src", &["thalweg_runtime", "thalweg_cpu", "std::fs", "std::net", "std::thread"]),
+        ("runtime/src", &["thalweg_ops", "thalweg_cpu", "std::net"]),
+        ("runtime/cpu/src", &["thalweg_ops", "std::fs", "std::net"]),
+    ];
+    for (path, text) in sources() {
+        for (folder, forbidden) in rules.iter().filter(|(f, _)| path.starts_with(f)) {
+            let code = text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+            for name in *forbidden {
+                assert!(!code.contains(name), "{} ({folder}) names {name}", path.display());
+            }
+        }
+    }
+}
+
+/// Unsafe code lives where kernels touch memory, and nowhere else.
+#[test]
+fn unsafe_code_lives_in_device_crates_alone() {
+    for (path, text) in sources() {
+        if !path.starts_with("runtime/cpu") && !path.starts_with("tests") {
+            assert!(!text.contains("unsafe {") && !text.contains("unsafe impl"), "{}", path.display());
+        }
+    }
+}

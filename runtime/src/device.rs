@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use thalweg_graph::lower::Target;
 use thalweg_graph::plan::{Memory, Plan};
@@ -55,6 +56,19 @@ pub enum DeviceError {
     },
 }
 
+/// When one instruction ran, on the device's own clock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timing {
+    /// Which plan.
+    pub loaded: Loaded,
+    /// Which instruction of it.
+    pub instruction: usize,
+    /// Since the device was made.
+    pub start: Duration,
+    /// How long it took.
+    pub took: Duration,
+}
+
 /// A plan made ready on a device, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Loaded(pub usize);
@@ -71,6 +85,10 @@ pub trait Device: Send {
     fn unload(&mut self, loaded: Loaded);
     /// Runs the launches and copies of `range`, in order. In the body it looks at `abort` between launches.
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError>;
+    /// Starts or stops timing instructions; gives the timings so far. Timing costs a little, and is off at first.
+    fn time(&mut self, on: bool) -> Vec<Timing>;
+    /// How an instruction runs on this device, for people: `contraction 64×10×32`.
+    fn strategy(&self, loaded: Loaded, instruction: usize) -> String;
     /// Writes bytes into an arena.
     fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError>;
     /// Reads bytes of an arena.

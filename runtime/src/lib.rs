@@ -6,7 +6,7 @@ pub mod memory;
 pub mod reference;
 pub mod session;
 
-pub use device::{AbortFlag, Device, DeviceError};
+pub use device::{AbortFlag, Device, DeviceError, Timing};
 pub use feed::FeedError;
 pub use reference::ReferenceDevice;
-pub use session::{Outputs, RunError, Session};
+pub use session::{Outputs, ProfileRow, RunError, Session};

@@ -10,7 +10,7 @@ use thalweg_graph::kernel::{BufferType, Kernel};
 use thalweg_graph::lower::Target;
 use thalweg_graph::plan::{BufferId, Instruction, Memory, Plan};
 
-use crate::device::{AbortFlag, Device, DeviceError, Loaded};
+use crate::device::{AbortFlag, Device, DeviceError, Loaded, Timing};
 use crate::memory::HostArenas;
 
 /// The interpreter as a device.
@@ -82,6 +82,13 @@ impl Device for ReferenceDevice {
             }
         }
         Ok(())
+    }
+    fn time(&mut self, _: bool) -> Vec<Timing> {
+        // How long the interpreter takes says nothing about anything.
+        vec![]
+    }
+    fn strategy(&self, _: Loaded, _: usize) -> String {
+        "interpreter".into()
     }
     fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         self.arenas.slice_mut(memory, offset..offset + bytes.len() as u64).copy_from_slice(bytes);

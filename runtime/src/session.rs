@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use thalweg_graph::init::initial_value;
-use thalweg_graph::ir::{Graph, VarId};
+use thalweg_graph::ir::{Graph, Site, VarId};
 use thalweg_graph::kernel::BufferType;
 use thalweg_graph::lower::{LowerError, StateLayout, lower};
 use thalweg_graph::passes::{STANDARD, run_passes, select_program};
@@ -88,6 +89,23 @@ impl Outputs {
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Array)> {
         self.values.iter().map(|(n, a)| (&**n, a))
     }
+}
+
+/// What one launch took.
+#[derive(Clone, Debug)]
+pub struct ProfileRow {
+    /// The program.
+    pub program: Arc<str>,
+    /// What is computed.
+    pub label: Arc<str>,
+    /// Where it was asked for.
+    pub site: Site,
+    /// How the device does it.
+    pub strategy: String,
+    /// How often it ran.
+    pub runs: u64,
+    /// In all.
+    pub total: Duration,
 }
 
 struct ProgramState {
@@ -267,6 +285,38 @@ impl Session {
             }
         }
         Ok(Outputs { values: outputs })
+    }
+
+    /// Starts timing every launch from here on.
+    pub fn start_profile(&mut self) {
+        self.device.time(true);
+    }
+    /// Stops timing; what each launch took, summed over the steps since the start, longest first.
+    pub fn finish_profile(&mut self) -> Vec<ProfileRow> {
+        let mut rows: BTreeMap<(usize, usize), ProfileRow> = BTreeMap::new();
+        for timing in self.device.time(false) {
+            let Some(ready) = self.ready.iter().find(|r| r.loaded == timing.loaded) else { continue };
+            let row = rows.entry((timing.loaded.0, timing.instruction)).or_insert_with(|| {
+                let (label, site) = match &ready.plan.devices[0].instructions[timing.instruction] {
+                    Instruction::Launch(launch) => (launch.label.clone(), launch.site.clone()),
+                    _ => ("copy".into(), Site::default()),
+                };
+                let strategy = self.device.strategy(timing.loaded, timing.instruction);
+                ProfileRow {
+                    program: ready.plan.program.clone(),
+                    label,
+                    site,
+                    strategy,
+                    runs: 0,
+                    total: Duration::ZERO,
+                }
+            });
+            row.runs += 1;
+            row.total += timing.took;
+        }
+        let mut rows: Vec<_> = rows.into_values().collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.total));
+        rows
     }
 
     fn variable(&self, name: &str) -> Result<VarId, RunError> {

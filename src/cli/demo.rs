@@ -29,6 +29,9 @@ pub(crate) struct Demo {
     /// Print one JSON object per line instead of text.
     #[arg(long)]
     json: bool,
+    /// Time every launch and print where the time went, on stderr.
+    #[arg(long)]
+    profile: bool,
 }
 
 impl Demo {
@@ -44,6 +47,9 @@ impl Demo {
             println!("{} training digits, {} test digits, on {}", train.len(), test.len(), devices.join(", "));
         }
 
+        if self.profile {
+            model.session().start_profile();
+        }
         let started = Instant::now();
         for pass in 0..self.passes {
             let (mut loss, mut accuracy) = (0.0, 0.0);
@@ -61,6 +67,9 @@ impl Demo {
         }
         let train_seconds = started.elapsed().as_secs_f64();
         progress.finish();
+        if self.profile {
+            print_profile(&model.session().finish_profile(), train_seconds);
+        }
 
         let accuracy = model.run("eval", &test.feeds())?.item("accuracy");
         let digest = model.digest()?;
@@ -97,6 +106,17 @@ impl Demo {
         print!("{}", picture::side_by_side(&images, 8, &captions, color));
         Ok(())
     }
+}
+
+/// Where the time went, longest first.
+fn print_profile(rows: &[thalweg::runtime::ProfileRow], seconds: f64) {
+    let inside: f64 = rows.iter().map(|r| r.total.as_secs_f64()).sum();
+    eprintln!("{:>9}  {:>6}  {:>5}  launch", "µs / run", "share", "runs");
+    for row in rows {
+        let (total, mean) = (row.total.as_secs_f64(), 1e6 * row.total.as_secs_f64() / row.runs as f64);
+        eprintln!("{mean:9.1}  {:5.1}%  {:5}  {} [{}]", 100.0 * total / seconds, row.runs, row.label, row.strategy);
+    }
+    eprintln!("{:.1} % of {seconds:.2} s in launches", 100.0 * inside / seconds);
 }
 
 /// Progress on stderr: a bar in a terminal, a line every ten seconds elsewhere.

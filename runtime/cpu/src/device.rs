@@ -5,11 +5,12 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use thalweg_graph::kernel::Kernel;
 use thalweg_graph::lower::Target;
 use thalweg_graph::plan::{Buffer, Instruction, Memory, Plan};
-use thalweg_runtime::device::{AbortFlag, Device, DeviceError, Loaded};
+use thalweg_runtime::device::{AbortFlag, Device, DeviceError, Loaded, Timing};
 use thalweg_runtime::memory::HostArenas;
 
 use crate::kernel::CompiledKernel;
@@ -23,6 +24,9 @@ pub struct CpuDevice {
     plans: Vec<Option<Vec<Action>>>,
     /// Pointers of the launch that is running; kept to be reused.
     pointers: (Vec<*const u8>, Vec<*mut u8>),
+    /// When this device was made; what timings count from.
+    epoch: Instant,
+    timings: Option<Vec<Timing>>,
 }
 
 // SAFETY: the pointers are only filled and used within one call of `run`.
@@ -70,6 +74,8 @@ impl CpuDevice {
             compiled: RefCell::default(),
             plans: vec![],
             pointers: Default::default(),
+            epoch: Instant::now(),
+            timings: None,
         }
     }
 
@@ -153,12 +159,13 @@ impl Device for CpuDevice {
         self.compiled.borrow_mut().retain(|_, k| Arc::strong_count(k) > 1);
     }
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError> {
-        let Self { plans, arenas, pool, pointers: (reads_at, writes_at), .. } = self;
+        let Self { plans, arenas, pool, pointers: (reads_at, writes_at), epoch, timings, .. } = self;
         let actions = plans[loaded.0].as_ref().expect("a loaded plan");
         let base = Memory::ALL.map(|m| arenas.bytes_mut(m).as_mut_ptr());
         // The order of `Memory::ALL` is that of its variants.
         let at = |place: &Place| base[place.memory as usize].wrapping_add(place.range.start as usize);
-        for action in &actions[range] {
+        for (instruction, action) in actions[range.clone()].iter().enumerate() {
+            let started = timings.as_ref().map(|_| Instant::now());
             if abort.is_some_and(AbortFlag::is_raised) {
                 return Err(DeviceError::Aborted);
             }
@@ -180,8 +187,22 @@ impl Device for CpuDevice {
                 }
                 Action::Other => unreachable!("channels and commits are the executor's"),
             }
+            if let (Some(timings), Some(started)) = (timings.as_mut(), started) {
+                let (start, took) = (started - *epoch, started.elapsed());
+                timings.push(Timing { loaded, instruction: range.start + instruction, start, took });
+            }
         }
         Ok(())
+    }
+    fn time(&mut self, on: bool) -> Vec<Timing> {
+        std::mem::replace(&mut self.timings, on.then(Vec::new)).unwrap_or_default()
+    }
+    fn strategy(&self, loaded: Loaded, instruction: usize) -> String {
+        match self.plans[loaded.0].as_ref().and_then(|p| p.get(instruction)) {
+            Some(Action::Launch { kernel, .. }) => kernel.strategy(),
+            Some(Action::Copy { .. }) => "copy".into(),
+            _ => String::new(),
+        }
     }
     fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         self.arenas.slice_mut(memory, offset..offset + bytes.len() as u64).copy_from_slice(bytes);

@@ -54,7 +54,9 @@ impl Reader {
         let mut depth = 1;
         let check = |c: &Check| match *c {
             Check::Limit { index, extent } => LaneCheck::Limit { index: map(index), extent },
-            Check::Holes { index, step, extent, stride } => LaneCheck::Holes { index: map(index), step, extent, stride },
+            Check::Holes { index, step, extent, stride } => {
+                LaneCheck::Holes { index: map(index), step, extent, stride }
+            }
             Check::Digit { index, divide, modulo, extent, stride } => {
                 LaneCheck::Digit { index: map(index), divide, modulo, extent, stride }
             }
@@ -80,7 +82,9 @@ impl Reader {
     }
     /// A guess at nanoseconds per lane.
     pub(crate) fn cost(&self, lanes: usize) -> f64 {
-        self.linear.cost(self.dtype.size_bytes(), lanes) + 0.3 * self.checks.len() as f64 + 2.0 * f64::from(self.indirect)
+        self.linear.cost(self.dtype.size_bytes(), lanes)
+            + 0.3 * self.checks.len() as f64
+            + 2.0 * f64::from(self.indirect)
     }
     /// Whether all lanes of the tile are surely inside.
     #[inline]

@@ -131,7 +131,8 @@ impl Domain {
     }
 
     pub(crate) fn accesses(&mut self, reads: &[Read], operands: &[BufferType], axes: &[Axis]) -> Vec<Access> {
-        let mut one = |r: &Read| self.access(r.operand as usize, &r.coords, r.fill, &operands[r.operand as usize], axes);
+        let mut one =
+            |r: &Read| self.access(r.operand as usize, &r.coords, r.fill, &operands[r.operand as usize], axes);
         reads.iter().map(&mut one).collect()
     }
 
@@ -153,7 +154,8 @@ impl Domain {
                 (Some(map), _) if map.terms.is_empty() => LoweredOp::Literal(map.offset as u64),
                 (Some(map), _) => LoweredOp::Iota(self.add(map.clone())),
                 (None, ScalarOp::Literal(x)) => {
-                    let number = if inst.dtype.is_float() { Number::Float(x.as_f64()) } else { Number::Int(x.as_i64()) };
+                    let number =
+                        if inst.dtype.is_float() { Number::Float(x.as_f64()) } else { Number::Int(x.as_i64()) };
                     LoweredOp::Literal(encode(number, inst.dtype))
                 }
                 (None, ScalarOp::Index(a)) => {

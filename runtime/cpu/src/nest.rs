@@ -51,8 +51,7 @@ impl TileNest {
         let accesses = domain.accesses(&nest.reads, &nest.operands, &nest.axes);
         let body = domain.program(&nest.body, &nest.axes);
         let epilogue = domain.program(&nest.epilogue, &nest.axes);
-        let writes =
-            nest.writes.iter().map(|w| domain.linear(&w.coords, &nest.results[w.result as usize])).collect();
+        let writes = nest.writes.iter().map(|w| domain.linear(&w.coords, &nest.results[w.result as usize])).collect();
         domain.collapse();
         let draft = Draft { nest, domain, accesses, body, epilogue, writes };
         let candidates = draft.tiles().into_iter().map(|tile| draft.build(tile));
@@ -189,7 +188,8 @@ impl TileNest {
             machine.constants(&self.body);
             self.fold(machine, &mut origin, points, steps);
             for (accumulator, to) in self.accumulators.iter().zip(self.states(state)) {
-                for (p, part) in self.parts(machine, accumulator).into_iter().take(accumulator.parts.len()).enumerate() {
+                for (p, part) in self.parts(machine, accumulator).into_iter().take(accumulator.parts.len()).enumerate()
+                {
                     to[p].copy_from_nonoverlapping(part, points * accumulator.lane_bytes(p));
                 }
             }
@@ -224,7 +224,8 @@ impl TileNest {
                 apart *= 2;
             }
             for (accumulator, from) in self.accumulators.iter().zip(self.states(state(0))) {
-                for (p, part) in self.parts(machine, accumulator).into_iter().take(accumulator.parts.len()).enumerate() {
+                for (p, part) in self.parts(machine, accumulator).into_iter().take(accumulator.parts.len()).enumerate()
+                {
                     part.copy_from_nonoverlapping(from[p], points * accumulator.lane_bytes(p));
                 }
             }
@@ -250,8 +251,7 @@ impl Draft<'_> {
     fn build(&self, tile: Tile) -> TileNest {
         let Self { nest, domain, accesses, .. } = self;
         let mut slots = Slots::default();
-        let accumulators: Vec<_> =
-            nest.folds.iter().map(|f| Accumulator::new(f.monoid, f.dtype, &mut slots)).collect();
+        let accumulators: Vec<_> = nest.folds.iter().map(|f| Accumulator::new(f.monoid, f.dtype, &mut slots)).collect();
         let compile = |code: &[Lowered], outputs: &[Reg], folded: &[Vec<Slot>], tile: &Tile, slots: &mut Slots| {
             Program::compile(&Source { code, accesses, domain, outputs, folded }, tile, slots)
         };

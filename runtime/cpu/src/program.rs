@@ -225,9 +225,7 @@ fn levels(source: &Source<'_>) -> Vec<Level> {
                 }
             }
             LoweredOp::Plain(ScalarOp::Folded { .. }) => Level::Tile,
-            LoweredOp::Plain(op) => {
-                op.uses().iter().map(|r| levels[*r as usize]).max().unwrap_or(Level::Constant)
-            }
+            LoweredOp::Plain(op) => op.uses().iter().map(|r| levels[*r as usize]).max().unwrap_or(Level::Constant),
         };
         levels.push(level);
     }
@@ -309,8 +307,7 @@ impl<'a> Machine<'a> {
     /// Runs instructions on the first `n` lanes of the tile at `origin`, which must be a tile of the domain.
     #[inline]
     unsafe fn run(&self, program: &Program, insts: &[Inst], origin: &[i64], n: usize) {
-        let cx =
-            Tiles { readers: &program.readers, operands: self.operands, origin, offsets: self.offsets() };
+        let cx = Tiles { readers: &program.readers, operands: self.operands, origin, offsets: self.offsets() };
         for inst in insts {
             // SAFETY: slots belong to the layout, hold the types they were taken for, and an instruction's target is
             // none of its arguments; operands are live and tiles lie in the domain that was verified.
@@ -319,7 +316,9 @@ impl<'a> Machine<'a> {
                 let to = self.scratch.add(self.layout.slots[inst.to as usize]);
                 *self.pointer(inst.to) = to;
                 match &inst.what {
-                    What::Compute(op, args) => lanes::apply(self.isa, *op, to, args.map(|a| self.register(a).cast_const()), n),
+                    What::Compute(op, args) => {
+                        lanes::apply(self.isa, *op, to, args.map(|a| self.register(a).cast_const()), n)
+                    }
                     What::Read { read, in_place } => {
                         let reader = &program.readers[*read as usize];
                         match if *in_place { reader.in_place(&cx) } else { None } {

@@ -1,9 +1,9 @@
 //! Scatters: contributions are computed by tiles and added one by one in the order of their points, on one thread,
 //! because the order of sums into one place is part of the meaning.
 
+use thalweg_graph::DType;
 use thalweg_graph::kernel::interpret::{Number, neutral};
 use thalweg_graph::kernel::{Monoid, Scatter};
-use thalweg_graph::DType;
 
 use crate::access::{self, Reader, Tiles};
 use crate::domain::Domain;
@@ -47,7 +47,8 @@ impl TileScatter {
             Source { code: &code, accesses: &accesses, domain: &domain, outputs: &[scatter.value], folded: &[] };
         let program = Program::compile(&source, &tile, &mut slots);
         let place = Reader::new(&place, &domain, &tile, &program.readers);
-        let start = if scatter.monoid == Monoid::Sum { Number::Int(0) } else { neutral(scatter.monoid, result.dtype)[0] };
+        let start =
+            if scatter.monoid == Monoid::Sum { Number::Int(0) } else { neutral(scatter.monoid, result.dtype)[0] };
         Self {
             isa: Isa::detect(),
             dtype: result.dtype,
@@ -89,12 +90,8 @@ impl TileScatter {
                     let mut origin = [0i64; 32];
                     let n = self.walk.seek(index, &mut origin);
                     machine.tile(&self.program, &origin, n);
-                    let cx = Tiles {
-                        readers: &self.program.readers,
-                        operands,
-                        origin: &origin,
-                        offsets: machine.offsets(),
-                    };
+                    let cx =
+                        Tiles { readers: &self.program.readers, operands, origin: &origin, offsets: machine.offsets() };
                     access::locate(self.isa, &self.place, &cx, n);
                     self.combine(&*machine.offsets(), machine.register(self.value), n, result);
                 }
@@ -110,9 +107,15 @@ impl TileScatter {
             match self.dtype {
                 DType::Bool => each::<u8>(places, values, result, self.bools()),
                 DType::U8 => each::<u8>(places, values, result, ints(self.monoid, u8::wrapping_add, u8::wrapping_mul)),
-                DType::U32 => each::<u32>(places, values, result, ints(self.monoid, u32::wrapping_add, u32::wrapping_mul)),
-                DType::I32 => each::<i32>(places, values, result, ints(self.monoid, i32::wrapping_add, i32::wrapping_mul)),
-                DType::I64 => each::<i64>(places, values, result, ints(self.monoid, i64::wrapping_add, i64::wrapping_mul)),
+                DType::U32 => {
+                    each::<u32>(places, values, result, ints(self.monoid, u32::wrapping_add, u32::wrapping_mul))
+                }
+                DType::I32 => {
+                    each::<i32>(places, values, result, ints(self.monoid, i32::wrapping_add, i32::wrapping_mul))
+                }
+                DType::I64 => {
+                    each::<i64>(places, values, result, ints(self.monoid, i64::wrapping_add, i64::wrapping_mul))
+                }
                 DType::F16 => each::<half::f16>(places, values, result, floats(self.monoid)),
                 DType::BF16 => each::<half::bf16>(places, values, result, floats(self.monoid)),
                 DType::F32 => each::<f32>(places, values, result, floats(self.monoid)),

@@ -69,7 +69,9 @@ impl Tile {
     pub(crate) fn lane_map(&self, map: &Affine) -> LaneMap {
         let terms: Vec<_> = map.terms.iter().map(|(a, c)| (*a as usize, *c)).collect();
         let mut table = Vec::with_capacity(self.lanes());
-        self.for_each_lane(|at| table.push(terms.iter().fold(0i64, |s, (a, c)| s.wrapping_add(c.wrapping_mul(at[*a])))));
+        self.for_each_lane(|at| {
+            table.push(terms.iter().fold(0i64, |s, (a, c)| s.wrapping_add(c.wrapping_mul(at[*a]))))
+        });
         let (min, max) = (table.iter().copied().min().unwrap_or(0), table.iter().copied().max().unwrap_or(0));
         let step = table.get(1).copied().unwrap_or(1);
         let pattern = if table.windows(2).all(|w| w[1].wrapping_sub(w[0]) == step) {

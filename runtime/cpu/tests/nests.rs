@@ -178,11 +178,8 @@ fn indices_are_global_when_axes_are_cut() {
     let mut axes = Axes::new();
     let ([i, j], [k]) = (axes.par([6, 10]), axes.fold([5]));
     let where_best = fold_part(Monoid::ArgMax, vec![read(0, [i + j * 2 + k]), index(k * 3 + j)], 1);
-    let mut kernel = axes.nest(
-        &[ty(F32, &[28])],
-        &[ty(I64, &[6, 10]), ty(I64, &[6, 10])],
-        [where_best, index(i * 100 + j - 3)],
-    );
+    let mut kernel =
+        axes.nest(&[ty(F32, &[28])], &[ty(I64, &[6, 10]), ty(I64, &[6, 10])], [where_best, index(i * 100 + j - 3)]);
     nest_of(&mut kernel).axes[1] = Axis { extent: 10, fold: false, origin: 30, whole: 50 };
     nest_of(&mut kernel).axes[2] = Axis { extent: 5, fold: true, origin: 7, whole: 12 };
     check_random(&kernel, 12, 0.0);
@@ -226,14 +223,25 @@ fn every_fold_of_every_type_in_every_shape() {
                 if !kernel.verify().is_empty() || (len > 100_000 && !matches!(dtype, F32 | I64)) {
                     continue;
                 }
-                let exact = !held.is_float() || matches!(monoid, Monoid::Max | Monoid::Min | Monoid::ArgMax | Monoid::ArgMin);
-                let mut values = if exact { Random(14).wild_values(&ty(dtype, &[len])) } else { Random(14).values(&ty(dtype, &[len])) };
+                let exact =
+                    !held.is_float() || matches!(monoid, Monoid::Max | Monoid::Min | Monoid::ArgMax | Monoid::ArgMin);
+                let mut values = if exact {
+                    Random(14).wild_values(&ty(dtype, &[len]))
+                } else {
+                    Random(14).values(&ty(dtype, &[len]))
+                };
                 if *monoid == Monoid::Prod && held.is_float() {
                     values.data.iter_mut().for_each(|x| {
                         *x = thalweg_graph::kernel::interpret::Number::Float(if x.f64() < 0.0 { -1.0 } else { 1.0 });
                     });
                 }
-                let tolerance = if exact { 0.0 } else if held == F64 { 1e-11 } else { 1e-4 * (1.0 + (len as f64).sqrt() / 50.0) };
+                let tolerance = if exact {
+                    0.0
+                } else if held == F64 {
+                    1e-11
+                } else {
+                    1e-4 * (1.0 + (len as f64).sqrt() / 50.0)
+                };
                 check(&kernel, &[values], tolerance);
             }
         }

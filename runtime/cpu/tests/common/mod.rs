@@ -12,30 +12,30 @@ use thalweg_graph::kernel::interpret::{self, Number, Precision, Values};
 use thalweg_graph::kernel::{BufferType, Kernel};
 
 /// A buffer type.
-pub fn ty(dtype: DType, shape: &[u64]) -> BufferType {
+pub(crate) fn ty(dtype: DType, shape: &[u64]) -> BufferType {
     BufferType { dtype, shape: shape.to_vec() }
 }
 
 /// Random numbers that need no crate (splitmix64).
-pub struct Random(pub u64);
+pub(crate) struct Random(pub(crate) u64);
 impl Random {
     /// The next word.
-    pub fn word(&mut self) -> u64 {
+    pub(crate) fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
     /// A number below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.word() % n.max(1)
     }
     /// Uniform in −1..1.
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         (self.word() >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
     /// A buffer of small numbers.
-    pub fn values(&mut self, ty: &BufferType) -> Values {
+    pub(crate) fn values(&mut self, ty: &BufferType) -> Values {
         let mut one = || match ty.dtype {
             DType::Bool => Number::Int(self.below(2) as i64),
             DType::U8 | DType::U32 => Number::Int(self.below(7) as i64),
@@ -46,7 +46,7 @@ impl Random {
         Values { ty: ty.clone(), data }
     }
     /// A buffer with ties, signed zeros, infinities and NaN among its numbers.
-    pub fn wild_values(&mut self, ty: &BufferType) -> Values {
+    pub(crate) fn wild_values(&mut self, ty: &BufferType) -> Values {
         let mut values = self.values(ty);
         for x in &mut values.data {
             *x = match (self.below(12), ty.dtype.is_float()) {
@@ -63,7 +63,7 @@ impl Random {
 }
 
 /// The bytes of a buffer.
-pub fn to_bytes(values: &Values) -> Vec<u8> {
+pub(crate) fn to_bytes(values: &Values) -> Vec<u8> {
     let each = |x: &Number| -> Vec<u8> {
         match values.ty.dtype {
             DType::Bool | DType::U8 => vec![x.i64() as u8],
@@ -79,7 +79,7 @@ pub fn to_bytes(values: &Values) -> Vec<u8> {
     values.data.iter().flat_map(each).collect()
 }
 /// The numbers in some bytes.
-pub fn from_bytes(ty: &BufferType, bytes: &[u8]) -> Vec<Number> {
+pub(crate) fn from_bytes(ty: &BufferType, bytes: &[u8]) -> Vec<Number> {
     let each = |b: &[u8]| match ty.dtype {
         DType::Bool | DType::U8 => Number::Int(i64::from(b[0])),
         DType::U32 => Number::Int(i64::from(u32::from_le_bytes(b.try_into().expect("4 bytes")))),
@@ -94,26 +94,26 @@ pub fn from_bytes(ty: &BufferType, bytes: &[u8]) -> Vec<Number> {
 }
 
 /// Bytes aligned for anything.
-pub struct Buffer(Vec<[u64; 8]>, usize);
+pub(crate) struct Buffer(Vec<[u64; 8]>, usize);
 impl Buffer {
     /// Zeros, off by nothing from 64-byte lines.
-    pub fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         Self(vec![[0xA5A5_A5A5_A5A5_A5A5; 8]; bytes.div_ceil(64) + 2], bytes)
     }
     /// With this content.
-    pub fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let mut buffer = Self::new(bytes.len());
         buffer.bytes_mut().copy_from_slice(bytes);
         buffer
     }
     /// The content.
-    pub fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let start = self.ptr();
         // SAFETY: the vector holds more than `self.1` bytes from there on.
         unsafe { std::slice::from_raw_parts_mut(start, self.1) }
     }
     /// The first byte, aligned to 64.
-    pub fn ptr(&mut self) -> *mut u8 {
+    pub(crate) fn ptr(&mut self) -> *mut u8 {
         let start = self.0.as_mut_ptr().cast::<u8>();
         start.wrapping_add(start.align_offset(64))
     }
@@ -132,7 +132,7 @@ fn pools() -> &'static [rayon::ThreadPool; 2] {
 }
 
 /// The results' bytes.
-pub fn run_bytes(
+pub(crate) fn run_bytes(
     compiled: &CompiledKernel,
     kernel: &Kernel,
     operands: &[Vec<u8>],
@@ -152,7 +152,7 @@ pub fn run_bytes(
 
 /// Runs `kernel` on the device, on no pool and on pools of one and two threads, which must agree in every bit.
 #[track_caller]
-pub fn device(compiled: &CompiledKernel, kernel: &Kernel, operands: &[Values]) -> Vec<Values> {
+pub(crate) fn device(compiled: &CompiledKernel, kernel: &Kernel, operands: &[Values]) -> Vec<Values> {
     let bytes: Vec<_> = operands.iter().map(to_bytes).collect();
     let alone = run_bytes(compiled, kernel, &bytes, None);
     for pool in pools() {
@@ -163,7 +163,7 @@ pub fn device(compiled: &CompiledKernel, kernel: &Kernel, operands: &[Values]) -
 }
 
 /// Whether two numbers agree within `tolerance`, relative to `scale` for large numbers.
-pub fn close(a: Number, b: Number, tolerance: f64) -> bool {
+pub(crate) fn close(a: Number, b: Number, tolerance: f64) -> bool {
     match (a, b) {
         (Number::Int(a), Number::Int(b)) => a == b,
         _ => {
@@ -173,11 +173,17 @@ pub fn close(a: Number, b: Number, tolerance: f64) -> bool {
     }
 }
 
-/// Compares the device with the interpreter.
+/// Compares the device with the interpreter at a precision.
 #[track_caller]
-pub fn check_on(compiled: &CompiledKernel, kernel: &Kernel, operands: &[Values], tolerance: f64) {
+pub(crate) fn check_on(
+    compiled: &CompiledKernel,
+    kernel: &Kernel,
+    operands: &[Values],
+    precision: Precision,
+    tolerance: f64,
+) {
     let refs: Vec<_> = operands.iter().collect();
-    let want = interpret::run(kernel, &refs, Precision::Exact);
+    let want = interpret::run(kernel, &refs, precision);
     let have = device(compiled, kernel, operands);
     for (r, (have, want)) in have.iter().zip(&want).enumerate() {
         for (i, (a, b)) in have.data.iter().zip(&want.data).enumerate() {
@@ -193,13 +199,14 @@ pub fn check_on(compiled: &CompiledKernel, kernel: &Kernel, operands: &[Values],
 
 /// Compiles and compares; tolerance 0 asks for equality.
 #[track_caller]
-pub fn check(kernel: &Kernel, operands: &[Values], tolerance: f64) {
-    check_on(&CompiledKernel::compile(kernel).expect("verifies"), kernel, operands, tolerance);
+pub(crate) fn check(kernel: &Kernel, operands: &[Values], tolerance: f64) {
+    let compiled = CompiledKernel::compile(kernel).expect("verifies");
+    check_on(&compiled, kernel, operands, Precision::Exact, tolerance);
 }
 
 /// [`check`] on small random operands.
 #[track_caller]
-pub fn check_random(kernel: &Kernel, seed: u64, tolerance: f64) {
+pub(crate) fn check_random(kernel: &Kernel, seed: u64, tolerance: f64) {
     let mut random = Random(seed);
     let operands: Vec<_> = kernel.operands().iter().map(|ty| random.values(ty)).collect();
     check(kernel, &operands, tolerance);

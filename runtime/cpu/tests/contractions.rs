@@ -1,0 +1,178 @@
+//! Contractions: the recognizer fires for matrix products, convolutions and both their gradients, and agrees with the
+//! interpreter and with the tiles that know nothing of it.
+
+mod common;
+
+use common::{Random, check_on, device, ty};
+use thalweg_cpu::CompiledKernel;
+use thalweg_graph::DType::{F32, F64};
+use thalweg_graph::kernel::Kernel;
+use thalweg_graph::kernel::build::*;
+use thalweg_graph::kernel::interpret::Precision;
+
+/// The kernel is recognized, and right.
+#[track_caller]
+fn recognized(kernel: &Kernel) {
+    let compiled = CompiledKernel::compile(kernel).expect("verifies");
+    assert!(compiled.strategy().starts_with("contraction"), "not recognized: {}", compiled.strategy());
+    let mut random = Random(21);
+    let operands: Vec<_> = kernel.operands().iter().map(|t| random.values(t)).collect();
+    let work = kernel.cost().flops;
+    if work < 6e6 {
+        check_on(&compiled, kernel, &operands, Precision::Reference, 1e-3);
+    }
+    let generic = CompiledKernel::compile_generic(kernel).expect("verifies");
+    let (have, want) = (device(&compiled, kernel, &operands), device(&generic, kernel, &operands));
+    for (a, b) in have[0].data.iter().zip(&want[0].data) {
+        assert!(common::close(*a, *b, 1e-3), "{a:?} is not {b:?} ({})", compiled.strategy());
+    }
+}
+
+#[test]
+fn matrix_products_with_any_transpose() {
+    for (m, n, k) in [(64, 10, 32), (1, 40, 100), (7, 1, 300), (33, 65, 129), (300, 200, 100), (5, 6, 20_000)] {
+        for dtype in [F32, F64] {
+            for flips in 0..8 {
+                let mut axes = Axes::new();
+                let ([i, j], [l]) = (axes.par([m, n]), axes.fold([k]));
+                let flip = |bit: u32, a: [AxisVar; 2]| if flips >> bit & 1 == 1 { [a[1], a[0]] } else { a };
+                let shape = |bit: u32, s: [u64; 2]| ty(dtype, &if flips >> bit & 1 == 1 { [s[1], s[0]] } else { s });
+                let product = sum(read(0, flip(0, [i, l])) * read(1, flip(1, [l, j])));
+                recognized(&axes.nest_at(
+                    &[shape(0, [m, k]), shape(1, [k, n])],
+                    &[shape(2, [m, n])],
+                    [(product, flip(2, [i, j]).map(Affine::from).to_vec())],
+                ));
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_broadcasts_and_permuted_results() {
+    let mut axes = Axes::new();
+    let ([b, h, i, j], [l]) = (axes.par([3, 4, 20, 24]), axes.fold([16]));
+    // Attention scores from interleaved heads.
+    let product = sum(read(0, [b, i, h, l]) * read(1, [b, j, h, l]));
+    recognized(&axes.nest(
+        &[ty(F32, &[3, 20, 4, 16]), ty(F32, &[3, 24, 4, 16])],
+        &[ty(F32, &[3, 4, 20, 24])],
+        [product],
+    ));
+    let mut axes = Axes::new();
+    let ([b, t, j], [l]) = (axes.par([5, 12, 9]), axes.fold([40]));
+    let product = sum(read(1, [j, l]) * read(0, [b, t, l]));
+    recognized(&axes.nest(&[ty(F32, &[5, 12, 40]), ty(F32, &[9, 40])], &[ty(F32, &[5, 12, 9])], [product]));
+    let mut axes = Axes::new();
+    let ([i, j], [b, t]) = (axes.par([30, 9]), axes.fold([50, 70]));
+    let product = sum(read(0, [b, i, t]) * read(1, [t, b, j]));
+    recognized(&axes.nest(&[ty(F32, &[50, 30, 70]), ty(F32, &[70, 50, 9])], &[ty(F32, &[30, 9])], [product]));
+}
+
+/// A convolution: images, channels per group, filters per group, groups, extents, stride, dilation, border.
+struct Conv {
+    n: u64,
+    ci: u64,
+    co: u64,
+    groups: u64,
+    size: [u64; 2],
+    window: [u64; 2],
+    stride: i64,
+    dilation: i64,
+    pad: i64,
+}
+
+impl Conv {
+    fn out(&self) -> [u64; 2] {
+        [0, 1].map(|d| {
+            let reach = self.dilation as u64 * (self.window[d] - 1) + 1;
+            (self.size[d] + 2 * self.pad as u64 - reach) / self.stride as u64 + 1
+        })
+    }
+    fn types(&self) -> [thalweg_graph::kernel::BufferType; 3] {
+        let (Self { n, ci, co, groups, size: [h, w], window: [p, q], .. }, [y, x]) = (self, self.out());
+        [ty(F32, &[*n, groups * ci, *h, *w]), ty(F32, &[groups * co, *ci, *p, *q]), ty(F32, &[*n, groups * co, y, x])]
+    }
+    fn forward(&self) -> Kernel {
+        let (Self { n, ci, co, groups, window, stride, dilation, pad, .. }, [y, x]) = (self, self.out());
+        let [image, weight, result] = self.types();
+        let mut axes = Axes::new();
+        let ([b, g, o, h, v], [c, p, q]) = (axes.par([*n, *groups, *co, y, x]), axes.fold([*ci, window[0], window[1]]));
+        let at = [b.into(), g * *ci as i64 + c, h * *stride + p * *dilation - *pad, v * *stride + q * *dilation - *pad];
+        let filter = g * *co as i64 + o;
+        let product = read_or(0, at, 0.0) * read(1, [filter.clone(), c.into(), p.into(), q.into()]);
+        axes.nest_at(&[image, weight], &[result], [(sum(product), vec![b.into(), filter, h.into(), v.into()])])
+    }
+    fn input_gradient(&self) -> Kernel {
+        let Self { n, ci, co, groups, size, window, stride, dilation, pad } = self;
+        let [image, weight, result] = self.types();
+        let mut axes = Axes::new();
+        let ([b, g, c, h, v], [o, p, q]) =
+            (axes.par([*n, *groups, *ci, size[0], size[1]]), axes.fold([*co, window[0], window[1]]));
+        let filter = g * *co as i64 + o;
+        let from = |x: AxisVar, k: AxisVar| holes(x - k * *dilation + *pad, *stride as u64);
+        let product = read_or(0, [b.into(), filter.clone().into(), from(h, p), from(v, q)], 0.0)
+            * read(1, [filter, c.into(), p.into(), q.into()]);
+        let to = vec![b.into(), g * *ci as i64 + c, h.into(), v.into()];
+        axes.nest_at(&[result, weight], &[image], [(sum(product), to)])
+    }
+    fn weight_gradient(&self) -> Kernel {
+        let (Self { n, ci, co, groups, window, stride, dilation, pad, .. }, [y, x]) = (self, self.out());
+        let [image, weight, result] = self.types();
+        let mut axes = Axes::new();
+        let ([g, o, c, p, q], [b, h, v]) = (axes.par([*groups, *co, *ci, window[0], window[1]]), axes.fold([*n, y, x]));
+        let at = [b.into(), g * *ci as i64 + c, h * *stride + p * *dilation - *pad, v * *stride + q * *dilation - *pad];
+        let filter = g * *co as i64 + o;
+        let product = read(0, [b.into(), filter.clone(), h.into(), v.into()]) * read_or(1, at, 0.0);
+        axes.nest_at(&[result, image], &[weight], [(sum(product), vec![filter, c.into(), p.into(), q.into()])])
+    }
+}
+
+#[test]
+fn convolutions_and_both_gradients() {
+    let plain = Conv { n: 3, ci: 5, co: 6, groups: 1, size: [8, 9], window: [3, 3], stride: 1, dilation: 1, pad: 1 };
+    for conv in [
+        Conv { ..plain },
+        Conv { pad: 0, ..plain },
+        Conv { n: 64, ci: 16, co: 32, size: [8, 8], ..plain },
+        Conv { n: 40, ci: 1, co: 16, size: [8, 8], ..plain },
+        Conv { stride: 2, size: [9, 12], ..plain },
+        Conv { stride: 3, pad: 2, window: [5, 4], size: [14, 15], ..plain },
+        Conv { dilation: 2, pad: 2, ..plain },
+        Conv { groups: 3, ..plain },
+        Conv { groups: 2, stride: 2, dilation: 2, pad: 3, size: [16, 20], ..plain },
+        Conv { window: [1, 1], pad: 0, ..plain },
+        Conv { window: [1, 1], pad: 0, stride: 2, n: 16, ..plain },
+        Conv { n: 1, ci: 3, co: 8, size: [50, 60], window: [5, 5], pad: 2, ..plain },
+    ] {
+        recognized(&conv.forward());
+        recognized(&conv.input_gradient());
+        recognized(&conv.weight_gradient());
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_product_runs_on_tiles() {
+    let types = [ty(F32, &[20, 30]), ty(F32, &[30, 20])];
+    let kernels = [
+        |x: Expr, y: Expr| fold(thalweg_graph::kernel::Monoid::Max, x * y),
+        |x: Expr, y: Expr| sum(x + y),
+        |x: Expr, y: Expr| sum(x * y) * 2.0,
+        |x: Expr, y: Expr| sum((x * y).cast(F64)).cast(F32),
+    ];
+    for value in kernels {
+        let mut axes = Axes::new();
+        let ([i, j], [l]) = (axes.par([20, 20]), axes.fold([30]));
+        let kernel = axes.nest(&types, &[ty(F32, &[20, 20])], [value(read(0, [i, l]), read(1, [l, j]))]);
+        let compiled = CompiledKernel::compile(&kernel).expect("verifies");
+        assert!(compiled.strategy().starts_with("tiles"), "{}", compiled.strategy());
+        let mut random = Random(22);
+        check_on(&compiled, &kernel, &types.each_ref().map(|t| random.values(t)), Precision::Reference, 1e-4);
+    }
+    let mut axes = Axes::new();
+    let ([i, j], [l]) = (axes.par([20, 20]), axes.fold([30]));
+    let value = sum(read_or(0, [i - 1, l.into()], 1.0) * read(1, [l, j]));
+    let kernel = axes.nest(&types, &[ty(F32, &[20, 20])], [value]);
+    common::check_random(&kernel, 23, 1e-4);
+    assert!(CompiledKernel::compile(&kernel).expect("verifies").strategy().starts_with("tiles"));
+}

@@ -4,9 +4,9 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use thalweg_graph::attrs::{AttrError, AttrList, AttrValue, Attrs};
+use thalweg_graph::attrs::{AttrList, Attrs};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::op::{DynOp, GradientOf, Mode, OpError, Registry, Schema};
+use thalweg_graph::op::{DynOp, GradientOf, MakeOp, Mode, OpError, Registry, Schema};
 use thalweg_graph::{Bindings, Builder, TensorType, Types, Value};
 
 use crate::sample::{DynSample, Sample};
@@ -110,7 +110,7 @@ impl<T: Op> DynOp for Erased<T> {
 pub struct OpRow {
     /// The op's fixed facts.
     pub schema: &'static Schema,
-    make: fn(&[(String, AttrValue)], &[TensorType]) -> Result<Arc<dyn DynOp>, AttrError>,
+    make: MakeOp,
     /// The op's samples.
     pub samples: fn() -> Vec<DynSample>,
 }

@@ -13,7 +13,7 @@ use crate::op::{Op, erase};
 pub enum Data {
     /// Uniform in [low, high); integers are truncated.
     Uniform(f64, f64),
-    /// Different everywhere and at least 0.1 apart: gradients of maxima exist.
+    /// Different everywhere and at least 0.1 apart, nowhere zero: gradients of maxima exist.
     Distinct,
     /// Exactly this.
     Given(Array),
@@ -84,7 +84,7 @@ impl Data {
         order.sort_by(|a, b| unit(*a).total_cmp(&unit(*b)));
         let value = |i: usize| match self {
             Data::Uniform(low, high) => low + (high - low) * unit(i),
-            Data::Distinct => order[i] as f64 * 0.125 - n as f64 / 16.0,
+            Data::Distinct => order[i] as f64 * 0.125 - n as f64 / 16.0 + 0.005,
             Data::Given(_) => unreachable!("returned above"),
         };
         for i in 0..n {

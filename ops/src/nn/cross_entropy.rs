@@ -42,7 +42,9 @@ impl Op for CrossEntropy {
     fn expand<'g>(&self, operands: &[Tensor<'g>], _: Mode) -> Option<Vec<Tensor<'g>>> {
         let [logits, labels] = *operands else { return None };
         let z = logits - logits.max_keep(&[-1]);
-        Some(vec![z.exp().sum_over(&[-1]).log() - z.pick(labels)])
+        // The sum keeps its axis, so that it is the same node as in the gradient's softmax.
+        let total = z.exp().sum_keep(&[-1]).log().reshape(labels.shape());
+        Some(vec![total - z.pick(labels)])
     }
     fn gradient<'g>(&self, cx: &VjpCx<'g>) -> Option<Gradients<'g>> {
         let (logits, labels, ct) = (cx.operand(0), cx.operand(1), cx.ct());

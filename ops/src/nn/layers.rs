@@ -9,7 +9,8 @@ use crate::conv::{avg_pool2d::AvgPool2d, conv2d, max_pool2d::MaxPool2d};
 use crate::graph::variable;
 use crate::linalg::matmul::MatMul;
 
-/// A function of a tensor, with parameters of its own if it likes. Closures are layers.
+/// A function of a tensor, with parameters of its own if it likes. Functions are layers; a closure is easier to pass to
+/// [`Sequential::then`](super::Sequential::then), where its lifetimes are inferred.
 pub trait Layer {
     /// Declares it, and its parameters in the open scope.
     #[track_caller]

@@ -7,6 +7,21 @@ use super::layers::{Dropout, Flatten, Layer, MaxPool};
 use crate::Tensor;
 
 /// Layers one after the other.
+///
+/// ```
+/// use thalweg_graph::{DType::F32, shape};
+/// use thalweg_ops::{Graph, nn::*};
+///
+/// let g = Graph::new("digits").seed(0);
+/// let image = g.input("image", F32, shape![g.dim("batch", 1..=512), 1, 8, 8]);
+/// let body = Sequential::new("body")
+///     .push("conv1", Conv2d::new(16, 3).pad(1)).relu().max_pool(2)
+///     .flatten().dropout(0.3)
+///     .push("head", Linear::new(10));
+/// let logits = body.call(image);
+/// assert_eq!(logits.ty().to_string(), "f32[batch, 10]");
+/// assert!(g.finish().unwrap().variable("body.conv1.weight").is_some());
+/// ```
 pub struct Sequential {
     name: String,
     steps: Vec<Step>,

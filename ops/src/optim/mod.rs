@@ -4,6 +4,7 @@
 pub mod adamw;
 pub mod sgd;
 
+use thalweg_graph::id::Side;
 use thalweg_graph::{Builder, DType, Diagnostic, Init, NodeId, Site, TensorType, VarId, VarKind};
 
 pub use adamw::AdamW;
@@ -29,12 +30,12 @@ fn parameters<'g>(loss: Tensor<'g>) -> Vec<Param<'g>> {
         return vec![];
     }
     let found = graph.with_graph(|g| {
-        let mut needed = vec![false; g.nodes.len()];
-        needed[thalweg_graph::id::Id::index(loss.value().node)] = true;
+        let mut needed = Side::filled(g.nodes.len(), false);
+        needed[loss.value().node] = true;
         let mut reads: Vec<(VarId, NodeId)> = vec![];
         for (id, node) in g.nodes.iter().rev() {
-            if needed[thalweg_graph::id::Id::index(id)] {
-                node.operands.iter().for_each(|v| needed[thalweg_graph::id::Id::index(v.node)] = true);
+            if needed[id] {
+                node.operands.iter().for_each(|v| needed[v.node] = true);
                 let param = g.variable_read(node).filter(|v| g.state[*v].kind == VarKind::Param);
                 reads.extend(param.map(|v| (v, id)));
             }

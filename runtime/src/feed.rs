@@ -146,6 +146,12 @@ fn bind(
 
 fn narrow<'a>(name: &Arc<str>, want: &TensorType, array: &'a Array) -> Result<Cow<'a, Array>, FeedError> {
     if array.dtype() == want.dtype {
+        // Kernels rely on it: a truth value is 0 or 1.
+        let odd = (want.dtype == DType::Bool).then(|| array.bytes().iter().position(|b| *b > 1)).flatten();
+        if let Some(index) = odd {
+            let value = i64::from(array.bytes()[index]);
+            return Err(FeedError::Range { name: name.clone(), dtype: want.dtype, index, value });
+        }
         return Ok(Cow::Borrowed(array));
     }
     if (array.dtype(), want.dtype) == (DType::I64, DType::I32) {

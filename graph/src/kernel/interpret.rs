@@ -59,9 +59,9 @@ pub fn round(x: Number, dtype: DType, precision: Precision) -> Number {
             Number::Int(i) => i64::from(i != 0),
             Number::Float(x) => i64::from(x != 0.0),
         }),
-        DType::U8 => Number::Int(saturate(x, 0, 255)),
-        DType::U32 => Number::Int(saturate(x, 0, i64::from(u32::MAX))),
-        DType::I32 => Number::Int(saturate(x, i64::from(i32::MIN), i64::from(i32::MAX))),
+        DType::U8 => Number::Int(to_integer(x, 0, 255)),
+        DType::U32 => Number::Int(to_integer(x, 0, i64::from(u32::MAX))),
+        DType::I32 => Number::Int(to_integer(x, i64::from(i32::MIN), i64::from(i32::MAX))),
         DType::I64 => Number::Int(x.i64()),
         _ if precision == Precision::Reference => Number::Float(x.f64()),
         DType::F16 => Number::Float(half::f16::from_f64(x.f64()).to_f64()),
@@ -70,7 +70,8 @@ pub fn round(x: Number, dtype: DType, precision: Precision) -> Number {
         DType::F64 => Number::Float(x.f64()),
     }
 }
-fn saturate(x: Number, low: i64, high: i64) -> i64 {
+/// A float saturates, an integer wraps.
+fn to_integer(x: Number, low: i64, high: i64) -> i64 {
     match x {
         Number::Int(i) => wrap(i, low, high),
         Number::Float(x) => (x as i64).clamp(low, high),

@@ -52,9 +52,17 @@ impl Literal {
             Literal::Float(x) => x as i64,
         }
     }
-    /// The same number as a literal of `dtype`'s sort.
+    /// The same number as a literal of `dtype`: floats truncate and saturate to integers, truth is being other than zero.
     pub fn to(self, dtype: DType) -> Literal {
-        if dtype.is_float() { Literal::Float(self.as_f64()) } else { Literal::Int(self.as_i64()) }
+        let saturated = |low: i64, high: i64| Literal::Int(self.as_i64().clamp(low, high));
+        match dtype {
+            DType::Bool => Literal::Int(i64::from(self.as_f64() != 0.0)),
+            DType::U8 => saturated(0, i64::from(u8::MAX)),
+            DType::U32 => saturated(0, i64::from(u32::MAX)),
+            DType::I32 => saturated(i64::from(i32::MIN), i64::from(i32::MAX)),
+            DType::I64 => Literal::Int(self.as_i64()),
+            DType::F16 | DType::BF16 | DType::F32 | DType::F64 => Literal::Float(self.as_f64()),
+        }
     }
 }
 
@@ -187,8 +195,8 @@ pub enum ScalarOp {
     Select(Reg, Reg, Reg),
     /// `a·b + c`, rounded once.
     Fma(Reg, Reg, Reg),
-    /// Conversion to the instruction's type: floats round to nearest even, to integers truncate and saturate
-    /// (NaN is 0), to bool compare with zero.
+    /// Conversion to the instruction's type: to a float it rounds to nearest even, from a float to an integer it
+    /// truncates and saturates (NaN is 0), between integers it wraps, to bool it compares with zero.
     Cast(Reg),
 }
 

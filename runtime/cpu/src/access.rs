@@ -103,12 +103,16 @@ impl Reader {
     #[inline]
     pub(crate) fn in_place(&self, cx: &Tiles<'_>) -> Option<*const u8> {
         let contiguous = matches!(self.linear.pattern, Pattern::Linear(1));
-        let plain = !matches!(self.dtype, DType::F16 | DType::BF16);
+        let plain = !is_half(self.dtype);
         (contiguous && plain && self.is_inside(cx.origin)).then(|| {
             let offset = self.linear.at(cx.origin) as isize * self.dtype.size_bytes() as isize;
             cx.operands[self.operand].wrapping_offset(offset)
         })
     }
+}
+
+fn is_half(dtype: DType) -> bool {
+    matches!(dtype, DType::F16 | DType::BF16)
 }
 
 /// What fetching needs to know.
@@ -277,6 +281,15 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(result: usize, dtype: DType, map: &thalweg_graph::kernel::Affine, tile: &Tile) -> Self {
         Self { result, dtype, linear: tile.lane_map(map) }
+    }
+}
+
+impl Writer {
+    /// Where the tile lies in the result `to`, if it lies there as in a register.
+    #[inline]
+    pub(crate) fn in_place(&self, origin: &[i64], to: *mut u8) -> Option<*mut u8> {
+        let as_register = matches!(self.linear.pattern, Pattern::Linear(1)) && !is_half(self.dtype);
+        as_register.then(|| to.wrapping_offset(self.linear.at(origin) as isize * self.dtype.size_bytes() as isize))
     }
 }
 

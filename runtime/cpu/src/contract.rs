@@ -177,9 +177,10 @@ impl Draft {
             only.collect::<Vec<_>>()
         };
         let (mut rows, mut columns) = (self.group(of(true, false)), self.group(of(false, true)));
-        let all_depth = self.size(&(self.domain.parallel..self.domain.extents.len()).collect::<Vec<_>>());
-        self.shorten(0, &mut rows, all_depth);
-        self.shorten(1, &mut columns, all_depth);
+        let whole_depth = self.size(&(self.domain.parallel..self.domain.extents.len()).collect::<Vec<_>>());
+        let least_depth = whole_depth.min(LEAST_DEPTH);
+        self.shorten(0, &mut rows, least_depth);
+        self.shorten(1, &mut columns, least_depth);
         let in_block = |a: &usize| rows.contains(a) || columns.contains(a);
         let loops: Vec<_> = parallel.clone().filter(|a| !in_block(a)).map(|a| (a, self.extent(a))).collect();
         let depth: Vec<usize> = (self.domain.parallel..self.domain.extents.len()).collect();

@@ -125,7 +125,9 @@ unsafe fn inputs<'a, T>(input: *const u8, n: usize) -> &'a [T] {
 unsafe fn zip<T: Copy>(parts: Parts, with: [*const u8; 3], n: usize, f: impl Fn(T, T) -> T) {
     // SAFETY: as for `combine`.
     let (state, with) = unsafe { (lanes::<T>(parts[0], n), inputs::<T>(with[0], n)) };
-    state.iter_mut().zip(with).for_each(|(a, b)| *a = f(*a, *b));
+    for (a, b) in state.iter_mut().zip(with) {
+        *a = f(*a, *b);
+    }
 }
 
 #[inline(always)]
@@ -209,24 +211,24 @@ unsafe fn statistics<T: Float + Real>(monoid: Monoid, parts: Parts, with: [*cons
         (Monoid::MeanM2, true) => {
             // SAFETY: as for `combine`; the third part is the count.
             let count = unsafe { lanes::<T>(parts[2], n) };
-            zip.zip(count).for_each(|(((mean, m2), x), n)| {
+            for (((mean, m2), x), n) in zip.zip(count) {
                 *n = n.add(T::ONE);
                 let delta = x.sub(*mean);
                 *mean = mean.add(delta.div(*n));
                 *m2 = m2.add(delta.mul(x.sub(*mean)));
-            });
+            }
         }
         (Monoid::MeanM2, false) => {
             // SAFETY: as for `combine`; states have three parts.
             let (count, m2s, counts) =
                 unsafe { (lanes::<T>(parts[2], n), inputs::<T>(with[1], n), inputs::<T>(with[2], n)) };
-            zip.zip(count).zip(m2s).zip(counts).for_each(|(((((mean, m2), x), n), other), more)| {
+            for (((((mean, m2), x), n), other), more) in zip.zip(count).zip(m2s).zip(counts) {
                 if more.is_zero() {
-                    return;
+                    continue;
                 }
                 if n.is_zero() {
                     (*mean, *m2, *n) = (*x, *other, *more);
-                    return;
+                    continue;
                 }
                 let all = n.add(*more);
                 let delta = x.sub(*mean);
@@ -234,13 +236,19 @@ unsafe fn statistics<T: Float + Real>(monoid: Monoid, parts: Parts, with: [*cons
                 *m2 = m2.add(*other).add(delta.mul(delta).mul(*n).mul(share));
                 *mean = mean.add(delta.mul(share));
                 *n = all;
-            });
+            }
         }
-        (_, true) => zip.for_each(|((top, sum), x)| add_exp(top, sum, *x, T::ONE)),
+        (_, true) => {
+            for ((top, sum), x) in zip {
+                add_exp(top, sum, *x, T::ONE);
+            }
+        }
         (_, false) => {
             // SAFETY: as for `combine`; states have two parts.
             let sums = unsafe { inputs::<T>(with[1], n) };
-            zip.zip(sums).for_each(|(((top, sum), x), other)| add_exp(top, sum, *x, *other));
+            for (((top, sum), x), other) in zip.zip(sums) {
+                add_exp(top, sum, *x, *other);
+            }
         }
     }
 }

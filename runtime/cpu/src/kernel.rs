@@ -84,8 +84,8 @@ impl CompiledKernel {
     ///
     /// # Safety
     /// Pointers are to buffers of the kernel's operand and result types, aligned to their elements, and to
-    /// [`CompiledKernel::workspace_bytes`] bytes aligned to 64 that nothing else uses meanwhile. Truth values are 0 or
-    /// 1. Results overlap neither each other nor an operand, except that a result may lie exactly at an operand's
+    /// [`CompiledKernel::workspace_bytes`] bytes aligned to 64 that nothing else uses meanwhile. Bytes of truth values
+    /// are 0 or 1. Results overlap neither each other nor an operand, except that a result may lie exactly at an operand's
     /// address where [`may_write_in_place`] holds.
     pub unsafe fn run(
         &self,

@@ -1,5 +1,6 @@
 //! One operation over all lanes of a tile. A match per tile, not per element: each arm is a loop that the compiler
-//! vectorizes. Halves compute in f32 and round; truth values are bytes, on which wrapping arithmetic is logic.
+//! vectorizes. Loops are `for`, because `for_each` of a long closure becomes a call to a function compiled without the
+//! caller's vector instructions. Halves compute in f32 and round; truth values are bytes, on which wrapping arithmetic is logic.
 
 use thalweg_graph::DType;
 use thalweg_graph::kernel::{Binary, Unary, philox};
@@ -40,7 +41,9 @@ multiversion! {
                 LaneOp::Select(kind) => with_lane!(kind, T => {
                     let (c, a, b) = (regs.arg::<u8>(0), regs.arg::<T>(1), regs.arg::<T>(2));
                     let lanes = regs.out::<T>().iter_mut().zip(c).zip(a).zip(b);
-                    lanes.for_each(|(((o, c), a), b)| *o = if *c != 0 { *a } else { *b });
+                    for (((o, c), a), b) in lanes {
+                        *o = if *c != 0 { *a } else { *b };
+                    }
                 }),
                 LaneOp::Fma(DType::F64) => fma::<f64>(&regs),
                 LaneOp::Fma(dtype) => {
@@ -51,11 +54,11 @@ multiversion! {
                 LaneOp::Philox(key) => {
                     let (index, step) = (regs.arg::<i64>(0), regs.arg::<i64>(1));
                     let lanes = regs.out::<u32>().iter_mut().zip(index).zip(step);
-                    lanes.for_each(|((o, i), s)| {
+                    for ((o, i), s) in lanes {
                         let words = philox::block(key, (*i as u64) / 4, *s as u64);
                         let (low, high) = if *i & 1 == 0 { (words[0], words[2]) } else { (words[1], words[3]) };
                         *o = if *i & 2 == 0 { low } else { high };
-                    });
+                    }
                 }
             }
         }
@@ -83,13 +86,17 @@ impl Regs {
     unsafe fn map<T: Copy, U>(&self, f: impl Fn(T) -> U) {
         // SAFETY: as for `apply`.
         let (out, a) = unsafe { (self.out::<U>(), self.arg::<T>(0)) };
-        out.iter_mut().zip(a).for_each(|(o, a)| *o = f(*a));
+        for (o, a) in out.iter_mut().zip(a) {
+            *o = f(*a);
+        }
     }
     #[inline(always)]
     unsafe fn zip<T: Copy, U>(&self, f: impl Fn(T, T) -> U) {
         // SAFETY: as for `apply`.
         let (out, a, b) = unsafe { (self.out::<U>(), self.arg::<T>(0), self.arg::<T>(1)) };
-        out.iter_mut().zip(a).zip(b).for_each(|((o, a), b)| *o = f(*a, *b));
+        for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
+            *o = f(*a, *b);
+        }
     }
 }
 
@@ -103,7 +110,11 @@ pub(crate) fn round_half(dtype: DType, lanes: &mut [f32]) {
             rounded[..lanes.len()].convert_from_f32_slice(lanes);
             rounded[..lanes.len()].convert_to_f32_slice(lanes);
         }
-        DType::BF16 => lanes.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32()),
+        DType::BF16 => {
+            for x in lanes {
+                *x = half::bf16::from_f32(*x).to_f32();
+            }
+        }
         _ => {}
     }
 }
@@ -158,7 +169,9 @@ unsafe fn float_unary<T: Float>(op: Unary, regs: &Regs) {
 unsafe fn fma<T: Float>(regs: &Regs) {
     // SAFETY: as for `apply`.
     let (out, a, b, c) = unsafe { (regs.out::<T>(), regs.arg::<T>(0), regs.arg::<T>(1), regs.arg::<T>(2)) };
-    out.iter_mut().zip(a).zip(b).zip(c).for_each(|(((o, a), b), c)| *o = a.fma(*b, *c));
+    for (((o, a), b), c) in out.iter_mut().zip(a).zip(b).zip(c) {
+        *o = a.fma(*b, *c);
+    }
 }
 
 trait Int: Lane + Ord {

@@ -4,7 +4,7 @@
 
 use thalweg_graph::kernel::{LoopNest, Reg};
 
-use crate::access::Writer;
+use crate::access::{self, Writer};
 use crate::domain::{Access, Domain, Lowered};
 use crate::fold::{Accumulator, Parts};
 use crate::isa::Isa;
@@ -138,10 +138,20 @@ impl TileNest {
             } else {
                 self.gather(machine, workspace.add(tile * self.chunks * self.state_bytes()), points);
             }
+            // Values are computed where they belong, unless that is where an operand is still to be read.
+            let in_place = |writer: &Writer| {
+                let to = results[writer.result];
+                if machine.operands.contains(&to.cast_const()) { None } else { writer.in_place(&origin, to) }
+            };
+            for (writer, slot) in self.writers.iter().rev() {
+                in_place(writer).into_iter().for_each(|place| machine.write_to(*slot, place));
+            }
             machine.tile(&self.epilogue, &origin, points);
             for (writer, slot) in &self.writers {
                 let (from, to) = (machine.register(*slot), results[writer.result]);
-                crate::access::store(self.isa, writer, &origin, from, points, to);
+                if in_place(writer) != Some(from) {
+                    access::store(self.isa, writer, &origin, from, points, to);
+                }
             }
         }
     }

@@ -245,6 +245,7 @@ pub(crate) struct Machine<'a> {
 pub(crate) struct Layout {
     /// Offset of each slot.
     slots: Vec<usize>,
+    /// Offset of two tables of a pointer per slot: where each register is, and where it is written.
     pointers: usize,
     offsets: usize,
     /// In all.
@@ -254,7 +255,7 @@ pub(crate) struct Layout {
 impl Layout {
     pub(crate) fn new(slots: &Slots, depth: usize) -> Self {
         let pointers = slots.bytes;
-        let offsets = (pointers + slots.places.len() * size_of::<*mut u8>()).next_multiple_of(64);
+        let offsets = (pointers + 2 * slots.places.len() * size_of::<*mut u8>()).next_multiple_of(64);
         let bytes = offsets + depth * size_of::<Offsets>();
         Self { slots: slots.places.iter().map(|p| p.1).collect(), pointers, offsets, bytes }
     }
@@ -268,14 +269,28 @@ impl<'a> Machine<'a> {
     pub(crate) unsafe fn new(isa: Isa, operands: &'a [*const u8], layout: &'a Layout, scratch: *mut u8) -> Self {
         let machine = Self { isa, operands, layout, scratch };
         for (slot, offset) in layout.slots.iter().enumerate() {
-            // SAFETY: the table of pointers lies in the layout.
-            unsafe { *machine.pointer(slot as Slot) = scratch.add(*offset) };
+            // SAFETY: the tables of pointers lie in the layout.
+            unsafe {
+                *machine.pointer(slot as Slot) = scratch.add(*offset);
+                machine.write_to(slot as Slot, scratch.add(*offset));
+            }
         }
         machine
     }
     unsafe fn pointer(&self, slot: Slot) -> *mut *mut u8 {
         // SAFETY: the table has an entry per slot.
         unsafe { self.scratch.add(self.layout.pointers).cast::<*mut u8>().add(slot as usize) }
+    }
+    unsafe fn home(&self, slot: Slot) -> *mut *mut u8 {
+        // SAFETY: the second table follows the first.
+        unsafe { self.pointer(slot).add(self.layout.slots.len()) }
+    }
+    /// From now on instructions write this register to `place`, which has room for the lanes that run and overlaps no
+    /// operand.
+    #[inline]
+    pub(crate) unsafe fn write_to(&self, slot: Slot, place: *mut u8) {
+        // SAFETY: slots are those of the layout.
+        unsafe { *self.home(slot) = place }
     }
     /// Where a register is: at home, or in an operand that is read in place.
     #[inline]
@@ -313,7 +328,7 @@ impl<'a> Machine<'a> {
             // none of its arguments; operands are live and tiles lie in the domain that was verified.
             unsafe {
                 // A register is at home again after the last that shared its slot was read in place.
-                let to = self.scratch.add(self.layout.slots[inst.to as usize]);
+                let to = *self.home(inst.to);
                 *self.pointer(inst.to) = to;
                 match &inst.what {
                     What::Compute(op, args) => {

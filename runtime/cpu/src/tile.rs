@@ -6,8 +6,9 @@ use thalweg_graph::kernel::Affine;
 
 use crate::domain::Domain;
 
-/// Most lanes in a tile. A register of f32 is then 2 KiB, and a dozen of them stay in the first-level cache.
-pub(crate) const LANES: usize = 512;
+/// Most lanes in a tile. A register of f32 is then 4 KiB: starting an instruction costs little beside it, and a handful
+/// of registers stay in the first-level cache.
+pub(crate) const LANES: usize = 1024;
 
 /// The shape of a box, axis by axis.
 #[derive(Clone, Debug, PartialEq)]

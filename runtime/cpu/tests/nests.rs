@@ -303,3 +303,22 @@ fn a_kernel_that_does_not_verify_is_refused() {
     let kernel = axes.nest(&[ty(F32, &[3])], &[ty(F32, &[4])], [read(0, [i])]);
     assert!(CompiledKernel::compile(&kernel).is_err());
 }
+
+#[test]
+fn launches_large_enough_for_threads() {
+    let mut axes = Axes::new();
+    let [i, j] = axes.par([601, 499]);
+    let value = (read(0, [i, j]) * read(1, [j])).tanh() + read_or(0, [i - 1, j + 2], 0.5);
+    let types = [ty(F32, &[601, 499]), ty(F32, &[499])];
+    check_random(&axes.nest(&types, &[ty(F32, &[601, 499])], [value]), 30, 1e-6);
+    for (par, fold, strides) in [(1, 600_000, [0, 1]), (500, 600, [600, 1]), (600, 500, [1, 600])] {
+        let mut axes = Axes::new();
+        let ([i], [k]) = (axes.par([par]), axes.fold([fold]));
+        let at = [i * strides[0] + k * strides[1]];
+        let parts = [0, 1].map(|p| fold_part(Monoid::MeanM2, vec![read(0, at.clone())], p));
+        let total = fold_part(Monoid::Sum, vec![read(0, at.clone())], 0);
+        let results = [ty(F64, &[par]), ty(F64, &[par]), ty(F64, &[par])];
+        let [mean, spread] = parts;
+        check_random(&axes.nest(&[ty(F64, &[par * fold])], &results, [mean, spread, total]), 31, 1e-9);
+    }
+}

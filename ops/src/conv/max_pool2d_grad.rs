@@ -4,7 +4,7 @@
 //! * **C1** `ct` is floats [batch, channels, height, width], `index` i32 of the same shape, and all but the batch are numbers.
 //! * **C2** an image of `height` × `width` has as many windows as `ct` has places.
 
-use thalweg_graph::kernel::build::{Axes, Ix, holes, index, lit, read_or, select, sum};
+use thalweg_graph::kernel::build::{Axes, Ix, holes, index, lit, read, read_or, select, sum};
 use thalweg_graph::kernel::{BufferType, Kernel};
 use thalweg_graph::{Accuracy, Array, DType, OpError, Schema, TensorType, Types, require};
 
@@ -28,6 +28,16 @@ thalweg_graph::attrs! {
 }
 
 impl MaxPool2dGrad {
+    /// Windows that tile the image exactly: each place belongs to one window, so that nothing is summed.
+    fn lower_tiled(&self, [n, c, y, x]: [u64; 4], operands: &[BufferType], results: &[BufferType]) -> Kernel {
+        let mut axes = Axes::new();
+        let [n, c, y, i, x, j] = axes.par([n, c, y, self.size[0], x, self.size[1]]);
+        let (h, w) = (y * self.size[0] as i64 + i, x * self.size[1] as i64 + j);
+        let at = [n, c, y, x];
+        let chosen = read(1, at).cast(DType::I64).eq(index(h.clone() * self.width as i64 + w.clone()));
+        let value = select(chosen, read(0, at), lit(0.0));
+        axes.nest_at(operands, results, [(value, vec![n.into(), c.into(), h, w])])
+    }
     fn windows(&self) -> super::Windows {
         super::Windows { size: self.size, stride: self.stride, pad: self.pad, dilation: [1, 1] }
     }
@@ -52,6 +62,11 @@ impl Op for MaxPool2dGrad {
         Ok(vec![ct.dtype.of(vec![ct.shape[0].clone(), c.into(), self.height.into(), self.width.into()])])
     }
     fn lower(&self, operands: &[BufferType], results: &[BufferType]) -> Option<Kernel> {
+        let [n, c, y, x] = operands[0].shape[..].try_into().ok()?;
+        let tiled = [self.height, self.width] == [y * self.stride[0], x * self.stride[1]];
+        if tiled && self.size == self.stride && self.pad == [0, 0] {
+            return Some(self.lower_tiled([n, c, y, x], operands, results));
+        }
         let windows = self.windows();
         let mut axes = Axes::new();
         let [n, c, h, w] = axes.par(results[0].shape[..].try_into().ok()?);
@@ -78,6 +93,7 @@ impl Op for MaxPool2dGrad {
             case([3, 3], [1, 1], [0, 0], [4, 4], &[1, 1, 2, 2], one_window([5, 6, 5, 6])),
             case([3, 2], [2, 3], [1, 1], [4, 4], &[1, 1, 2, 2], one_window([0, 2, 12, 6])),
             case([2, 2], [2, 2], [0, 0], [2, 2], &[3, 2, 1, 1], Data::Uniform(0.0, 4.0)),
+            case([2, 3], [2, 3], [0, 0], [4, 6], &[1, 1, 2, 2], one_window([7, 5, 12, 22])),
         ]
     }
 }

@@ -198,3 +198,16 @@ fn many_batch_sizes_share_one_model() {
     let plan = model.session().plan("eval", &bindings).unwrap();
     assert_eq!(plan.devices[0].scratch_bytes % 64, 0);
 }
+
+#[test]
+fn a_model_too_large_for_memory_is_an_error_and_not_a_crash() {
+    let g = Graph::new("huge");
+    let n = g.dim("n", 1..=1 << 30);
+    let x = g.input("x", F32, shape![n]);
+    let wide = x.reshape(shape![n, 1]).broadcast_to(shape![n, 1 << 20]).tanh();
+    g.program("run").outputs([(wide + wide.transpose(&[1, 0]).reshape(shape![n, 1 << 20])).mean().named("mean")]);
+    let mut model = g.compile(&Cluster::cpu(1)).unwrap();
+    let bindings: Bindings = [("n".into(), 1 << 30)].into();
+    let error = model.session().plan("run", &bindings).unwrap_err();
+    assert!(matches!(error, RunError::Device(DeviceError::OutOfMemory { .. }) | RunError::Unsound(_)), "{error}");
+}

@@ -31,15 +31,15 @@ impl AbortFlag {
 /// What can go wrong on a device.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DeviceError {
-    /// The plan needs more memory than there is.
-    #[error("{device}: the plan needs {needed} bytes, the device has {available}")]
+    /// There is not so much memory.
+    #[error("{device}: there is no room for {needed} bytes of {memory}; try a smaller batch")]
     OutOfMemory {
         /// Which device.
         device: Arc<str>,
+        /// Which arena.
+        memory: &'static str,
         /// Bytes needed.
         needed: u64,
-        /// Bytes there are.
-        available: u64,
     },
     /// The body was aborted on request.
     #[error("aborted")]

@@ -22,13 +22,18 @@ impl HostArenas {
             Memory::Staging => 2,
         }
     }
-    /// Makes an arena at least `bytes` long; new bytes are zero, old ones stay.
-    pub fn reserve(&mut self, memory: Memory, bytes: u64) {
-        let lines = usize::try_from(bytes.div_ceil(64)).unwrap_or(usize::MAX);
+    /// Makes an arena at least `bytes` long; new bytes are zero, old ones stay. `false` if there is no such memory: the
+    /// arenas are then as they were.
+    #[must_use]
+    pub fn reserve(&mut self, memory: Memory, bytes: u64) -> bool {
         let arena = &mut self.arenas[Self::index(memory)];
-        if arena.len() < lines {
-            arena.resize(lines, bytemuck::Zeroable::zeroed());
+        let Ok(lines) = usize::try_from(bytes.div_ceil(64)) else { return false };
+        let more = lines.saturating_sub(arena.len());
+        if more > 0 && arena.try_reserve_exact(more).is_err() {
+            return false;
         }
+        arena.resize(arena.len() + more, bytemuck::Zeroable::zeroed());
+        true
     }
     /// Bytes reserved.
     pub fn reserved(&self, memory: Memory) -> u64 {
@@ -49,5 +54,19 @@ impl HostArenas {
     /// `range` of an arena, to write.
     pub fn slice_mut(&mut self, memory: Memory, range: std::ops::Range<u64>) -> &mut [u8] {
         &mut self.bytes_mut(memory)[range.start as usize..range.end as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_not_there_is_refused_and_nothing_is_lost() {
+        let mut arenas = HostArenas::default();
+        assert!(arenas.reserve(Memory::State, 100));
+        arenas.bytes_mut(Memory::State)[99] = 7;
+        assert!(!arenas.reserve(Memory::State, 1 << 62));
+        assert_eq!((arenas.reserved(Memory::State), arenas.bytes(Memory::State)[99]), (128, 7));
     }
 }

@@ -30,6 +30,11 @@ impl Target for ReferenceDevice {
 }
 
 impl ReferenceDevice {
+    fn reserve(&mut self, memory: Memory, needed: u64) -> Result<(), DeviceError> {
+        let room = self.arenas.reserve(memory, needed);
+        let (device, memory) = (self.name(), memory.name());
+        room.then_some(()).ok_or(DeviceError::OutOfMemory { device, memory, needed })
+    }
     fn get(&self, plan: &Plan, part: usize, id: BufferId, ty: &BufferType) -> Values {
         let buffer = &plan.devices[part].buffers[id];
         let mut array = Array::zeros(ty.dtype, &ty.shape);
@@ -43,12 +48,11 @@ impl Device for ReferenceDevice {
         self
     }
     fn reserve_state(&mut self, bytes: u64) -> Result<(), DeviceError> {
-        self.arenas.reserve(Memory::State, bytes);
-        Ok(())
+        self.reserve(Memory::State, bytes)
     }
     fn load(&mut self, plan: &Arc<Plan>, part: usize) -> Result<Loaded, DeviceError> {
         for memory in Memory::ALL {
-            self.arenas.reserve(memory, plan.devices[part].bytes(memory));
+            self.reserve(memory, plan.devices[part].bytes(memory))?;
         }
         self.plans.push(Some((plan.clone(), part)));
         Ok(Loaded(self.plans.len() - 1))

@@ -1,5 +1,6 @@
 //! `thalweg graph show|draw`: a graph as text, or as a picture for Graphviz or Mermaid.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -72,16 +73,14 @@ impl Which {
 impl GraphCommand {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match self.verb {
-            Verb::Show(which) => print!("{}", which.load()?),
+            Verb::Show(which) => write!(std::io::stdout(), "{}", which.load()?)?,
             Verb::Draw { which, format } => {
                 let (graph, program) = (which.load()?, which.program.as_deref());
-                print!(
-                    "{}",
-                    match format {
-                        Format::Dot => draw::dot(&graph, program),
-                        Format::Mermaid => draw::mermaid(&graph, program),
-                    }
-                );
+                let picture = match format {
+                    Format::Dot => draw::dot(&graph, program),
+                    Format::Mermaid => draw::mermaid(&graph, program),
+                };
+                std::io::stdout().write_all(picture.as_bytes())?;
             }
         }
         Ok(())

@@ -1,5 +1,7 @@
 //! `thalweg plan`: what runs. Every launch with its buffers, and the memory it all takes, before anything has run.
 
+use std::io::Write;
+
 use clap::Args;
 use thalweg::Cluster;
 use thalweg::graph::Bindings;
@@ -32,7 +34,7 @@ impl PlanCommand {
             .ok_or_else(|| anyhow::anyhow!("a graph without programs"))?;
         let bindings: Bindings = self.bind.iter().map(|(n, v)| (n.as_str().into(), *v)).collect();
         let mut session = Session::new(graph, thalweg::open_device(&Cluster::local().devices[0]))?;
-        print!("{:#?}", session.plan(&program, &bindings)?);
+        writeln!(std::io::stdout(), "{:#?}", session.plan(&program, &bindings)?)?;
         Ok(())
     }
 }

@@ -139,7 +139,7 @@ fn locate(coords: &[Coord], shape: &[u64], point: &[i64], found: &[Option<Number
             Coord::Digit { index, divide, modulo } => (index.at(point) / *divide as i64) % *modulo as i64,
             Coord::Value { read, beyond } => {
                 let i = found[*read as usize].map_or(0, Number::i64);
-                if *beyond == Beyond::Clamp { i.clamp(0, *extent as i64 - 1) } else { i }
+                if *beyond == Beyond::Clamp { i.min(*extent as i64 - 1).max(0) } else { i }
             }
         };
         if i < 0 || i as u64 >= *extent {
@@ -374,7 +374,10 @@ fn accumulate(monoid: Monoid, dtype: DType, state: &mut [Number], inputs: &[Numb
                     !b.is_nan() && (x.is_nan() || if monoid == Monoid::ArgMax { x > b } else { x < b })
                 }
             };
-            let same = best.f64() == x.f64() || (best.f64().is_nan() && x.f64().is_nan());
+            let same = match (best, x) {
+                (Number::Int(b), Number::Int(x)) => b == x,
+                _ => best.f64() == x.f64() || (best.f64().is_nan() && x.f64().is_nan()),
+            };
             if better || (same && i < at) {
                 (state[0], state[1]) = (x, Number::Int(i));
             }

@@ -36,12 +36,13 @@ pub fn unit_f32(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
-/// The key of a random stream: the graph's seed and the stream's own number, mixed (splitmix64's finalizer).
+/// The key of a random stream: the graph's seed and the stream's own number, mixed (splitmix64's finalizer). 63 bits,
+/// so that as an attribute it is a plain positive integer.
 pub fn stream_key(seed: u64, stream: u64) -> u64 {
     let mut z = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ stream;
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
+    (z ^ (z >> 31)) >> 1
 }
 
 #[cfg(test)]

@@ -88,13 +88,10 @@ impl CpuDevice {
         Ok(compiled)
     }
 
-    fn reserve(&mut self, memory: Memory, bytes: u64) -> Result<(), DeviceError> {
-        let available = isize::MAX as u64 - 64;
-        if bytes > available {
-            return Err(DeviceError::OutOfMemory { device: self.name.clone(), needed: bytes, available });
-        }
-        self.arenas.reserve(memory, bytes);
-        Ok(())
+    fn reserve(&mut self, memory: Memory, needed: u64) -> Result<(), DeviceError> {
+        let room = self.arenas.reserve(memory, needed);
+        let (device, memory) = (self.name.clone(), memory.name());
+        room.then_some(()).ok_or(DeviceError::OutOfMemory { device, memory, needed })
     }
 }
 

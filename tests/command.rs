@@ -1,0 +1,73 @@
+//! The command as people meet it: what it prints, where, and what it says when something is wrong.
+
+use std::process::{Command, Output, Stdio};
+
+fn thalweg(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_thalweg")).args(arguments).output().expect("the command runs")
+}
+
+fn stdout(arguments: &[&str]) -> String {
+    let output = thalweg(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn a_graph_that_was_shown_is_read_again() {
+    let text = stdout(&["graph", "show"]);
+    let folder = std::env::temp_dir().join(format!("thalweg-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    let file = folder.join("digits.tw");
+    std::fs::write(&file, &text).expect("room");
+    let path = file.to_str().expect("a plain path");
+    assert_eq!(stdout(&["graph", "show", path]), text);
+    assert!(stdout(&["graph", "draw", path, "--format", "mermaid"]).contains("flowchart"));
+    assert!(stdout(&["graph", "draw", path, "--program", "predict"]).contains("subgraph cluster"));
+    assert!(stdout(&["graph", "show", path, "--program", "predict", "--primitives"]).contains("exp"));
+
+    std::fs::write(&file, text.replace("conv2d %0", "conv2d %77")).expect("room");
+    let output = thalweg(&["graph", "show", path]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("line ") && said.contains("%77 has not been declared"), "{said}");
+    std::fs::remove_dir_all(&folder).expect("it was there");
+}
+
+#[test]
+fn a_plan_is_shown_before_anything_runs() {
+    let plan = stdout(&["plan", "--program", "train", "--bind", "batch=64"]);
+    for part in ["commit", "scratch", "launch", "adamw"] {
+        assert!(plan.contains(part), "no {part} in the plan");
+    }
+    let output = thalweg(&["plan", "--program", "train"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("give every named dimension a value"));
+}
+
+#[test]
+fn unknown_programs_and_files_are_named() {
+    let said = |arguments: &[&str]| String::from_utf8_lossy(&thalweg(arguments).stderr).into_owned();
+    assert!(said(&["graph", "show", "--program", "trian"]).contains("did you mean `train`?"));
+    assert!(said(&["graph", "show", "nowhere.tw"]).contains("cannot read nowhere.tw"));
+    assert_eq!(thalweg(&["grph"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_error() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+        .args(["plan", "--program", "train", "--bind", "batch=64"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command runs");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_demo_shows_digits_and_keeps_progress_off_stdout() {
+    let text = stdout(&["demo", "--passes", "1"]);
+    assert!(text.contains("test accuracy") && text.contains("%@"), "{text}");
+    assert!(!text.contains("steps  "), "{text}");
+}

@@ -151,7 +151,10 @@ impl<'a> Check<'a> {
                     let receives = matches!(instruction, Instruction::Grant(_));
                     let end = self.plan.channels.get(*channel).map(|ch| if receives { ch.to } else { ch.from });
                     self.require(end == Some(self.me), || {
-                        format!("{at}: {channel} is no channel that {} here", if receives { "arrives" } else { "leaves" })
+                        format!(
+                            "{at}: {channel} is no channel that {} here",
+                            if receives { "arrives" } else { "leaves" }
+                        )
                     });
                 }
                 Instruction::Snapshot => {}
@@ -197,9 +200,9 @@ impl<'a> Check<'a> {
             ids.len() == types.len() && ids.iter().zip(types).all(|(b, t)| alike(&buffers[*b].ty, t))
         };
         let typed = fits(&launch.reads, kernel.operands()) && fits(&launch.writes, kernel.results());
-        if !self.require(typed, || {
-            format!("{at}: `{}` does not get what kernel {} asks for", launch.label, launch.kernel)
-        }) {
+        if !self
+            .require(typed, || format!("{at}: `{}` does not get what kernel {} asks for", launch.label, launch.kernel))
+        {
             return;
         }
         launch.reads.iter().for_each(|b| self.read(at, *b));
@@ -219,9 +222,8 @@ impl<'a> Check<'a> {
         self.require(workspace.end <= self.device.scratch_bytes, || {
             format!("{at}: workspace of `{label}` leaves the scratch arena")
         });
-        let works_over = |id: &BufferId| {
-            buffers[*id].memory == Memory::Scratch && overlap(&workspace, &buffers[*id].range())
-        };
+        let works_over =
+            |id: &BufferId| buffers[*id].memory == Memory::Scratch && overlap(&workspace, &buffers[*id].range());
         let shared = |a: &BufferId, b: &BufferId| {
             let (a, b) = (&buffers[*a], &buffers[*b]);
             a.memory == b.memory && overlap(&a.range(), &b.range())

@@ -9,9 +9,9 @@ mod graph_parse;
 mod graph_print;
 mod kernel_parse;
 mod kernel_print;
+pub(crate) mod lex;
 mod plan_parse;
 mod plan_print;
-pub(crate) mod lex;
 pub(crate) mod value;
 
 #[allow(unused_imports)] // The entrances for the texts that embed these.

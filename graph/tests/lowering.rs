@@ -4,122 +4,22 @@
 #![allow(missing_docs)]
 
 mod common;
+#[path = "plan/model.rs"]
+mod model;
 #[path = "plan/oracle.rs"]
 mod oracle;
 
-use std::any::Any;
 use std::sync::Arc;
 
-use common::Die;
-use thalweg_graph::attrs::AttrList;
-use thalweg_graph::evaluate::{Named, evaluate};
-use thalweg_graph::kernel::build::{Axes, lit, read, read_or, sum};
-use thalweg_graph::kernel::interpret::{Precision, Values, run};
-use thalweg_graph::kernel::{Affine, BufferType, Kernel};
-use thalweg_graph::lower::{LowerError, StateLayout, Target, lower};
-use thalweg_graph::op::GradientOf;
-use thalweg_graph::plan::{BufferId, DevicePlan, Instruction, Memory, Plan};
-use thalweg_graph::{
-    Accuracy, Array, Bindings, Builder, DType, DynOp, Graph, Init, Mode, OpError, Schema, Site, TensorType, Types,
-    Value, VarId, VarKind,
-};
-
-/// The ops of these tests. `Bad` has an unsound kernel.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    Add,
-    Least,
-    Step,
-    Scale,
-    Both,
-    Reverse,
-    Half,
-    Sum,
-    Square,
-    Flat,
-    Head,
-    Grow,
-    Bad,
-}
 use Kind::*;
-
-const KINDS: [Kind; 12] = [Add, Least, Step, Scale, Both, Reverse, Half, Sum, Square, Flat, Head, Grow];
-
-#[derive(Debug)]
-struct Do(Kind);
-
-impl DynOp for Do {
-    fn schema(&self) -> &'static Schema {
-        const fn of(operands: &'static [&'static str], results: &'static [&'static str]) -> Schema {
-            Schema { name: "do", operands, results, accuracy: Accuracy::Exact }
-        }
-        const NONE: Schema = of(&[], &["out"]);
-        const ONE: Schema = of(&["x"], &["out"]);
-        const TWO: Schema = of(&["x", "y"], &["out"]);
-        const BOTH: Schema = of(&["x", "y"], &["sum", "least"]);
-        match self.0 {
-            Add | Least | Step | Scale => &TWO,
-            Both => &BOTH,
-            Half => &NONE,
-            _ => &ONE,
-        }
-    }
-    fn attrs(&self) -> AttrList {
-        vec![]
-    }
-    fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
-        let to = |shape: &[u64]| DType::F32.of(shape);
-        let x = operands.first().cloned().unwrap_or_else(|| to(&[4]));
-        Ok(match self.0 {
-            Both => vec![x.clone(), x],
-            Sum => vec![to(&[])],
-            Square => vec![to(&[2, 2])],
-            Flat | Grow => vec![to(&[4])],
-            Head => vec![to(&[2])],
-            _ => vec![x],
-        })
-    }
-    fn lower(&self, operands: &[BufferType], results: &[BufferType]) -> Option<Kernel> {
-        let mut axes = Axes::new();
-        if self.0 == Sum {
-            let folded = axes.fold_over(&operands[0].shape);
-            return Some(axes.nest(operands, results, [sum(read(0, folded))]));
-        }
-        if self.0 == Flat {
-            let [i, j] = axes.par([2, 2]);
-            return Some(axes.nest_at(operands, results, [(read(0, [i, j]), vec![i * 2 + j])]));
-        }
-        let at: Vec<Affine> = axes.par_over(&results[0].shape).into_iter().map(Affine::from).collect();
-        let (x, y) = (|| read(0, at.clone()), || read(1, at.clone()));
-        let values = match self.0 {
-            Add => vec![x() + y()],
-            Least => vec![x().min(y())],
-            Step => vec![x() - y() * 0.5],
-            Scale => vec![x() * read(1, Vec::<Affine>::new())],
-            Both => vec![x() + y(), x().min(y())],
-            Reverse => vec![read(0, at.iter().zip(&results[0].shape).map(|(a, n)| -a.clone() + (*n as i64 - 1)))],
-            Half => vec![lit(0.5)],
-            Square => vec![read(0, [at[0].clone() * 2 + at[1].clone()])],
-            Head => vec![read(0, at.clone())],
-            Grow => vec![read_or(0, at.clone(), 0.25)],
-            Bad => vec![read(0, [at[0].clone() + 1i64])],
-            Sum | Flat => unreachable!("done above"),
-        };
-        Some(axes.nest(operands, results, values))
-    }
-    fn expand(&self, _: &Builder, _: &[Value], _: Mode) -> Option<Vec<Value>> {
-        None
-    }
-    fn gradient(&self, _: &Builder, _: GradientOf<'_>) -> Option<Vec<Option<Value>>> {
-        None
-    }
-    fn bind(&self, _: &Bindings) -> Option<Arc<dyn DynOp>> {
-        Some(Arc::new(Do(self.0)))
-    }
-    fn as_any(&self) -> &dyn Any {
-        self
-    }
-}
+use common::Die;
+use model::{KINDS, Kind, Model};
+use thalweg_graph::evaluate::{Named, evaluate};
+use thalweg_graph::kernel::Kernel;
+use thalweg_graph::kernel::interpret::{Precision, Values, run};
+use thalweg_graph::lower::{LowerError, StateLayout, Target, lower};
+use thalweg_graph::plan::{BufferId, DevicePlan, Instruction, Memory, Plan};
+use thalweg_graph::{Array, Bindings, Graph, Site, Value};
 
 /// A device whose kernels need a workspace of some bytes.
 struct Device(u64);
@@ -130,45 +30,6 @@ impl Target for Device {
     }
     fn workspace_bytes(&self, kernel: &Kernel) -> u64 {
         if kernel.operands().len() == 1 { self.0 } else { 0 }
-    }
-}
-
-/// A graph being made.
-struct Model {
-    g: Builder,
-    variables: Vec<VarId>,
-}
-
-impl Model {
-    fn new() -> Self {
-        Self { g: Builder::new("test"), variables: vec![] }
-    }
-    fn input(&self, name: &str, shape: &[u64]) -> Value {
-        self.g.input(name, DType::F32.of(shape), Site::default())
-    }
-    /// The old value of a new variable.
-    fn variable(&mut self, shape: &[u64]) -> Value {
-        let name = format!("v{}", self.variables.len());
-        let ty = DType::F32.of(shape);
-        let new = self.g.variable(&name, ty, VarKind::Param, Init::Constant(0.0), "", Site::default());
-        self.variables.push(new.expect("a fresh name"));
-        self.g.read(new.expect("a fresh name"), Site::default())
-    }
-    fn all(&self, kind: Kind, operands: &[Value]) -> Vec<Value> {
-        let value = self.g.apply(Arc::new(Do(kind)), operands, Site::default());
-        assert!(value.iter().all(|v| !v.is_poison()), "{kind:?}");
-        value
-    }
-    fn op(&self, kind: Kind, operands: &[Value]) -> Value {
-        self.all(kind, operands)[0]
-    }
-    fn program(&self, name: &str, outputs: &[Value], updates: &[(usize, Value)]) {
-        let outputs = outputs.iter().enumerate().map(|(i, v)| (format!("out{i}").into(), *v)).collect();
-        let updates = updates.iter().map(|(i, v)| (self.variables[*i], *v)).collect();
-        self.g.program(name, outputs, updates, Site::default());
-    }
-    fn finish(self) -> Graph {
-        self.g.finish().expect("a sound graph")
     }
 }
 
@@ -404,12 +265,11 @@ fn any_graph(die: &mut Die) -> Graph {
         let mut updates = Vec::new();
         for (i, shape) in variables.iter().enumerate() {
             let like: Vec<Value> = values.iter().filter(|v| v.1 == *shape).map(|v| v.0).collect();
-            let old = values.iter().filter(|v| v.1 == *shape).position(|_| true).map_or(like[0], |p| like[p]);
             match die.roll(4) {
                 0 => {}
                 1 => updates
                     .push((i, m.op(Step, &[m.g.read(m.variables[i], Site::default()), like[die.roll(like.len())]]))),
-                2 => updates.push((i, m.op(Step, &[old, like[die.roll(like.len())]]))),
+                2 => updates.push((i, m.op(Step, &[like[0], like[die.roll(like.len())]]))),
                 _ => updates.push((i, like[die.roll(like.len())])),
             }
         }

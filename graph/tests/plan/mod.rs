@@ -105,7 +105,7 @@ fn train() -> String {
     let mut axes = Axes::new();
     let step = BufferType { dtype: DType::I64, shape: vec![] };
     axes.par([]);
-    let count = axes.nest(&[step.clone()], &[step], [read(0, Vec::<i64>::new()) + 1.0]);
+    let count = axes.nest(std::slice::from_ref(&step), std::slice::from_ref(&step), [read(0, Vec::<i64>::new()) + 1.0]);
     format!(
         r#"plan "digits" program "train" {{
           k0 = {} k1 = {} k2 = {sub} k3 = {weight} k4 = {} k5 = {sgd} k6 = {count}

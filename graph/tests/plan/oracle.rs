@@ -7,7 +7,7 @@
 #![allow(unreachable_pub)] // A module of a test.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
 use thalweg_graph::kernel::{Affine, Axis, Coord, Kernel, LoopNest};
@@ -67,6 +67,8 @@ struct Run<'a> {
     mode: Mode,
     memory: HashMap<Region, Vec<Cell>>,
     in_tail: bool,
+    /// What must not be written again: by this instruction or, of state, in this step.
+    written: HashSet<(Region, u64)>,
     waits: BTreeMap<u32, usize>,
     sent: BTreeMap<u32, Vec<Cell>>,
 }
@@ -81,12 +83,13 @@ impl<'a> Run<'a> {
         let old: Vec<Cell> = (0..device.state_bytes as usize).map(old).collect();
         memory.insert(Region::Arena(Memory::State), old.clone());
         memory.insert(Region::NewState, old);
-        let (waits, sent) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { plan, device, mode, memory, in_tail: false, waits, sent })
+        let (written, waits, sent) = (HashSet::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { plan, device, mode, memory, in_tail: false, written, waits, sent })
     }
 
     fn run(mut self) -> Result<Outcome, String> {
         for instruction in &self.device.instructions {
+            self.written.retain(|(region, _)| [Region::NewState, Region::Arena(Memory::State)].contains(region));
             match instruction {
                 Instruction::Launch(launch) => self.launch(launch)?,
                 Instruction::Copy { from, to } => {
@@ -186,6 +189,9 @@ impl<'a> Run<'a> {
         let (region, index) = self.locate(id, byte, true)?;
         if self.device.buffers[id].memory == Memory::State && !self.in_tail {
             return Err("the body writes state".into());
+        }
+        if !self.written.insert((region, index)) {
+            return Err("writes a byte twice".into());
         }
         let cells = self.memory.entry(region).or_default();
         cells.resize(cells.len().max(index as usize + 1), None);

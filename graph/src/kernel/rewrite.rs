@@ -22,7 +22,8 @@ impl Kernel {
             && nest.reads.iter().filter(|r| r.operand as usize == operand).all(|r| same_place(&r.coords))
     }
 
-    /// Whether its one result is its one operand's elements in row-major order: a reshape, which moves nothing.
+    /// Whether its one result is its one operand's elements in row-major order, all of them and nothing else: a reshape,
+    /// which moves nothing. The first rows of a matrix lie where they should, and yet they are not the matrix.
     pub fn only_relabels(&self) -> bool {
         let Kernel::Nest(nest) = self else { return false };
         let ([operand], [result], [read], [write]) =
@@ -34,8 +35,11 @@ impl Kernel {
         if !copies || !nest.folds.is_empty() || operand.dtype != result.dtype {
             return false;
         }
+        if operand.checked_len() != result.checked_len() || read.fill.is_some() {
+            return false;
+        }
         if operand.is_empty() {
-            return result.is_empty();
+            return true;
         }
         let (Some(to), Some(from)) = (flat_write(&write.coords, result), flat_read(&read.coords, operand, &nest.axes))
         else {

@@ -90,6 +90,7 @@ struct Step {
 
 /// What comes after `commit`, and what the body does last for its sake.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // Nearly all are launches.
 enum Action {
     Launch(Step),
     Copy(Root, Root),
@@ -215,6 +216,7 @@ pub fn lower(
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // Nearly all are launches.
 enum Slot {
     Wait(crate::plan::ChannelId, Root),
     Post(crate::plan::ChannelId, Root),

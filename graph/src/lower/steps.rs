@@ -88,6 +88,15 @@ impl Collector<'_> {
             .op
             .lower(&operands, &results)
             .ok_or_else(|| LowerError::NotPrimitive { label: label(node).to_string(), site: node.site.clone() })?;
+        // Before anything is asked of it: rewriting takes a sound kernel for granted, and so does a target.
+        let mut faults = kernel.verify();
+        let counts = (kernel.operands().len(), kernel.results().len());
+        if counts != (operands.len(), results.len()) {
+            faults.push(format!("it has {} operands and {} results, other than the node", counts.0, counts.1));
+        }
+        if !faults.is_empty() {
+            return Err(LowerError::Kernel { label: label(node).to_string(), site: node.site.clone(), faults });
+        }
         if let Some(literal) = kernel.literal() {
             self.literals.insert(value, (literal, kernel));
             return Ok(());

@@ -92,7 +92,7 @@ fn random_shapes_agree_with_the_interpreter() {
                     |n: u64| thalweg::data::permutation(&format!("{}/{k}/{round}/{n}", row.schema.name), 19)[0] as u64;
                 let given = sample.operands.iter().any(|(_, d)| matches!(d, thalweg::ops::sample::Data::Given(_)));
                 let change = |t: &TensorType| {
-                    t.dtype.of(&t.shape.fixed().unwrap().iter().map(|n| pick(*n)).collect::<Vec<u64>>()[..])
+                    t.dtype.of(&t.shape.fixed().expect("numbers").iter().map(|n| pick(*n)).collect::<Vec<u64>>()[..])
                 };
                 let types: Vec<TensorType> = sample.operands.iter().map(|(t, _)| change(t)).collect();
                 if given || graph_of(&sample.op, &types).is_err() {
@@ -123,7 +123,7 @@ fn ties_nan_and_infinities_agree_with_the_interpreter() {
             for (n, (_, array)) in feeds.iter_mut().enumerate() {
                 if array.dtype() == DType::F32 {
                     let values: Vec<f32> = (0..array.len()).map(|i| odd[(i * 7 + n + k) % odd.len()]).collect();
-                    *array = Array::from_slice(&array.shape().to_vec(), &values);
+                    *array = Array::from_slice(array.shape(), &values);
                 }
             }
             check_special(&format!("{} sample {k}", row.schema.name), &sample.op, &types, &feeds);

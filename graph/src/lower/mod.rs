@@ -46,6 +46,9 @@ pub enum LowerError {
         /// Its line.
         site: Site,
     },
+    /// A node reads a variable that is not there: the graph was not verified.
+    #[error("there is no variable `{0}`")]
+    NoVariable(Arc<str>),
     /// The op's kernel is wrong: a fault of the op, not of the model.
     #[error("the kernel of `{label}` at {site} is not sound: {}", faults.join("; "))]
     Kernel {

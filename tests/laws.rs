@@ -76,8 +76,13 @@ fn choices() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
     prop::collection::vec(any::<(u8, u8, u8)>(), 0..14)
 }
 
+/// Graphs per law: 60, or what `THALWEG_CASES` says.
+fn cases() -> u32 {
+    std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_pass_changes_a_bit(choices in choices(), train: bool, n in 1u64..7, seed: u64) {

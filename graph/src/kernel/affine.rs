@@ -44,6 +44,11 @@ impl Affine {
     pub fn at(&self, point: &[i64]) -> i64 {
         self.terms.iter().fold(self.offset, |sum, (a, c)| sum.wrapping_add(c.wrapping_mul(point[*a as usize])))
     }
+    /// The map with each axis `a` replaced by `by[a]`.
+    pub fn substituted(&self, by: &[Affine]) -> Affine {
+        let start = Affine::constant(self.offset);
+        self.terms.iter().fold(start, |sum, (a, c)| sum.combine(&by[*a as usize].clone().scaled(*c), 1))
+    }
     /// Smallest and largest value over a domain without empty axes; `None` on overflow.
     pub fn range(&self, axes: &[Axis]) -> Option<(i64, i64)> {
         let (mut low, mut high) = (self.offset, self.offset);

@@ -404,7 +404,7 @@ impl<'a> Compiler<'a> {
                 let read = self.read(r);
                 self.push(side, DType::Bool, ScalarOp::Valid(read))
             }
-            Node::Index(affine) => self.emit_index(affine, side),
+            Node::Index(affine) => self.program(side).push_affine(affine),
             Node::Fold { monoid, inputs, part } => {
                 assert!(side == Side::Epilogue, "a fold inside a fold");
                 let input_dtype = self.natural(&inputs[0]).unwrap_or(dtype);
@@ -447,28 +447,5 @@ impl<'a> Compiler<'a> {
         };
         self.seen.push((memo.0, memo.1, memo.2, reg));
         reg
-    }
-    fn emit_index(&mut self, affine: &Affine, side: Side) -> Reg {
-        let int = |i: i64| ScalarOp::Literal(Literal::Int(i));
-        let mut total = None;
-        for (axis, c) in &affine.terms {
-            let mut term = self.push(side, DType::I64, ScalarOp::Index(*axis));
-            if *c != 1 {
-                let c = self.push(side, DType::I64, int(*c));
-                term = self.push(side, DType::I64, ScalarOp::Binary(Binary::Mul, term, c));
-            }
-            total = Some(match total {
-                None => term,
-                Some(t) => self.push(side, DType::I64, ScalarOp::Binary(Binary::Add, t, term)),
-            });
-        }
-        match total {
-            Some(t) if affine.offset == 0 => t,
-            Some(t) => {
-                let offset = self.push(side, DType::I64, int(affine.offset));
-                self.push(side, DType::I64, ScalarOp::Binary(Binary::Add, t, offset))
-            }
-            None => self.push(side, DType::I64, int(affine.offset)),
-        }
     }
 }

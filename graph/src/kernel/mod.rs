@@ -5,6 +5,7 @@
 pub mod affine;
 pub mod build;
 pub mod cost;
+mod inline;
 pub mod interpret;
 pub mod nest;
 pub mod philox;

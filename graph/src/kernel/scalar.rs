@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
+use super::affine::Affine;
 use crate::types::DType;
 
 /// An instruction of the same program, by position: `v3`.
@@ -217,6 +218,21 @@ impl ScalarOp {
     }
 }
 
+impl ScalarOp {
+    /// The same operation on other registers.
+    pub(super) fn on(&self, reg: impl Fn(Reg) -> Reg) -> ScalarOp {
+        match self.clone() {
+            ScalarOp::Philox { key, index, step } => ScalarOp::Philox { key, index: reg(index), step: reg(step) },
+            ScalarOp::Unary(op, a) => ScalarOp::Unary(op, reg(a)),
+            ScalarOp::Cast(a) => ScalarOp::Cast(reg(a)),
+            ScalarOp::Binary(op, a, b) => ScalarOp::Binary(op, reg(a), reg(b)),
+            ScalarOp::Select(a, b, c) => ScalarOp::Select(reg(a), reg(b), reg(c)),
+            ScalarOp::Fma(a, b, c) => ScalarOp::Fma(reg(a), reg(b), reg(c)),
+            op => op,
+        }
+    }
+}
+
 /// One instruction: its result's type and what it does.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Inst {
@@ -238,6 +254,27 @@ impl Scalar {
     /// The type of a register.
     pub fn dtype(&self, reg: Reg) -> DType {
         self.insts[reg as usize].dtype
+    }
+    /// Appends the value of an affine map of the axes (i64).
+    pub(super) fn push_affine(&mut self, affine: &Affine) -> Reg {
+        let mut i64 = |op| self.push(Inst { dtype: DType::I64, op });
+        let mut total = None;
+        for (axis, c) in &affine.terms {
+            let mut term = i64(ScalarOp::Index(*axis));
+            if *c != 1 {
+                let c = i64(ScalarOp::Literal(Literal::Int(*c)));
+                term = i64(ScalarOp::Binary(Binary::Mul, term, c));
+            }
+            total = Some(total.map_or(term, |t| i64(ScalarOp::Binary(Binary::Add, t, term))));
+        }
+        match total {
+            Some(t) if affine.offset == 0 => t,
+            None => i64(ScalarOp::Literal(Literal::Int(affine.offset))),
+            Some(t) => {
+                let offset = i64(ScalarOp::Literal(Literal::Int(affine.offset)));
+                i64(ScalarOp::Binary(Binary::Add, t, offset))
+            }
+        }
     }
     /// Appends `inst`, or finds its twin.
     pub fn push(&mut self, inst: Inst) -> Reg {

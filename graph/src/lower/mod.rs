@@ -1,6 +1,7 @@
 //! Lowering: a graph of primitives with all extents bound → a plan for one device. Kernels become launches, relabelings
 //! and constants disappear, updates move behind `commit` and are done in place, every buffer gets its offset.
 
+mod fuse;
 mod offsets;
 mod state;
 mod steps;
@@ -148,8 +149,10 @@ pub fn lower(
     target: &dyn Target,
 ) -> Result<Plan, LowerError> {
     let lowered = steps::collect(graph, program)?;
-    let (mut places, body, tail) =
-        tail::split(layout, lowered.places, lowered.steps, &lowered.outputs, &lowered.updates);
+    let fetched = lowered.outputs.iter().map(|(_, root, _)| *root).collect();
+    let updates = lowered.updates.iter().map(|(_, root)| *root).collect();
+    let fused = fuse::fuse(lowered.steps, &lowered.places, &fetched, &updates);
+    let (mut places, body, tail) = tail::split(layout, lowered.places, fused, &lowered.outputs, &lowered.updates);
 
     // The order: feeds, body, fetches, commit, tail.
     let mut actions: Vec<Slot> = Vec::new();

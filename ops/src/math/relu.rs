@@ -1,5 +1,7 @@
 //! `relu` — `out = max(x, 0); NaN stays`, for every element.
 //!
+//! Its gradient looks at the result and not at the operand, which nothing then has to keep.
+//!
 //! * **C1** the operand holds numbers.
 
 use crate::sample::Data;
@@ -9,6 +11,6 @@ super::unary! {
     /// `out = max(x, 0); NaN stays`, for every element.
     Relu, "relu", relu, Numbers -> |d| d, Accuracy::Exact,
     kernel: |x| x.max(0.0),
-    gradient: |cx| cx.operand(0).gt(0.0).select(cx.ct(), 0.0).into(),
+    gradient: |cx| cx.result().gt(0.0).select(cx.ct(), 0.0).into(),
     samples: |s| s.all(Data::Distinct),
 }

@@ -1,0 +1,62 @@
+//! What is fused and what is not. That fusion changes no bit is the business of `laws.rs`.
+
+use thalweg::graph::Bindings;
+use thalweg::prelude::*;
+use thalweg::runtime::{ReferenceDevice, Session};
+
+/// Labels of the launches that `declare`'s output takes.
+fn launches(declare: impl FnOnce(&Graph, Tensor<'_>, Tensor<'_>)) -> Vec<String> {
+    let g = Graph::new("fusion");
+    let (x, y) = (g.input("x", F32, [4, 6]), g.input("y", F32, [4, 6]));
+    declare(&g, x, y);
+    let mut session = Session::new(g.finish().unwrap(), Box::new(ReferenceDevice::default())).unwrap();
+    let plan = session.plan("run", &Bindings::new()).unwrap();
+    plan.devices[0].launches().map(|(_, l)| l.label.to_string()).collect()
+}
+
+#[test]
+fn a_chain_of_element_wise_ops_is_one_launch() {
+    let found = launches(|g, x, y| drop(g.program("run").outputs([((x.tanh() * y + 1.0).relu() - x).named("z")])));
+    assert_eq!(found, ["tanh + mul + add + relu + z: sub"]);
+}
+
+#[test]
+fn producers_join_folds() {
+    let found = launches(|g, x, y| drop(g.program("run").outputs([(x * y).sum().named("z")])));
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
+fn a_value_with_two_readers_or_that_is_fetched_stays() {
+    let found = launches(|g, x, y| {
+        let twice = x.tanh();
+        drop(g.program("run").outputs([(twice * y).named("a"), twice.sum_over(&[0]).named("b")]));
+    });
+    assert_eq!(found.len(), 3, "{found:?}");
+    let found = launches(|g, x, y| {
+        let fetched = x.tanh().named("t");
+        drop(g.program("run").outputs([(fetched * y).named("a"), fetched]));
+    });
+    assert_eq!(found, ["t: tanh", "a: mul"]);
+}
+
+#[test]
+fn nothing_is_fused_into_a_contraction_or_computed_twice() {
+    let product = |g: &Graph, x: Tensor<'_>, y: Tensor<'_>| {
+        drop(g.program("run").outputs([x.tanh().matmul(y.t()).named("z")]));
+    };
+    let found = launches(product);
+    assert!(found.contains(&"tanh".to_string()) && found.contains(&"z: matmul".to_string()), "{found:?}");
+    // Each element of the small operand would be computed four times.
+    let found = launches(|g, x, y| {
+        let small = y.slice(0, 0..1).tanh();
+        drop(g.program("run").outputs([(x + small).named("z")]));
+    });
+    assert_eq!(found.len(), 2, "{found:?}");
+}
+
+#[test]
+fn a_tensor_read_by_both_is_bound_once() {
+    let found = launches(|g, x, y| drop(g.program("run").outputs([(x.tanh() * y + x * y).named("z")])));
+    assert_eq!(found.len(), 1, "{found:?}");
+}

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn the_digits_split_into_1437_and_360() {
-        let (train, test) = digits().unwrap();
+        let (train, test) = digits().expect("the file is sound");
         assert_eq!((train.len(), test.len()), (1437, 360));
         assert_eq!(train.batches(64, 0, 0).map(|b| b.len()).sum::<usize>(), 1437);
     }

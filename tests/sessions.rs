@@ -1,6 +1,8 @@
 //! What a session promises: programs share state, updates commit together, a step that is given up leaves no trace, and
 //! wrong values are refused before anything happens.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use thalweg::graph::Bindings;

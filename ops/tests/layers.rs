@@ -284,7 +284,7 @@ fn causal_attention_does_not_look_ahead() {
     program("open", x.attention(x, x, false));
     let graph = g.finish().expect("no mistakes");
     let run = |program: &str, last: f32| {
-        let mut trainer = Trainer::new(&graph, program, &Bindings::new());
+        let trainer = Trainer::new(&graph, program, &Bindings::new());
         let x = Array::from_slice(&[1, 4, 2], &[0.5, -1.0, 2.0, 0.25, -0.75, 1.5, last, 1.0]);
         trainer.outputs(&[("x", x)])
     };

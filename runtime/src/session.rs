@@ -122,6 +122,9 @@ struct Ready {
     loaded: Loaded,
 }
 
+/// Who looks at every graph between passes.
+type Observer = Box<dyn FnMut(&str, &Graph) + Send>;
+
 /// Variables on a device and the programs over them.
 pub struct Session {
     graph: Arc<Graph>,
@@ -131,7 +134,7 @@ pub struct Session {
     by_name: HashMap<Arc<str>, usize>,
     ready: Vec<Ready>,
     abort: AbortFlag,
-    observe: Box<dyn FnMut(&str, &Graph) + Send>,
+    observe: Observer,
 }
 
 impl Session {

@@ -1,7 +1,7 @@
 //! The kit's models as graphs, and their initial values. Parameters have the specification's names; layers find the rest
 //! out for themselves, so that a model is a few lines.
 
-use thalweg_graph::{Array, DType::F32, Init, VarKind};
+use thalweg_graph::{Array, DType::F32, Init, Site, VarKind};
 use thalweg_ops::nn::{BatchNorm, Conv2d, Embedding, Flatten, Layer, LayerNorm, Linear, MaxPool, SelfAttention};
 use thalweg_ops::{Graph, Tensor};
 
@@ -12,9 +12,11 @@ use crate::model::Model;
 /// How wide gpt and bert draw their weights.
 const NARROW: f64 = 0.02 * 1.732_050_807_568_877_2;
 
-/// Calls a layer in a scope of its own.
+/// Calls a layer in a scope of its own; what it declares is the caller's.
+#[track_caller]
 fn at<'g>(g: &Graph, name: &str, x: Tensor<'g>, layer: impl Layer) -> Tensor<'g> {
-    g.scope(name, || layer.call(x))
+    let site = Site::here();
+    g.scope(name, || g.builder().at_site(site, || layer.call(x)))
 }
 
 pub(super) fn mlp<'g>(g: &Graph, x: Tensor<'g>) -> Tensor<'g> {
@@ -37,11 +39,13 @@ pub(super) fn lenet<'g>(g: &Graph, x: Tensor<'g>) -> Tensor<'g> {
 }
 
 /// A convolution without a bias, normalized.
+#[track_caller]
 fn normalized<'g>(g: &Graph, [conv, norm]: [&str; 2], x: Tensor<'g>, layer: Conv2d) -> Tensor<'g> {
     at(g, norm, at(g, conv, x, layer.no_bias()), BatchNorm::new())
 }
 
 /// What is added to a block's result: its input, where need be in another shape.
+#[track_caller]
 fn shortcut<'g>(g: &Graph, x: Tensor<'g>, channels: u64, stride: u64) -> Tensor<'g> {
     if stride == 1 && x.dim(1) == channels.into() {
         return x;

@@ -90,6 +90,7 @@ struct Step {
 
 /// What comes after `commit`, and what the body does last for its sake.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are launches")]
 enum Action {
     Launch(Step),
     Copy(Root, Root),
@@ -215,6 +216,7 @@ pub fn lower(
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are launches")]
 enum Slot {
     Wait(crate::plan::ChannelId, Root),
     Post(crate::plan::ChannelId, Root),

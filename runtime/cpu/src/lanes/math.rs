@@ -162,7 +162,7 @@ fn tanh(x: f32) -> f32 {
 #[inline(always)]
 fn erf(x: f32) -> f32 {
     let (size, square) = (x.abs(), x * x);
-    let p = polynomial(square, [-5.967_311e-4, 4.988_906e-3, -2.676_399_5e-2, 1.128_175_4e-1, -3.761_248_9e-1]);
+    let p = polynomial(square, [-5.967_311e-4, 4.988_906e-3, -2.676_399_5e-2, 1.128_175_4e-1, -3.761_249e-1]);
     let near = (p * square + 1.283_791_5e-1) * x + x;
     let far = [
         1.959_430_6e-4,

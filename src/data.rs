@@ -63,7 +63,7 @@ impl Dataset {
 }
 
 /// The 1,797 handwritten digits of the UCI repository (Alpaydin and Kaynak, *Optical Recognition of Handwritten Digits*,
-/// CC BY 4.0): `image` f32[n, 1, 8, 8] in 0..=1 and `label` i32[n]. 1,437 to train on and 360 to test on.
+/// CC BY 4.0): `image` `f32[n, 1, 8, 8]` in 0..=1 and `label` `i32[n]`. 1,437 to train on and 360 to test on.
 pub fn digits() -> Result<(Dataset, Dataset)> {
     let all = all_digits()?;
     let order = permutation("digits/split", all.len());

@@ -1,8 +1,6 @@
 //! Conformance of devices: every op, every sample and random shapes, through declaration, plan and device, against the
 //! interpreter in both precisions. The table of ops drives it; a new op is tested by being in it.
 
-#![allow(clippy::unwrap_used)]
-
 mod common;
 
 use std::sync::Arc;
@@ -94,7 +92,7 @@ fn random_shapes_agree_with_the_interpreter() {
                     |n: u64| thalweg::data::permutation(&format!("{}/{k}/{round}/{n}", row.schema.name), 19)[0] as u64;
                 let given = sample.operands.iter().any(|(_, d)| matches!(d, thalweg::ops::sample::Data::Given(_)));
                 let change = |t: &TensorType| {
-                    t.dtype.of(&t.shape.fixed().unwrap().iter().map(|n| pick(*n)).collect::<Vec<u64>>()[..])
+                    t.dtype.of(&t.shape.fixed().expect("numbers").iter().map(|n| pick(*n)).collect::<Vec<u64>>()[..])
                 };
                 let types: Vec<TensorType> = sample.operands.iter().map(|(t, _)| change(t)).collect();
                 if given || graph_of(&sample.op, &types).is_err() {

@@ -2,8 +2,6 @@
 //! text and bytes come back as they were; scratch is what the plan says. A failing case shrinks to a short list of
 //! numbers, from which the same graph grows again.
 
-#![allow(clippy::unwrap_used)]
-
 mod common;
 
 use common::{Feeds, assert_near, by_interpreter, by_plan, devices, named_results};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Arena, Id, Side};
+use crate::id::{Arena, Side};
 use crate::op::DynOp;
 use crate::structural::{Input, ReadVariable};
 use crate::types::{Bindings, TensorType, Types};
@@ -294,12 +294,5 @@ impl Graph {
             }
         }
         Some(graph)
-    }
-}
-
-impl NodeId {
-    /// The first `n` ids.
-    pub fn first(n: usize) -> impl Iterator<Item = NodeId> {
-        (0..n).map(NodeId::new)
     }
 }

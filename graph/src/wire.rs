@@ -14,6 +14,7 @@ use crate::id::Arena;
 use crate::ir::{DimBounds, Graph, Node, NodeId, Program, Site, Value, VarId, Variable};
 use crate::kernel::Kernel;
 use crate::op::Registry;
+use crate::plan::Plan;
 use crate::types::Types;
 use crate::verify::Fault;
 
@@ -21,6 +22,8 @@ use crate::verify::Fault;
 pub const GRAPH: Format = Format { magic: *b"TW.graph", version: 1 };
 /// How kernels are framed.
 pub const KERNEL: Format = Format { magic: *b"TW.kernl", version: 1 };
+/// How plans are framed.
+pub const PLAN: Format = Format { magic: *b"TW.plans", version: 1 };
 
 /// What stands before the bytes of one kind of thing. Change the version whenever the types behind it change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +87,9 @@ pub enum WireError {
     /// A kernel with faults.
     #[error("an unsound kernel: {}", lines(.0))]
     UnsoundKernel(Vec<String>),
+    /// A plan with faults.
+    #[error("an unsound plan: {}", lines(.0))]
+    UnsoundPlan(Vec<String>),
 }
 
 fn lines<T: fmt::Display>(faults: &[T]) -> String {
@@ -240,6 +246,23 @@ impl Kernel {
         if faults.is_empty() { Ok(kernel) } else { Err(WireError::UnsoundKernel(faults)) }
     }
     /// The name of what this kernel says.
+    pub fn hash(&self) -> Hash {
+        Hash::of(&self.to_bytes())
+    }
+}
+
+impl Plan {
+    /// Canonical bytes; source lines are not among them, labels are.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        PLAN.encode(self)
+    }
+    /// The plan whose canonical bytes these are, verified.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Plan, WireError> {
+        let plan: Plan = PLAN.decode(bytes)?;
+        let faults = plan.verify();
+        if faults.is_empty() { Ok(plan) } else { Err(WireError::UnsoundPlan(faults)) }
+    }
+    /// The name of what this plan says: what workers compare before they run it.
     pub fn hash(&self) -> Hash {
         Hash::of(&self.to_bytes())
     }

@@ -87,3 +87,22 @@ fn extents_have_one_spelling() {
     let found = faults(|g| g.nodes[NodeId(0)].types = vec![TensorType { dtype: DType::F32, shape: vec![odd].into() }]);
     assert!(found.contains("normal form"), "{found}");
 }
+
+/// An epilogue runs even where the fold axes are empty: what only it reads must be inside all the same.
+#[test]
+fn an_empty_fold_excuses_no_read_of_the_epilogue() {
+    use thalweg_graph::kernel::BufferType;
+    use thalweg_graph::kernel::build::{Axes, read, sum};
+    let f32s = |shape: &[u64]| BufferType { dtype: thalweg_graph::DType::F32, shape: shape.to_vec() };
+    let kernel = |fold: u64, shift: i64| {
+        let mut axes = Axes::new();
+        let ([i], [k]) = (axes.par([4]), axes.fold([fold]));
+        let value =
+            sum(read(0, [i.into(), k.into()] as [thalweg_graph::kernel::build::Affine; 2])) + read(1, [i + shift]);
+        axes.nest(&[f32s(&[4, fold]), f32s(&[4])], &[f32s(&[4])], [value])
+    };
+    assert_eq!(kernel(0, 0).verify(), Vec::<String>::new());
+    assert_eq!(kernel(3, 0).verify(), Vec::<String>::new());
+    assert_eq!(kernel(0, 1).verify().len(), 1);
+    assert_eq!(kernel(3, -1).verify().len(), 1);
+}

@@ -1,5 +1,5 @@
 //! What an author writes to add an op: [`Op`], in terms of [`Tensor`]s and kernels. The graph holds the object-safe
-//! [`DynOp`]; [`Erased`] turns one into the other, so that nobody writes both.
+//! [`DynOp`]; `Erased` turns one into the other, so that nobody writes both.
 
 use std::any::Any;
 use std::sync::Arc;

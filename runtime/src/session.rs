@@ -122,7 +122,7 @@ struct Ready {
     loaded: Loaded,
 }
 
-/// Who looks at every graph between passes.
+/// Sees every graph between passes, by the name of the pass.
 type Observer = Box<dyn FnMut(&str, &Graph) + Send>;
 
 /// Variables on a device and the programs over them.
@@ -187,7 +187,11 @@ impl Session {
         let (arrays, bindings) = feed::check(&self.graph, &state.name, &state.inputs, &known, feeds)?;
         let ready = self.ready(index, bindings)?;
         let (plan, loaded) = (self.ready[ready].plan.clone(), self.ready[ready].loaded);
-        self.execute(&plan, loaded, &arrays.iter().map(|a| a.as_ref()).collect::<Vec<_>>())
+        let inputs = &self.programs[index].inputs;
+        // By name: what an expansion no longer needs has no channel.
+        let feed = |label: &str| inputs.iter().position(|(name, _)| &**name == label).map(|i| &*arrays[i]);
+        let feeds: Vec<Option<&Array>> = plan.channels.values().iter().map(|c| feed(&c.label)).collect();
+        self.execute(&plan, loaded, &feeds)
     }
     /// Runs one step per item of `batches`, and returns what the last one gave and how many ran. An error ends it;
     /// the steps before it are committed.
@@ -234,6 +238,12 @@ impl Session {
         let prepared = self.prepare(index);
         let bound = prepared.bind(&bindings).ok_or_else(|| RunError::Bindings(bindings.clone()))?;
         let plan = Arc::new(lower(&bound, &bound.programs[0], &bindings, &self.layout, self.device.target())?);
+        // No machine addresses more; a sound plan may still ask for it.
+        let part = &plan.devices[0];
+        if let Some(memory) = Memory::ALL.into_iter().find(|m| part.bytes(*m) > 1 << 47) {
+            let (device, needed) = (part.device.clone(), part.bytes(memory));
+            return Err(DeviceError::OutOfMemory { device, memory: memory.name(), needed }.into());
+        }
         let faults = plan.verify();
         if !faults.is_empty() {
             return Err(RunError::Unsound(faults));
@@ -248,7 +258,7 @@ impl Session {
     }
 
     /// Walks the instructions of the one device: channels are this thread's, what lies between them is the device's.
-    fn execute(&mut self, plan: &Plan, loaded: Loaded, feeds: &[&Array]) -> Result<Outputs, RunError> {
+    fn execute(&mut self, plan: &Plan, loaded: Loaded, feeds: &[Option<&Array>]) -> Result<Outputs, RunError> {
         let part = &plan.devices[0];
         let tail = part.tail_start();
         let mut outputs = Vec::new();
@@ -256,8 +266,9 @@ impl Session {
         while at < part.instructions.len() {
             match &part.instructions[at] {
                 Instruction::Wait { channel, buffer } => {
-                    let to = &part.buffers[*buffer];
-                    self.device.write(to.memory, to.offset, feeds[channel.0 as usize].bytes())?;
+                    let (to, array) = (&part.buffers[*buffer], feeds[channel.0 as usize]);
+                    let array = array.expect("a channel from the driver is an input of the program");
+                    self.device.write(to.memory, to.offset, array.bytes())?;
                     at += 1;
                 }
                 Instruction::Post { channel, buffer } => {

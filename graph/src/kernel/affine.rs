@@ -158,6 +158,16 @@ pub enum Coord {
     },
 }
 
+impl Coord {
+    /// The affine map it is made from, unless it is a value.
+    pub fn index(&self) -> Option<&Affine> {
+        match self {
+            Coord::Affine(index) | Coord::Holes { index, .. } | Coord::Digit { index, .. } => Some(index),
+            Coord::Value { .. } => None,
+        }
+    }
+}
+
 impl From<Affine> for Coord {
     fn from(a: Affine) -> Self {
         Coord::Affine(a)

@@ -34,13 +34,16 @@ impl BufferType {
     pub fn of(ty: &TensorType) -> Option<Self> {
         Some(Self { dtype: ty.dtype, shape: ty.shape.fixed()? })
     }
-    /// Number of elements, unless it overflows.
+    /// Number of elements, unless it overflows. None at all where an extent is 0, whatever the others are.
     pub fn checked_len(&self) -> Option<u64> {
+        if self.is_empty() {
+            return Some(0);
+        }
         self.shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d))
     }
     /// Number of elements of a verified buffer.
     pub fn len(&self) -> usize {
-        self.shape.iter().product::<u64>() as usize
+        if self.is_empty() { 0 } else { self.shape.iter().product::<u64>() as usize }
     }
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {

@@ -7,22 +7,37 @@ use super::scalar::{Inst, Literal, ScalarOp};
 use super::{BufferType, Kernel};
 
 impl Kernel {
-    /// Whether result `result` may lie at exactly the address of operand `operand`: each point reads that operand only
-    /// where it writes that result.
+    /// Whether result `result` may lie at exactly the address of operand `operand`: they have the same size, nothing is
+    /// folded, and every point reads that operand only where it writes that result. A scatter may update what it starts
+    /// from.
     pub fn may_write_in_place(&self, result: usize, operand: usize) -> bool {
-        let Kernel::Nest(nest) = self else { return false };
-        let (to, from) = (&nest.results[result], &nest.operands[operand]);
-        let Some(write) = nest.writes.iter().find(|w| w.result as usize == result) else { return false };
-        let same_place = |coords: &[Coord]| {
-            coords.iter().eq(write.coords.iter().map(|w| Coord::Affine(w.clone())).collect::<Vec<_>>().iter())
+        let nest = match self {
+            Kernel::Nest(nest) => nest,
+            Kernel::Scatter(s) => {
+                let starts = s.init.map(usize::from) == Some(operand);
+                return starts && s.reads.iter().all(|r| r.operand as usize != operand);
+            }
         };
+        let (Some(from), Some(to)) = (nest.operands.get(operand), nest.results.get(result)) else { return false };
+        let Some(write) = nest.writes.iter().find(|w| w.result as usize == result) else { return false };
+        let same_place = |written: &Affine, coords: &[Coord]| {
+            let inside = |(c, extent): (&Coord, &u64)| match c {
+                Coord::Affine(i) => i.range(&nest.axes).is_some_and(|(low, high)| low >= 0 && (high as u64) < *extent),
+                _ => false,
+            };
+            let affine: Vec<Affine> = coords.iter().filter_map(|c| c.index().cloned()).collect();
+            from.is_empty()
+                || coords.iter().zip(&from.shape).all(inside) && moving(flat(&affine, from), &nest.axes) == *written
+        };
+        let written = moving(flat(&write.coords, to), &nest.axes);
         nest.folds.is_empty()
-            && to.shape == from.shape
-            && to.dtype.size_bytes() == from.dtype.size_bytes()
-            && nest.reads.iter().filter(|r| r.operand as usize == operand).all(|r| same_place(&r.coords))
+            && from.dtype.size_bytes() == to.dtype.size_bytes()
+            && from.checked_len() == to.checked_len()
+            && nest.reads.iter().filter(|r| r.operand as usize == operand).all(|r| same_place(&written, &r.coords))
     }
 
-    /// Whether its one result is its one operand's elements in row-major order: a reshape, which moves nothing.
+    /// Whether its one result is its one operand's elements in row-major order, all of them and nothing else: a reshape,
+    /// which moves nothing. The first rows of a matrix lie where they should, and yet they are not the matrix.
     pub fn only_relabels(&self) -> bool {
         let Kernel::Nest(nest) = self else { return false };
         let ([operand], [result], [read], [write]) =
@@ -34,14 +49,14 @@ impl Kernel {
         if !copies || !nest.folds.is_empty() || operand.dtype != result.dtype {
             return false;
         }
-        if operand.is_empty() {
-            return result.is_empty();
-        }
-        let (Some(to), Some(from)) = (flat_write(&write.coords, result), flat_read(&read.coords, operand, &nest.axes))
-        else {
+        if operand.checked_len() != result.checked_len() || read.fill.is_some() {
             return false;
-        };
-        to == from
+        }
+        if operand.is_empty() {
+            return true;
+        }
+        let Some(from) = flat_read(&read.coords, operand, &nest.axes) else { return false };
+        moving(flat(&write.coords, result), &nest.axes) == moving(from, &nest.axes)
     }
 
     /// The number that its one result holds everywhere, if it reads nothing.
@@ -156,9 +171,15 @@ impl Kernel {
     }
 }
 
-/// The row-major position of a write as an affine map.
-fn flat_write(coords: &[Affine], to: &BufferType) -> Option<Affine> {
-    Some(coords.iter().zip(to.strides()).fold(Affine::constant(0), |sum, (c, s)| sum + c.clone().scaled(s)))
+/// The row-major position of a place as an affine map.
+fn flat(coords: &[Affine], of: &BufferType) -> Affine {
+    coords.iter().zip(of.strides()).fold(Affine::constant(0), |sum, (c, s)| sum + c.clone().scaled(s))
+}
+
+/// Without the axes that never move.
+fn moving(mut position: Affine, axes: &[Axis]) -> Affine {
+    position.terms.retain(|(a, _)| axes[*a as usize].extent > 1);
+    position
 }
 
 /// The row-major position of a read as an affine map, where it is one.
@@ -173,10 +194,6 @@ fn flat_read(coords: &[Coord], from: &BufferType, axes: &[Axis]) -> Option<Affin
             index.range(axes).is_some_and(|(low, high)| low >= 0 && (high as u64) < from.checked_len().unwrap_or(0));
         return (whole && fits).then(|| index.clone());
     }
-    let mut sum = Affine::constant(0);
-    for (coord, stride) in coords.iter().zip(strides) {
-        let Coord::Affine(a) = coord else { return None };
-        sum = sum + a.clone().scaled(stride);
-    }
-    Some(sum)
+    let plain = |c: &Coord| if let Coord::Affine(a) = c { Some(a.clone()) } else { None };
+    Some(flat(&coords.iter().map(plain).collect::<Option<Vec<_>>>()?, from))
 }

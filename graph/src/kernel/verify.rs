@@ -76,14 +76,24 @@ fn verify_coords(what: &str, coords: &[Coord], to: &BufferType, filled: bool, re
     faults.require(coords.len() == to.rank(), || {
         format!("{what} has {} coordinates for a buffer of {} axes", coords.len(), to.rank())
     });
-    let empty = axes.iter().any(|a| a.extent == 0);
-    for (d, (coord, extent)) in coords.iter().zip(&to.shape).enumerate() {
+    // What is never evaluated may be anywhere: nothing runs over an empty parallel axis, and no body over an empty fold
+    // axis that this read follows. A read that ignores the fold axes may still be an epilogue's.
+    let follows = |axis: usize| coords.iter().filter_map(Coord::index).any(|i| i.coefficient(axis as u16) != 0);
+    let empty = axes.iter().enumerate().any(|(i, a)| a.extent == 0 && (!a.fold || follows(i)));
+    for (d, ((coord, extent), stride)) in coords.iter().zip(&to.shape).zip(to.strides()).enumerate() {
         let index = match coord {
             Coord::Affine(index) | Coord::Holes { index, .. } | Coord::Digit { index, .. } => {
                 if !faults.require(affine_ok(index, axes), || format!("{what}, coordinate {d}: bad affine map")) {
                     continue;
                 }
-                index.range(axes).unwrap_or((i64::MIN, i64::MAX))
+                let range = index.range(axes).unwrap_or((i64::MIN, i64::MAX));
+                let farthest = match coord {
+                    Coord::Digit { modulo, .. } => *modulo,
+                    _ => range.0.unsigned_abs().max(range.1.unsigned_abs()),
+                };
+                let addressable = farthest.checked_mul(stride as u64).is_some_and(|offset| offset < 1 << 62);
+                faults.require(addressable, || format!("{what}, coordinate {d}: reaches too far"));
+                range
             }
             Coord::Value { read, .. } => {
                 let earlier = reach.earlier.get(*read as usize);

@@ -46,6 +46,9 @@ pub enum LowerError {
         /// Its line.
         site: Site,
     },
+    /// A node reads a variable that is not there: the graph was not verified.
+    #[error("there is no variable `{0}`")]
+    NoVariable(Arc<str>),
     /// The op's kernel is wrong: a fault of the op, not of the model.
     #[error("the kernel of `{label}` at {site} is not sound: {}", faults.join("; "))]
     Kernel {
@@ -90,7 +93,7 @@ struct Step {
 
 /// What comes after `commit`, and what the body does last for its sake.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are launches")]
+#[allow(clippy::large_enum_variant)] // Nearly all are launches.
 enum Action {
     Launch(Step),
     Copy(Root, Root),
@@ -216,7 +219,7 @@ pub fn lower(
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are launches")]
+#[allow(clippy::large_enum_variant)] // Nearly all are launches.
 enum Slot {
     Wait(crate::plan::ChannelId, Root),
     Post(crate::plan::ChannelId, Root),

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Home, LowerError, Places, Root, Step};
-use crate::id::Id;
 use crate::ir::{Graph, Node, Program, Value, VarId};
 use crate::kernel::{BufferType, Kernel, Literal};
 use crate::structural::{Input, ReadVariable};
@@ -54,7 +53,8 @@ pub(super) fn collect(graph: &Graph, program: &Program) -> Result<Steps, LowerEr
             to.roots.insert(id.into(), root);
             inputs.push((input.name.clone(), root));
         } else if let Some(read) = node.op_as::<ReadVariable>() {
-            let variable = variables.get(&*read.variable).copied().unwrap_or_else(|| VarId::new(0));
+            let variable =
+                *variables.get(&*read.variable).ok_or_else(|| LowerError::NoVariable(read.variable.clone()))?;
             let root = to.places.add(results[0].clone(), Home::State(variable));
             to.roots.insert(id.into(), root);
         } else {
@@ -88,6 +88,15 @@ impl Collector<'_> {
             .op
             .lower(&operands, &results)
             .ok_or_else(|| LowerError::NotPrimitive { label: label(node).to_string(), site: node.site.clone() })?;
+        // Before anything is asked of it: rewriting takes a sound kernel for granted, and so does a target.
+        let mut faults = kernel.verify();
+        let counts = (kernel.operands().len(), kernel.results().len());
+        if counts != (operands.len(), results.len()) {
+            faults.push(format!("it has {} operands and {} results, other than the node", counts.0, counts.1));
+        }
+        if !faults.is_empty() {
+            return Err(LowerError::Kernel { label: label(node).to_string(), site: node.site.clone(), faults });
+        }
         if let Some(literal) = kernel.literal() {
             self.literals.insert(value, (literal, kernel));
             return Ok(());

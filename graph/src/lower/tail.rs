@@ -84,7 +84,7 @@ fn order(mut tail: Vec<Action>, body: &mut Vec<Action>, places: &mut Places, lay
                 // Among the free orders take that of the segments, so that neighbours in memory are neighbours here.
                 let mut rank: Vec<usize> = sorted.iter().map(|n| before[*n]).collect();
                 let depth = depths(&before, &sorted);
-                rank.sort_by_key(|i| (depth[*i], first_byte(&tail[*i], places, layout)));
+                rank.sort_by_key(|i| (depth[*i], first_place(&tail[*i], places, layout)));
                 let mut slots: Vec<Option<Action>> = tail.into_iter().map(Some).collect();
                 return rank.into_iter().filter_map(|i| slots[i].take()).collect();
             }
@@ -121,9 +121,10 @@ fn depths(before: &DiGraph<usize, ()>, sorted: &[petgraph::graph::NodeIndex]) ->
     depth
 }
 
-fn first_byte(action: &Action, places: &Places, layout: &StateLayout) -> u64 {
-    let offsets = action.writes().iter().filter_map(|r| Some(layout.slots[places.variable(*r)?].offset));
-    offsets.min().unwrap_or(u64::MAX)
+/// Where an action writes first. Empty variables share their first byte with the next one: the id tells which is first.
+fn first_place(action: &Action, places: &Places, layout: &StateLayout) -> Option<(u64, VarId)> {
+    let variables = action.writes().iter().filter_map(|r| places.variable(*r));
+    variables.map(|v| (layout.slots[v].offset, v)).min()
 }
 
 /// One operand or result of an update that may join others.
@@ -190,6 +191,8 @@ fn merge(
 
     let mut out: Vec<Action> = Vec::new();
     let mut run: Vec<(Step, Candidate)> = Vec::new();
+    // The old values that the run reads. What follows may update one of them, but not at the same time.
+    let mut old: HashSet<VarId> = HashSet::new();
     for action in tail {
         let next = match &action {
             Action::Launch(step) => candidate(step, places, &mergeable),
@@ -197,9 +200,12 @@ fn merge(
         };
         match (action, next) {
             (Action::Launch(step), Some(c)) => {
-                if !run.last().is_some_and(|(_, last)| last.precedes(&c, layout)) {
+                let follows = run.last().is_some_and(|(_, last)| last.precedes(&c, layout));
+                if !follows || step.writes.iter().filter_map(|r| places.variable(*r)).any(|v| old.contains(&v)) {
                     join(std::mem::take(&mut run), places, &mut out);
+                    old.clear();
                 }
+                old.extend(step.reads.iter().filter_map(|r| places.variable(*r)));
                 run.push((step, c));
             }
             (action, _) => {

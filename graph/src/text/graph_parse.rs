@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::lex::{Cursor, Kind, ParseError, shorten};
-use super::value::{parse_attr, parse_float, parse_tensor_type};
+use super::value::{parse_attr, parse_float, parse_site, parse_tensor_type};
 use crate::attrs::{AttrError, AttrList};
 use crate::diagnostic::nearest;
 use crate::id::Id;
@@ -156,7 +156,7 @@ impl Reader<'_, '_, '_> {
             _ => None,
         };
         let origin = if self.cursor.eat("from") { Some(self.cursor.text("an op, quoted")?.into()) } else { None };
-        let site = if self.cursor.eat("at") { self.site()? } else { Site::default() };
+        let site = if self.cursor.eat("at") { parse_site(self.cursor)? } else { Site::default() };
         self.graph.nodes.push(Node { op, operands, types, scope, name, origin, site });
         self.places.nodes.push(at);
         Ok(())
@@ -217,18 +217,6 @@ impl Reader<'_, '_, '_> {
             };
             self.cursor.error_at(at, message + &near)
         })
-    }
-
-    fn site(&mut self) -> Result<Site, ParseError> {
-        let at = self.cursor.at();
-        let text = self.cursor.text("a source line, quoted")?;
-        let mut parts = text.rsplitn(3, ':');
-        let mut number = || parts.next()?.parse().ok();
-        let (column, line) = (number(), number());
-        match (parts.next(), line, column) {
-            (Some(file), Some(line), Some(column)) => Ok(Site { file: file.into(), line, column }),
-            _ => Err(self.cursor.error_at(at, "a source line reads \"file:line:column\"")),
-        }
     }
 
     fn program(&mut self) -> Result<(), ParseError> {

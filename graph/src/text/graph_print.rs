@@ -19,8 +19,8 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::value::{FloatText, write_list};
-use crate::ir::{Graph, Init, Node, NodeId, Program, Site, VarId, Variable};
+use super::value::{FloatText, write_list, write_site};
+use crate::ir::{Graph, Init, Node, NodeId, Program, VarId, Variable};
 
 impl Display for Graph {
     /// The graph as text; with `{:#}` each node also says its source line.
@@ -93,10 +93,7 @@ fn print_node(id: NodeId, node: &Node, f: &mut Formatter<'_>, indent: usize) -> 
     if let Some(origin) = &node.origin {
         write!(f, " from {origin:?}")?;
     }
-    if f.alternate() && node.site != Site::default() {
-        let Site { file, line, column } = &node.site;
-        write!(f, " at {:?}", format!("{file}:{line}:{column}"))?;
-    }
+    write_site(f, &node.site)?;
     writeln!(f)
 }
 

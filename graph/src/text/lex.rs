@@ -144,20 +144,21 @@ impl<'a> Cursor<'a> {
         Ok(number)
     }
     /// The number of the word to come, if that is `prefix` and digits: `a3`.
-    pub(crate) fn sees_numbered(&self, prefix: &str) -> Option<u16> {
+    pub(crate) fn sees_numbered(&self, prefix: &str) -> Option<u32> {
         let digits = self.next.text.strip_prefix(prefix).filter(|_| self.next.kind == Kind::Word)?;
         digits.starts_with(|c: char| c.is_ascii_digit()).then(|| digits.parse().ok())?
     }
     /// Takes a word that is `prefix` and a number: `a3`.
-    pub(crate) fn numbered(&mut self, prefix: &str, what: &str) -> Result<u16, ParseError> {
-        let number = self.sees_numbered(prefix).ok_or_else(|| self.unexpected(&format!("{what}, like `{prefix}0`")))?;
+    pub(crate) fn numbered<T: TryFrom<u32>>(&mut self, prefix: &str, what: &str) -> Result<T, ParseError> {
+        let number = self.sees_numbered(prefix).and_then(|n| T::try_from(n).ok());
+        let number = number.ok_or_else(|| self.unexpected(&format!("{what}, like `{prefix}0`")))?;
         self.bump();
         Ok(number)
     }
     /// Takes the word that is `prefix` and `count`: the next of things that are numbered from 0 without a gap.
     pub(crate) fn in_order(&mut self, prefix: &str, count: usize) -> Result<(), ParseError> {
         match self.sees_numbered(prefix) {
-            Some(n) if usize::from(n) == count => {
+            Some(n) if n as usize == count => {
                 self.bump();
                 Ok(())
             }

@@ -1,4 +1,4 @@
-//! One text format, for people, goldens and diffs: graphs and kernels print, and what was printed parses back to the
+//! One text format, for people, goldens and diffs: graphs, kernels and plans print, and what was printed parses back to the
 //! same value. Not a serialization that happens to be readable: every line carries its type, defaults are left out, and
 //! a mistake is reported with its line and column.
 //!
@@ -10,6 +10,8 @@ mod graph_print;
 mod kernel_parse;
 mod kernel_print;
 pub(crate) mod lex;
+mod plan_parse;
+mod plan_print;
 pub(crate) mod value;
 
 #[allow(unused_imports)] // The entrances for the texts that embed these.

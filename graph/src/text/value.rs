@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::lex::{Cursor, Kind, ParseError};
 use crate::attrs::AttrValue;
+use crate::ir::Site;
 use crate::kernel::{BufferType, Literal};
 use crate::types::{DType, Dim, Shape, TensorType};
 
@@ -49,6 +50,28 @@ pub(crate) fn parse_types<T>(
     mut parse: impl FnMut(&mut Cursor<'_>) -> Result<T, ParseError>,
 ) -> Result<Vec<T>, ParseError> {
     if cursor.sees("(") { cursor.list("(", ")", parse) } else { Ok(vec![parse(cursor)?]) }
+}
+
+/// ` at "a.rs:3:9"`, where source lines are asked for (`{:#}`) and there is one.
+pub(crate) fn write_site(f: &mut fmt::Formatter<'_>, site: &Site) -> fmt::Result {
+    if !f.alternate() || *site == Site::default() {
+        return Ok(());
+    }
+    let Site { file, line, column } = site;
+    write!(f, " at {:?}", format!("{file}:{line}:{column}"))
+}
+
+/// Reads a source line, behind its `at`.
+pub(crate) fn parse_site(cursor: &mut Cursor<'_>) -> Result<Site, ParseError> {
+    let at = cursor.at();
+    let text = cursor.text("a source line, quoted")?;
+    let mut parts = text.rsplitn(3, ':');
+    let mut number = || parts.next()?.parse().ok();
+    let (column, line) = (number(), number());
+    match (parts.next(), line, column) {
+        (Some(file), Some(line), Some(column)) => Ok(Site { file: file.into(), line, column }),
+        _ => Err(cursor.error_at(at, "a source line reads \"file:line:column\"")),
+    }
 }
 
 /// Reads a number. With a point, an exponent or a name it is a float, else an integer.

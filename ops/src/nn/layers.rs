@@ -44,7 +44,7 @@ pub(crate) fn parameter_dtype(x: Tensor<'_>) -> DType {
     if x.dtype().is_float() { x.dtype() } else { DType::F32 }
 }
 
-/// `x · weightᵀ + bias`; parameters `weight` [out, in] and `bias` [out], uniform within ±1/√in.
+/// `x · weightᵀ + bias`; parameters `weight` `[out, in]` and `bias` `[out]`, uniform within ±1/√in.
 #[derive(Clone, Debug)]
 pub struct Linear {
     features: u64,
@@ -76,7 +76,7 @@ impl Layer for Linear {
     }
 }
 
-/// Convolution of images [N, C, H, W]; parameters `weight` [out, in / groups, size, size] and `bias` [out], uniform within
+/// Convolution of images `[N, C, H, W]`; parameters `weight` `[out, in / groups, size, size]` and `bias` `[out]`, uniform within
 /// ±1/√(in / groups · size²).
 #[derive(Clone, Debug)]
 pub struct Conv2d {

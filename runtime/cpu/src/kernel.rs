@@ -1,7 +1,7 @@
 //! What a plan holds of a kernel on this device: compiled once, run every step. Which strategy runs it is decided here
 //! and nowhere else.
 
-use thalweg_graph::kernel::{Affine, Axis, Coord, Kernel, LoopNest};
+use thalweg_graph::kernel::Kernel;
 
 use crate::nest::TileNest;
 use crate::product::Product;
@@ -86,7 +86,7 @@ impl CompiledKernel {
     /// Pointers are to buffers of the kernel's operand and result types, aligned to their elements, and to
     /// [`CompiledKernel::workspace_bytes`] bytes aligned to 64 that nothing else uses meanwhile. Bytes of truth values
     /// are 0 or 1. Results overlap neither each other nor an operand, except that a result may lie exactly at an operand's
-    /// address where [`may_write_in_place`] holds.
+    /// address where [`Kernel::may_write_in_place`] holds.
     pub unsafe fn run(
         &self,
         operands: &[*const u8],
@@ -103,43 +103,4 @@ impl CompiledKernel {
             }
         }
     }
-}
-
-/// Whether `result` may lie at exactly the address of `operand`: elements have the same size, nothing is folded, and
-/// every point reads that operand only where it writes that result. A scatter may update what it starts from.
-pub fn may_write_in_place(kernel: &Kernel, result: usize, operand: usize) -> bool {
-    match kernel {
-        Kernel::Nest(nest) => nest_in_place(nest, result, operand),
-        Kernel::Scatter(s) => {
-            s.init.map(usize::from) == Some(operand) && s.reads.iter().all(|r| r.operand as usize != operand)
-        }
-        _ => false,
-    }
-}
-
-fn nest_in_place(nest: &LoopNest, result: usize, operand: usize) -> bool {
-    let (Some(from), Some(to)) = (nest.operands.get(operand), nest.results.get(result)) else { return false };
-    let Some(write) = nest.writes.iter().find(|w| w.result as usize == result) else { return false };
-    let offset = |coords: &mut dyn Iterator<Item = (Affine, i64)>| {
-        let mut sum = coords.fold(Affine::default(), |sum, (c, stride)| sum + c.scaled(stride));
-        sum.terms.retain(|(a, _)| nest.axes[*a as usize].extent > 1);
-        sum
-    };
-    let written = offset(&mut write.coords.iter().cloned().zip(to.strides()));
-    let same_place = |coords: &[Coord]| {
-        let affine = coords.iter().map(|c| match c {
-            Coord::Affine(index) => Some(index.clone()),
-            _ => None,
-        });
-        let Some(affine) = affine.collect::<Option<Vec<_>>>() else { return false };
-        let inside = affine.iter().zip(&from.shape).all(|(c, extent)| is_inside(c, *extent, &nest.axes));
-        inside && offset(&mut affine.into_iter().zip(from.strides())) == written
-    };
-    nest.folds.is_empty()
-        && from.dtype.size_bytes() == to.dtype.size_bytes()
-        && nest.reads.iter().filter(|r| r.operand as usize == operand).all(|r| same_place(&r.coords))
-}
-
-fn is_inside(index: &Affine, extent: u64, axes: &[Axis]) -> bool {
-    index.range(axes).is_some_and(|(low, high)| low >= 0 && (high as u64) < extent)
 }

@@ -23,4 +23,4 @@ mod scratch;
 mod tile;
 
 pub use device::CpuDevice;
-pub use kernel::{CompileError, CompiledKernel, may_write_in_place};
+pub use kernel::{CompileError, CompiledKernel};

@@ -73,7 +73,7 @@ impl Kit {
         };
         let first = Instant::now();
         let results: Vec<Array> =
-            (0..if case.trains { 10 } else { 1 }).map(|i| case.step(i)).collect::<Result<_, _>>()?;
+            (0..if case.trains { 10 } else { 1 }).map(|i| case.result(i)).collect::<Result<_, _>>()?;
         let mut extra = json!({ "first_s": first.elapsed().as_secs_f64() });
         let error = reference.as_ref().map(|r| rel_err(&results, r));
         extra["rel_err"] = json!(error);

@@ -105,14 +105,18 @@ impl Case {
         let trains = program == "train";
         Ok(Some(Case { model: compiled, program, feeds, trains, items, unit, quantum }))
     }
-    /// Runs step `i`, counted from 0; gives the loss, or the result.
-    pub fn step(&mut self, i: usize) -> Result<Array> {
-        let outputs = match &self.feeds {
-            Feeds::Fixed(batches) => run(&mut self.model, self.program, &batches[i % batches.len()])?,
+    /// Runs step `i`, counted from 0.
+    pub fn step(&mut self, i: usize) -> Result<Outputs> {
+        match &self.feeds {
+            Feeds::Fixed(batches) => run(&mut self.model, self.program, &batches[i % batches.len()]),
             Feeds::Rows { train, rows, .. } => {
-                self.model.run(self.program, &train.select(&rows[i % rows.len()]).feeds())?
+                self.model.run(self.program, &train.select(&rows[i % rows.len()]).feeds())
             }
-        };
+        }
+    }
+    /// Runs step `i` and gives the loss, or the tensor that is computed.
+    pub fn result(&mut self, i: usize) -> Result<Array> {
+        let outputs = self.step(i)?;
         Ok(outputs.iter().next().map(|(_, out)| out.clone()).unwrap_or_else(|| Array::zeros(F32, &[])))
     }
     /// Steps of a whole run that ends in an accuracy; 0 where there is none.
@@ -127,7 +131,7 @@ impl Case {
     /// How far the losses of the first ten steps, or the result of the first, are from `reference`. Runs those steps.
     pub fn check(&mut self, reference: &Reference) -> Result<f64> {
         let steps = if self.trains { 10 } else { 1 };
-        let results: Vec<Array> = (0..steps).map(|i| self.step(i)).collect::<Result<_>>()?;
+        let results: Vec<Array> = (0..steps).map(|i| self.result(i)).collect::<Result<_>>()?;
         Ok(rel_err(&results, reference))
     }
     /// The model.

@@ -26,6 +26,7 @@
 
 pub mod data;
 mod error;
+pub mod kit;
 mod model;
 
 pub use error::{Error, Result};

@@ -14,6 +14,8 @@ enum Command {
     Demo(cli::demo::Demo),
     /// Look at graphs.
     Graph(cli::graph::GraphCommand),
+    /// Check and time a case of the benchmark kit.
+    Kit(cli::kit::Kit),
     /// Show what runs: the plan of a program, launch by launch.
     Plan(cli::plan::PlanCommand),
 }
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Demo(demo) => demo.run(),
         Command::Graph(graph) => graph.run(),
+        Command::Kit(kit) => kit.run(),
         Command::Plan(plan) => plan.run(),
     };
     match outcome {

@@ -55,6 +55,10 @@ fn a_training_graph_of_a_thousand_nodes_is_planned_in_a_tenth_of_a_second() {
     let launches = plan.devices[0].launches().count();
     println!("{nodes} nodes, {launches} launches: planned in {all:.1?}, re-planned in {again:.1?}");
     assert!(nodes >= 1000, "{nodes} nodes");
+    if cfg!(debug_assertions) {
+        println!("an unoptimized build: the bounds are for --release");
+        return;
+    }
     assert!(all < Duration::from_millis(100), "declared, differentiated and planned in {all:?}");
     assert!(again < Duration::from_millis(20), "a new batch size planned in {again:?}");
 }

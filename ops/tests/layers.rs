@@ -7,7 +7,9 @@ use thalweg_graph::init::initial_value;
 use thalweg_graph::kernel::interpret::{Precision, Values};
 use thalweg_graph::passes::{STANDARD, run_passes, select_program};
 use thalweg_graph::{Array, Bindings, DType, Init, Mode, VarKind, shape};
-use thalweg_ops::nn::{BatchNorm, Conv2d, Layer, Linear, Sequential, cross_entropy};
+use thalweg_ops::nn::{
+    BatchNorm, Conv2d, Embedding, Layer, LayerNorm, Linear, SelfAttention, Sequential, cross_entropy,
+};
 use thalweg_ops::optim::{AdamW, Sgd};
 use thalweg_ops::{Graph, Tensor};
 
@@ -104,6 +106,12 @@ impl Trainer {
             evaluate(&self.graph, &self.graph.programs[0], &feeds, &self.state, Precision::Exact).expect("it runs");
         self.state.extend(done.updates);
         done.outputs.iter().map(|(_, v)| v.data[0].f64()).collect()
+    }
+    /// All elements of the first output of a program that does not learn.
+    fn outputs(&self, feeds: &[(&str, Array)]) -> Vec<f64> {
+        let feeds = feeds.iter().map(|(name, a)| ((*name).into(), Values::from_array(a))).collect();
+        let done = evaluate(&self.graph, &self.graph.programs[0], &feeds, &self.state, Precision::Exact);
+        done.expect("it runs").outputs[0].1.to_array().to_f64()
     }
     fn get(&self, name: &str) -> Vec<f64> {
         self.state[name].to_array().to_f64()
@@ -235,4 +243,52 @@ fn means_over_a_named_batch_divide_by_its_size_when_it_is_known() {
         assert_eq!(trainer.step(&[("x", x)]), [0.25]);
         assert_eq!(trainer.get("w"), [0.75]);
     }
+}
+
+#[test]
+fn layers_of_transformers_have_the_variables_one_expects() {
+    let g = Graph::new("block");
+    let (batch, tokens) = (g.dim("batch", 1..=4), 5u64);
+    let x = Embedding::new(11, 6).call(g.input("tokens", I32, shape![batch, tokens]));
+    let y =
+        Sequential::new("block").push("norm", LayerNorm::new()).push("attn", SelfAttention::new(2).causal()).call(x);
+    let loss = (x + y).gelu().mean().named("loss");
+    g.program("train").outputs([loss]).update(AdamW::new(1e-3).minimize(loss));
+    let graph = g.finish().expect("no mistakes");
+    let params = graph.state.iter().filter(|(_, v)| v.kind == VarKind::Param);
+    assert_eq!(
+        params.map(|(_, v)| format!("{}: {}", v.name, v.ty)).collect::<Vec<_>>(),
+        [
+            "weight: f32[11, 6]",
+            "block.norm.weight: f32[6]",
+            "block.norm.bias: f32[6]",
+            "block.attn.qkv.weight: f32[18, 6]",
+            "block.attn.qkv.bias: f32[18]",
+            "block.attn.proj.weight: f32[6, 6]",
+            "block.attn.proj.bias: f32[6]",
+        ]
+    );
+    let mut trainer = Trainer::new(&graph, "train", &Bindings::from([("batch".into(), 2)]));
+    let tokens = Array::from_slice(&[2, 5], &[0i32, 3, 10, 1, 1, 2, 2, 9, 4, 0]);
+    let (first, second) = (trainer.step(&[("tokens", tokens.clone())])[0], trainer.step(&[("tokens", tokens)])[0]);
+    assert!(second < first, "the loss went from {first} to {second}");
+}
+
+/// With the causal mask, what comes later cannot change what came before.
+#[test]
+fn causal_attention_does_not_look_ahead() {
+    let g = Graph::new("causal");
+    let x = g.input("x", F32, [1, 4, 2]);
+    let program = |name: &str, y: Tensor<'_>| drop(g.program(name).outputs([y.named(name)]));
+    program("causal", x.attention(x, x, true));
+    program("open", x.attention(x, x, false));
+    let graph = g.finish().expect("no mistakes");
+    let run = |program: &str, last: f32| {
+        let trainer = Trainer::new(&graph, program, &Bindings::new());
+        let x = Array::from_slice(&[1, 4, 2], &[0.5, -1.0, 2.0, 0.25, -0.75, 1.5, last, 1.0]);
+        trainer.outputs(&[("x", x)])
+    };
+    assert_eq!(run("causal", 3.0)[..6], run("causal", -3.0)[..6]);
+    assert_eq!(run("causal", 3.0)[..2], [0.5, -1.0], "the first sees itself alone");
+    assert_ne!(run("open", 3.0)[..6], run("open", -3.0)[..6]);
 }

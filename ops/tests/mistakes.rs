@@ -15,7 +15,7 @@ use thalweg_ops::layout::concat::{Concat, concat};
 use thalweg_ops::layout::extent::Extent;
 use thalweg_ops::layout::iota::Iota;
 use thalweg_ops::layout::pad::Pad;
-use thalweg_ops::nn::{BatchNorm, Layer, Linear, Sequential, batch_norm, cross_entropy};
+use thalweg_ops::nn::{BatchNorm, Layer, LayerNorm, Linear, Sequential, batch_norm, cross_entropy, layer_norm};
 use thalweg_ops::op::erase;
 use thalweg_ops::optim::adamw::AdamWStep;
 use thalweg_ops::optim::sgd::SgdStep;
@@ -94,6 +94,8 @@ fn mistakes() -> Vec<Mistake> {
         mistake("tanh.C1", |g| declare(i(g, &[2]).tanh())),
         mistake("sin.C1", |g| declare(i(g, &[2]).sin())),
         mistake("cos.C1", |g| declare(i(g, &[2]).cos())),
+        mistake("erf.C1", |g| declare(i(g, &[2]).erf())),
+        mistake("gelu.C1", |g| declare(i(g, &[2]).gelu())),
         mistake("is_nan.C1", |g| declare(i(g, &[2]).is_nan())),
         mistake("logical_not.C1", |g| declare(f(g, &[2]).logical_not())),
         mistake("select.C1", |g| declare(f(g, &[2]).select(f(g, &[2]), 0.0))),
@@ -244,6 +246,21 @@ fn mistakes() -> Vec<Mistake> {
         mistake("batch_norm.C3", |g| {
             declare(BatchNorm::new().groups(2).call(g.input("x", F32, shape![g.dim("n", 1..=8), 3])))
         }),
+        mistake("layer_norm.C1", |g| {
+            declare(i(g, &[2, 3]).apply(layer_norm::LayerNorm::default(), [3, 3].map(|n| f(g, &[n]))))
+        }),
+        mistake("layer_norm.C2", |g| {
+            declare(f(g, &[2, 3]).apply(layer_norm::LayerNorm::default(), [2, 2].map(|n| f(g, &[n]))))
+        }),
+        mistake("layer_norm.C2", |g| declare(LayerNorm::new().call(f(g, &[])))),
+        mistake("layer_norm.C3", |g| {
+            declare(f(g, &[2, 3]).apply(layer_norm::LayerNorm::default(), [3, 2].map(|n| f(g, &[n]))))
+        }),
+        mistake("attention.C1", |g| declare(f(g, &[2, 3]).attention(f(g, &[3]), f(g, &[2, 3]), false))),
+        mistake("attention.C2", |g| declare(f(g, &[4, 2, 3]).attention(f(g, &[2, 3]), f(g, &[2, 3]), false))),
+        mistake("attention.C3", |g| declare(f(g, &[2, 3]).attention(f(g, &[2, 4]), f(g, &[2, 3]), false))),
+        mistake("attention.C3", |g| declare(f(g, &[2, 3]).attention(f(g, &[2, 3]), f(g, &[4, 3]), false))),
+        mistake("attention.C4", |g| declare(f(g, &[2, 3]).attention(f(g, &[4, 3]), f(g, &[4, 3]), true))),
         mistake("uniform.C1", |g| declare(i(g, &[]).uniform(0, [2]))),
         mistake("dropout.C1", |g| declare(i(g, &[2]).dropout(0.5))),
         mistake("dropout.C2", |g| declare(f(g, &[2, 3]).apply(Dropout { p: 0.5, key: 0 }, [f(g, &[2, 3])]))),

@@ -137,6 +137,8 @@ unary_methods! {
     sin => Sin,
     /// Cosine.
     cos => Cos,
+    /// The error function.
+    erf => Erf,
     /// Largest integer not above.
     floor => Floor,
     /// Logical negation.

@@ -265,6 +265,7 @@ fn float_unary(op: Unary, x: f64) -> f64 {
         Unary::Tanh => x.tanh(),
         Unary::Sin => x.sin(),
         Unary::Cos => x.cos(),
+        Unary::Erf => libm::erf(x),
         Unary::Floor => x.floor(),
         Unary::Not | Unary::IsNan => unreachable!("these give truth values"),
     }

@@ -105,6 +105,8 @@ named_enum! {
         Sin = "sin",
         /// Cosine.
         Cos = "cos",
+        /// The error function, 2/√π · ∫₀ˣ e^(−t²) dt.
+        Erf = "erf",
         /// Largest integer not above.
         Floor = "floor",
         /// Logical negation.

@@ -213,8 +213,10 @@ fn verify_scalar(program: &Scalar, cx: &Context<'_>, faults: &mut Faults) {
             }
             ScalarOp::Unary(op, a) => {
                 let want = if matches!(op, Unary::Not | Unary::IsNan) { DType::Bool } else { of(a) };
-                let float_only =
-                    matches!(op, Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Tanh | Unary::Sin | Unary::Cos);
+                let float_only = matches!(
+                    op,
+                    Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Tanh | Unary::Sin | Unary::Cos | Unary::Erf
+                );
                 (inst.dtype != want || (float_only && !of(a).is_float())).then(|| format!("{} of {}", op.name(), of(a)))
             }
             ScalarOp::Binary(op, a, b) => {

@@ -72,9 +72,14 @@ impl Op for MatMul {
             false => product(ct, r, false, !self.transpose_rhs),
             true => product(r, ct, self.transpose_rhs, true),
         };
+        // Where one matrix meets a batch, its cotangent is one product over all rows, not a sum of one product per batch.
+        let rows =
+            |t: Tensor<'g>| Some(t.reshape([Shape::from(&t.shape()[..t.rank() - 1]).elements()?, t.dim(t.rank() - 1)]));
+        let joined = if r.rank() == 2 && !self.transpose_lhs { rows(l).zip(rows(ct)) } else { None };
+        let (rows, ct) = joined.unwrap_or((l, ct));
         let dr = match self.transpose_rhs {
-            false => product(l, ct, !self.transpose_lhs, false),
-            true => product(ct, l, true, self.transpose_lhs),
+            false => product(rows, ct, !self.transpose_lhs, false),
+            true => product(ct, rows, true, self.transpose_lhs),
         };
         Some(vec![Some(dl.sum_to(&l.shape())), Some(dr.sum_to(&r.shape()))])
     }

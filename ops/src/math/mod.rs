@@ -7,6 +7,7 @@ pub mod cast;
 pub mod cos;
 pub mod div;
 pub mod eq;
+pub mod erf;
 pub mod exp;
 pub mod floor;
 pub mod is_nan;

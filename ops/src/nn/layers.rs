@@ -24,7 +24,7 @@ impl<F: for<'g> Fn(Tensor<'g>) -> Tensor<'g>> Layer for F {
 }
 
 #[track_caller]
-fn parameter<'g>(graph: &'g Builder, name: &str, dtype: DType, shape: &[u64], init: Init) -> Tensor<'g> {
+pub(crate) fn parameter<'g>(graph: &'g Builder, name: &str, dtype: DType, shape: &[u64], init: Init) -> Tensor<'g> {
     variable(graph, name, dtype.of(shape), VarKind::Param, init, "").0
 }
 
@@ -35,12 +35,12 @@ fn within(fan_in: u64) -> Init {
 }
 
 /// The extent of axis `axis`. 1 where there is none or it is no number: the op that follows says what is wrong.
-fn features(x: Tensor<'_>, axis: Option<usize>) -> u64 {
+pub(crate) fn features(x: Tensor<'_>, axis: Option<usize>) -> u64 {
     axis.and_then(|axis| x.shape().get(axis)?.fixed()).unwrap_or(1)
 }
 
 /// The dtype that parameters for `x` have: its own, where that is a float.
-fn parameter_dtype(x: Tensor<'_>) -> DType {
+pub(crate) fn parameter_dtype(x: Tensor<'_>) -> DType {
     if x.dtype().is_float() { x.dtype() } else { DType::F32 }
 }
 

@@ -1,13 +1,18 @@
 //! What networks are made of: functions that are composites of simpler ops, and layers, which are functions with
 //! parameters.
 
+pub mod attention;
 pub mod batch_norm;
 pub mod cross_entropy;
+pub mod gelu;
+pub mod layer_norm;
 pub mod layers;
 pub mod log_softmax;
 pub mod sequential;
 pub mod softmax;
+pub mod transformer;
 
 pub use cross_entropy::cross_entropy;
 pub use layers::{AvgPool, BatchNorm, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool};
 pub use sequential::Sequential;
+pub use transformer::{Embedding, LayerNorm, SelfAttention};

@@ -64,6 +64,11 @@ impl Sequential {
     pub fn tanh(self) -> Self {
         self.then(|x| x.tanh())
     }
+    /// And then `x · Φ(x)`.
+    #[track_caller]
+    pub fn gelu(self) -> Self {
+        self.then(|x| x.gelu())
+    }
     /// And then the largest element of each window of `size` × `size`, side by side.
     #[track_caller]
     pub fn max_pool(self, size: u64) -> Self {

@@ -158,6 +158,7 @@ unsafe fn float_unary<T: Float>(op: Unary, regs: &Regs) {
             Unary::Tanh => regs.map(|x: T| x.tanh()),
             Unary::Sin => regs.map(|x: T| x.sin()),
             Unary::Cos => regs.map(|x: T| x.cos()),
+            Unary::Erf => regs.map(|x: T| x.erf()),
             Unary::Floor => regs.map(|x: T| x.floor()),
             Unary::Not => regs.map(|x: T| u8::from(x.is_zero())),
             Unary::IsNan => regs.map(|x: T| u8::from(x.is_nan())),
@@ -240,7 +241,7 @@ unsafe fn int_unary<T: Int>(op: Unary, regs: &Regs) {
             Unary::Not => regs.map(|x: T| u8::from(x == T::ZERO)),
             Unary::IsNan => regs.map(|_: T| 0u8),
             Unary::Floor => regs.map(|x: T| x),
-            Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Tanh | Unary::Sin | Unary::Cos => {
+            Unary::Exp | Unary::Log | Unary::Sqrt | Unary::Tanh | Unary::Sin | Unary::Cos | Unary::Erf => {
                 unreachable!("verified: of floats only")
             }
         }

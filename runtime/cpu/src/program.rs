@@ -175,10 +175,10 @@ impl LaneOp {
         use thalweg_graph::kernel::{Binary, Unary};
         match self {
             LaneOp::Philox(_) => 5.0,
-            LaneOp::Unary(Unary::Sin | Unary::Cos | Unary::Log | Unary::Exp | Unary::Tanh, DType::F64)
+            LaneOp::Unary(Unary::Sin | Unary::Cos | Unary::Log | Unary::Exp | Unary::Tanh | Unary::Erf, DType::F64)
             | LaneOp::Unary(Unary::Sin | Unary::Cos, _)
             | LaneOp::Binary(Binary::Pow | Binary::Rem, _) => 8.0,
-            LaneOp::Unary(Unary::Log | Unary::Exp | Unary::Tanh, _) => 0.6,
+            LaneOp::Unary(Unary::Log | Unary::Exp | Unary::Tanh | Unary::Erf, _) => 0.6,
             _ => 0.06,
         }
     }

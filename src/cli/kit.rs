@@ -1,0 +1,250 @@
+//! `thalweg kit`: one case of the benchmark kit, checked and timed. With `--serve` it speaks the protocol of the kit's driver,
+//! one JSON line per answer, so that it takes turns with its peers.
+
+use std::io::{BufRead, Write};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+use thalweg::kit::{Case, NAMES, Reference, rel_err};
+use thalweg::{Array, Cluster};
+
+/// `thalweg kit`.
+#[derive(Args)]
+pub(crate) struct Kit {
+    /// Which case.
+    #[arg(long)]
+    case: String,
+    /// Threads, pinned to the highest-numbered cores; all cores by default.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Only check the results; exit 1 if they are wrong.
+    #[arg(long)]
+    check: bool,
+    /// Wait for `rep` and `quit` on stdin.
+    #[arg(long)]
+    serve: bool,
+    /// Seconds that a repeat should take.
+    #[arg(long, default_value_t = 0.4)]
+    rep_s: f64,
+    /// Repeats, if not serving.
+    #[arg(long, default_value_t = 7)]
+    reps: usize,
+    /// A file of references; those built in know the cheap training cases.
+    #[arg(long)]
+    refs: Option<PathBuf>,
+    /// Print JSON where text would do.
+    #[arg(long)]
+    json: bool,
+    /// Time every launch and print where the time went, on stderr.
+    #[arg(long)]
+    profile: bool,
+    /// Processes of distributed cases, of which there are none yet.
+    #[arg(long, hide = true)]
+    procs: Option<usize>,
+}
+
+/// How wrong a result may be.
+const TOLERANCE: f64 = 1e-4;
+
+/// A case and how it went so far.
+struct Runner {
+    case: Case,
+    /// Steps so far, and per repeat.
+    step: usize,
+    steps_per_rep: usize,
+    /// Per step of each repeat: wall time and processor time.
+    times: Vec<[f64; 2]>,
+}
+
+impl Kit {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let started = Instant::now();
+        let threads = pin(self.threads)?;
+        let reference = self.reference()?;
+        let Some(mut case) = Case::open(&self.case, &Cluster::cpu(threads))? else {
+            // The driver asks for cases that not every peer has.
+            eprintln!("there is no case `{}`; there are {}", self.case, NAMES.join(", "));
+            return Ok(());
+        };
+        let first = Instant::now();
+        let results: Vec<Array> =
+            (0..if case.trains { 10 } else { 1 }).map(|i| case.result(i)).collect::<Result<_, _>>()?;
+        let mut extra = json!({ "first_s": first.elapsed().as_secs_f64() });
+        let error = reference.as_ref().map(|r| rel_err(&results, r));
+        extra["rel_err"] = json!(error);
+        if case.trains {
+            extra["losses"] = results.iter().map(Array::item).collect();
+        }
+        for i in results.len()..case.epochs() {
+            case.step(i)?;
+        }
+        let accuracy = case.accuracy()?;
+        if let Some(accuracy) = accuracy {
+            extra["accuracy"] = json!(accuracy);
+        }
+        if self.check {
+            return self.verdict(reference.as_ref(), error, accuracy);
+        }
+        let step = if case.epochs() > 0 { 0 } else { results.len() };
+        let mut runner = Runner { steps_per_rep: case.quantum, case, step, times: vec![] };
+        runner.warm_up(self.rep_s)?;
+        extra["setup_s"] = json!(started.elapsed().as_secs_f64());
+        extra["steps_per_rep"] = json!(runner.steps_per_rep);
+        if self.serve {
+            let ready =
+                json!({ "ready": true, "rel_err": error, "setup_s": extra["setup_s"], "k": runner.steps_per_rep });
+            say(&ready)?;
+            for line in std::io::stdin().lock().lines() {
+                if line?.trim() != "rep" {
+                    break;
+                }
+                let [wall, cpu] = runner.repeat()?;
+                say(&json!({ "t": wall, "cpu": cpu }))?;
+            }
+        } else {
+            if self.profile {
+                runner.case.model().session().start_profile();
+            }
+            for _ in 0..self.reps.max(1) {
+                runner.repeat()?;
+            }
+        }
+        if self.profile {
+            print_profile(&mut runner);
+        }
+        if runner.times.is_empty() {
+            return Ok(());
+        }
+        let summary = runner.summary(&self.case, threads, extra);
+        if self.serve || self.json { say(&summary) } else { self.tell(&summary) }
+    }
+
+    fn reference(&self) -> anyhow::Result<Option<Reference>> {
+        let text = match &self.refs {
+            Some(path) => std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+            None => include_str!("../../data/kit_refs.json").to_string(),
+        };
+        let mut all: Value = serde_json::from_str(&text).context("references are JSON")?;
+        let of_case = all.get_mut(&self.case).map(Value::take);
+        of_case.map(|r| serde_json::from_value(r).context("a reference has losses, or l2 and probe")).transpose()
+    }
+
+    fn verdict(&self, reference: Option<&Reference>, error: Option<f64>, accuracy: Option<f64>) -> anyhow::Result<()> {
+        let error = error.with_context(|| format!("no reference for `{}`: give --refs", self.case))?;
+        let accuracy_right = match (reference, accuracy) {
+            (Some(Reference::Losses { accuracy: Some(want), .. }), Some(have)) => (have - want).abs() <= 0.003,
+            _ => true,
+        };
+        let right = error <= TOLERANCE && accuracy_right;
+        let line = json!({ "case": self.case, "right": right, "rel_err": error, "accuracy": accuracy });
+        if self.json {
+            say(&line)?;
+        } else {
+            let accuracy = accuracy.map_or(String::new(), |a| format!(", accuracy {a:.4}"));
+            writeln!(std::io::stdout(), "{}: relative error {error:.1e}{accuracy}", self.case)?;
+        }
+        anyhow::ensure!(right, "{} is wrong", self.case);
+        Ok(())
+    }
+
+    fn tell(&self, summary: &Value) -> anyhow::Result<()> {
+        let ms = |key: &str| summary[key].as_f64().unwrap_or(f64::NAN) * 1e3;
+        let rate = summary["items_per_s"].as_f64().unwrap_or(f64::NAN);
+        let error = summary["extra"]["rel_err"].as_f64().map_or("unknown".to_string(), |e| format!("{e:.1e}"));
+        writeln!(
+            std::io::stdout(),
+            "{} on {} threads: median {:.4} ms, min {:.4} ms, cpu {:.4} ms, {rate:.1} {}/s, {} MB, relative error {error}",
+            self.case,
+            summary["threads"],
+            ms("median_s"),
+            ms("min_s"),
+            ms("cpu_s"),
+            summary["unit"].as_str().unwrap_or(""),
+            summary["peak_rss_mb"],
+        )?;
+        Ok(())
+    }
+}
+
+impl Runner {
+    /// Two repeats of the fewest steps tell how many fill `rep_s`.
+    fn warm_up(&mut self, rep_s: f64) -> anyhow::Result<()> {
+        let quantum = self.case.quantum;
+        self.repeat()?;
+        let took = self.repeat()?[0].min(self.times[0][0]) * quantum as f64;
+        self.steps_per_rep = ((rep_s / took).round() as usize).max(1) * quantum;
+        self.times.clear();
+        Ok(())
+    }
+    /// Wall time and processor time per step.
+    fn repeat(&mut self) -> anyhow::Result<[f64; 2]> {
+        let (cpu, wall) = (cpu_time(), Instant::now());
+        for _ in 0..self.steps_per_rep {
+            self.case.step(self.step)?;
+            self.step += 1;
+        }
+        let took = [wall.elapsed(), cpu_time() - cpu].map(|d| d.as_secs_f64() / self.steps_per_rep as f64);
+        self.times.push(took);
+        Ok(took)
+    }
+    fn summary(&self, case: &str, threads: usize, extra: Value) -> Value {
+        let sorted = |k: usize| {
+            let mut times: Vec<f64> = self.times.iter().map(|t| t[k]).collect();
+            times.sort_by(f64::total_cmp);
+            times
+        };
+        let median = |times: &[f64]| f64::midpoint(times[(times.len() - 1) / 2], times[times.len() / 2]);
+        let (wall, cpu) = (sorted(0), sorted(1));
+        json!({
+            "case": case, "framework": "thalweg", "mode": "plan", "version": env!("CARGO_PKG_VERSION"),
+            "threads": threads, "median_s": median(&wall), "min_s": wall[0], "cpu_s": median(&cpu),
+            "reps": self.times.len(), "items_per_s": self.case.items / median(&wall), "unit": self.case.unit,
+            "peak_rss_mb": peak_rss_mb(), "extra": extra,
+        })
+    }
+}
+
+/// Prints one line of JSON, at once.
+fn say(line: &Value) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}")?;
+    Ok(out.flush()?)
+}
+
+fn print_profile(runner: &mut Runner) {
+    for row in runner.case.model().session().finish_profile().iter().take(40) {
+        let each = row.total.as_secs_f64() * 1e3 / row.runs as f64;
+        eprintln!("{each:>9.4} ms  {:<40} {:<24} {}", row.label, row.strategy, row.site);
+    }
+}
+
+/// Pins this process to the `threads` highest-numbered cores that it may use; gives how many threads it has.
+fn pin(threads: Option<usize>) -> anyhow::Result<usize> {
+    let may = sched_getaffinity(None).context("cannot ask for cores")?;
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|c| may.is_set(*c)).collect();
+    let threads = threads.unwrap_or(cores.len()).max(1);
+    if threads < cores.len() {
+        let mut set = CpuSet::new();
+        cores.iter().rev().take(threads).for_each(|c| set.set(*c));
+        sched_setaffinity(None, &set).context("cannot choose cores")?;
+    }
+    Ok(threads)
+}
+
+/// Processor time of this process, over all threads.
+fn cpu_time() -> Duration {
+    let t = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
+/// The most memory that this process has had.
+fn peak_rss_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok());
+    peak.map_or(0.0, |kb: f64| (kb / 102.4).round() / 10.0)
+}

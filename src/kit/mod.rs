@@ -1,0 +1,8 @@
+//! The benchmark kit: the work that Thalweg and its peers are compared on, as exactly as numbers can say it. A specification
+//! fixes every weight, batch and result; [`Case`] is one row of it, compiled. What is measured here is what is tested.
+
+mod case;
+pub mod generator;
+mod models;
+
+pub use case::{Case, NAMES, Reference, rel_err};

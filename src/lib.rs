@@ -52,3 +52,8 @@ pub mod prelude {
 macro_rules! feed {
     ($($name:ident: $array:expr),* $(,)?) => { &[$((stringify!($name), $array)),*] };
 }
+
+/// The README's model is compiled and run as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -9,8 +9,8 @@ fn launches(declare: impl FnOnce(&Graph, Tensor<'_>, Tensor<'_>)) -> Vec<String>
     let g = Graph::new("fusion");
     let (x, y) = (g.input("x", F32, [4, 6]), g.input("y", F32, [4, 6]));
     declare(&g, x, y);
-    let mut session = Session::new(g.finish().unwrap(), Box::new(ReferenceDevice::default())).unwrap();
-    let plan = session.plan("run", &Bindings::new()).unwrap();
+    let mut session = Session::new(g.finish().expect("sound"), Box::new(ReferenceDevice::default())).expect("room");
+    let plan = session.plan("run", &Bindings::new()).expect("a plan");
     plan.devices[0].launches().map(|(_, l)| l.label.to_string()).collect()
 }
 

@@ -13,41 +13,56 @@ const MAX_INSTRUCTIONS: usize = 48;
 
 /// Fuses launches. What is fetched stays, and so do updates, on both sides.
 pub(super) fn fuse(steps: Vec<Step>, places: &Places, fetched: &HashSet<Root>, updates: &HashSet<Root>) -> Vec<Step> {
-    let mut readers: HashMap<Root, usize> = HashMap::new();
-    let mut maker: HashMap<Root, usize> = HashMap::new();
+    let mut launches = Launches { slots: vec![], maker: HashMap::new(), readers: HashMap::new() };
     for (i, step) in steps.iter().enumerate() {
         let distinct: HashSet<Root> = step.reads.iter().copied().collect();
-        distinct.into_iter().for_each(|r| *readers.entry(r).or_default() += 1);
-        maker.extend(step.writes.iter().filter(|_| step.writes.len() == 1).map(|r| (*r, i)));
-    }
-    let mut slots: Vec<Option<Step>> = steps.into_iter().map(Some).collect();
-    for i in 0..slots.len() {
-        let Some(mut step) = slots[i].take() else { continue };
-        let update = step.writes.iter().any(|w| updates.contains(w));
-        let mut refused: HashSet<Root> = HashSet::new();
-        while !update {
-            let outside = |r: &Root| fetched.contains(r) || updates.contains(r);
-            let mine = |r: &Root| places.is_scratch(*r) && !outside(r) && readers.get(r) == Some(&1);
-            let next = step.reads.iter().copied().find(|r| mine(r) && maker.contains_key(r) && !refused.contains(r));
-            let Some(root) = next else { break };
-            let made = slots[maker[&root]].as_ref().and_then(|producer| join(&step, producer, root));
-            match made {
-                None => {
-                    refused.insert(root);
-                }
-                Some(fused) => {
-                    // What both read is now read by one.
-                    let producer = slots[maker[&root]].take().expect("it was just looked at");
-                    let before: HashSet<Root> = step.reads.iter().copied().collect();
-                    let shared: HashSet<Root> = producer.reads.iter().copied().filter(|r| before.contains(r)).collect();
-                    shared.into_iter().for_each(|r| *readers.entry(r).or_default() -= 1);
-                    step = fused;
-                }
-            }
+        distinct.into_iter().for_each(|r| *launches.readers.entry(r).or_default() += 1);
+        if let [only] = step.writes[..]
+            && places.is_scratch(only)
+            && !fetched.contains(&only)
+            && !updates.contains(&only)
+        {
+            launches.maker.insert(only, i);
         }
-        slots[i] = Some(step);
     }
-    slots.into_iter().flatten().collect()
+    launches.slots = steps.into_iter().map(Some).collect();
+    for i in 0..launches.slots.len() {
+        let is_update = |s: &Step| s.writes.iter().any(|w| updates.contains(w));
+        if let Some(step) = launches.slots[i].take_if(|s| !is_update(s)) {
+            launches.slots[i] = Some(launches.absorb(step));
+        }
+    }
+    launches.slots.into_iter().flatten().collect()
+}
+
+struct Launches {
+    /// In order; what was written into its reader is gone.
+    slots: Vec<Option<Step>>,
+    /// Which launch makes a place, where it may be written into its reader.
+    maker: HashMap<Root, usize>,
+    /// How many launches read a place.
+    readers: HashMap<Root, usize>,
+}
+
+impl Launches {
+    /// `step` with every producer written into it that can be.
+    fn absorb(&mut self, mut step: Step) -> Step {
+        let mut refused: HashSet<Root> = HashSet::new();
+        loop {
+            let mine = |r: &Root| self.maker.contains_key(r) && self.readers.get(r) == Some(&1) && !refused.contains(r);
+            let Some(root) = step.reads.iter().copied().find(mine) else { return step };
+            let slot = &mut self.slots[self.maker[&root]];
+            let Some(fused) = slot.as_ref().and_then(|producer| join(&step, producer, root)) else {
+                refused.insert(root);
+                continue;
+            };
+            // What both read is now read by one.
+            let producer = slot.take().expect("it was just looked at");
+            let shared: HashSet<Root> = producer.reads.into_iter().filter(|r| step.reads.contains(r)).collect();
+            shared.into_iter().for_each(|r| *self.readers.entry(r).or_default() -= 1);
+            step = fused;
+        }
+    }
 }
 
 /// `step` with the launch that makes `root` written into it.

@@ -193,8 +193,8 @@ impl Session {
         let feeds: Vec<Option<&Array>> = plan.channels.values().iter().map(|c| feed(&c.label)).collect();
         self.execute(&plan, loaded, &feeds)
     }
-    /// Runs one step per item of `batches`, and returns what the last one gave and how many ran. An error ends it;
-    /// the steps before it are committed.
+    /// Runs one step per item of `batches` and returns what the last one gave; nothing if there was none. An error ends
+    /// it; the steps before it are committed, and [`Session::step`] says how many that makes.
     pub fn run_many<'a>(
         &mut self,
         program: &str,

@@ -47,6 +47,14 @@ impl HostArenas {
     pub fn bytes_mut(&mut self, memory: Memory) -> &mut [u8] {
         bytemuck::cast_slice_mut(&mut self.arenas[Self::index(memory)])
     }
+    /// Copies bytes into an arena.
+    pub fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) {
+        self.slice_mut(memory, offset..offset + bytes.len() as u64).copy_from_slice(bytes);
+    }
+    /// Copies bytes out of an arena.
+    pub fn read(&self, memory: Memory, offset: u64, bytes: &mut [u8]) {
+        bytes.copy_from_slice(self.slice(memory, offset..offset + bytes.len() as u64));
+    }
     /// `range` of an arena.
     pub fn slice(&self, memory: Memory, range: std::ops::Range<u64>) -> &[u8] {
         &self.bytes(memory)[range.start as usize..range.end as usize]

@@ -95,11 +95,11 @@ impl Device for ReferenceDevice {
         "interpreter".into()
     }
     fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
-        self.arenas.slice_mut(memory, offset..offset + bytes.len() as u64).copy_from_slice(bytes);
+        self.arenas.write(memory, offset, bytes);
         Ok(())
     }
     fn read(&mut self, memory: Memory, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        bytes.copy_from_slice(self.arenas.slice(memory, offset..offset + bytes.len() as u64));
+        self.arenas.read(memory, offset, bytes);
         Ok(())
     }
     fn reserved(&self, memory: Memory) -> u64 {

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use thalweg::prelude::*;
 
-use super::{digits_model, picture};
+use super::{digits_model, picture, profile};
 
 /// Flags of `thalweg demo`.
 #[derive(Args)]
@@ -68,7 +68,7 @@ impl Demo {
         let train_seconds = started.elapsed().as_secs_f64();
         progress.finish();
         if self.profile {
-            print_profile(&model.session().finish_profile(), train_seconds);
+            profile::print(&model.session().finish_profile(), train_seconds);
         }
 
         let accuracy = model.run("eval", &test.feeds())?.item("accuracy");
@@ -106,17 +106,6 @@ impl Demo {
         print!("{}", picture::side_by_side(&images, 8, &captions, color));
         Ok(())
     }
-}
-
-/// Where the time went, longest first.
-fn print_profile(rows: &[thalweg::runtime::ProfileRow], seconds: f64) {
-    let inside: f64 = rows.iter().map(|r| r.total.as_secs_f64()).sum();
-    eprintln!("{:>9}  {:>6}  {:>5}  launch", "µs / run", "share", "runs");
-    for row in rows {
-        let (total, mean) = (row.total.as_secs_f64(), 1e6 * row.total.as_secs_f64() / row.runs as f64);
-        eprintln!("{mean:9.1}  {:5.1}%  {:5}  {} [{}]", 100.0 * total / seconds, row.runs, row.label, row.strategy);
-    }
-    eprintln!("{:.1} % of {seconds:.2} s in launches", 100.0 * inside / seconds);
 }
 
 /// Progress on stderr: a bar in a terminal, a line every ten seconds elsewhere.

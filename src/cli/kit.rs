@@ -115,7 +115,8 @@ impl Kit {
             }
         }
         if self.profile {
-            print_profile(&mut runner);
+            let seconds = runner.times.iter().map(|t| t[0] * runner.steps_per_rep as f64).sum();
+            super::profile::print(&runner.case.model().session().finish_profile(), seconds);
         }
         if runner.times.is_empty() {
             return Ok(());
@@ -214,13 +215,6 @@ fn say(line: &Value) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{line}")?;
     Ok(out.flush()?)
-}
-
-fn print_profile(runner: &mut Runner) {
-    for row in runner.case.model().session().finish_profile().iter().take(40) {
-        let each = row.total.as_secs_f64() * 1e3 / row.runs as f64;
-        eprintln!("{each:>9.4} ms  {:<40} {:<24} {}", row.label, row.strategy, row.site);
-    }
 }
 
 /// Pins this process to the `threads` highest-numbered cores that it may use; gives how many threads it has.

@@ -5,6 +5,7 @@ pub(crate) mod graph;
 pub(crate) mod kit;
 pub(crate) mod picture;
 pub(crate) mod plan;
+pub(crate) mod profile;
 
 use thalweg::prelude::*;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::IsTerminal;
 
 use thalweg_graph::Diagnostic;
-use thalweg_runtime::RunError;
+use thalweg_runtime::{DeviceError, RunError};
 
 /// Anything that can go wrong, by whose it is to mend.
 #[derive(Clone, PartialEq)]
@@ -62,5 +62,10 @@ impl From<Vec<Diagnostic>> for Error {
 impl From<RunError> for Error {
     fn from(error: RunError) -> Self {
         Error::Run(error)
+    }
+}
+impl From<DeviceError> for Error {
+    fn from(error: DeviceError) -> Self {
+        Error::Run(error.into())
     }
 }

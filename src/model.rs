@@ -19,7 +19,7 @@ impl Compile for thalweg_ops::Graph {
             let what = format!("a cluster of {} devices: this version runs on one", cluster.devices.len());
             return Err(Error::Data(what));
         };
-        let mut session = Session::new(self.finish()?, open_device(device))?;
+        let mut session = Session::new(self.finish()?, open_device(device)?)?;
         if let Some(wanted) = std::env::var("DUMP").ok().and_then(|d| Some(d.strip_prefix("after:")?.to_string())) {
             session.observe_passes(move |pass, graph| {
                 if pass == wanted || wanted == "all" {
@@ -32,11 +32,11 @@ impl Compile for thalweg_ops::Graph {
 }
 
 /// Opens a device of this machine.
-pub fn open_device(spec: &DeviceSpec) -> Box<dyn Device> {
-    match spec.kind {
-        DeviceKind::Cpu => Box::new(thalweg_cpu::CpuDevice::new(&spec.name, spec.threads)),
+pub fn open_device(spec: &DeviceSpec) -> Result<Box<dyn Device>> {
+    Ok(match spec.kind {
+        DeviceKind::Cpu => Box::new(thalweg_cpu::CpuDevice::new(&spec.name, spec.threads)?),
         DeviceKind::Reference => Box::new(ReferenceDevice::default()),
-    }
+    })
 }
 
 /// A model on a device: variables and programs.

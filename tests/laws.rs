@@ -123,7 +123,7 @@ proptest! {
     fn one_thread_and_two_give_the_same_bits_twice(choices in choices(), n in 1u64..17, seed: u64) {
         let graph = grow(&choices, true);
         let feeds = feeds(n, seed % 1000);
-        let runs: Vec<_> = [1, 2, 2].map(|threads| by_plan(&graph, thalweg::open_device(&Cluster::cpu(threads).devices[0]), &feeds)).into();
+        let runs: Vec<_> = [1, 2, 2].map(|threads| by_plan(&graph, common::cpu(threads), &feeds)).into();
         for name in runs[0].keys() {
             prop_assert_eq!(runs[0][name].bytes(), runs[1][name].bytes());
             prop_assert_eq!(runs[1][name].bytes(), runs[2][name].bytes());
@@ -144,7 +144,7 @@ proptest! {
     #[test]
     fn memory_is_what_the_plan_says(choices in choices(), n in 1u64..17) {
         let graph = grow(&choices, true);
-        let mut session = Session::new(graph.clone(), thalweg::open_device(&Cluster::cpu(2).devices[0])).unwrap();
+        let mut session = Session::new(graph.clone(), common::cpu(2)).unwrap();
         let plan = session.plan("run", &binding(n)).unwrap();
         session.run("run", &common::borrowed(&feeds(n, 1))).unwrap();
         for memory in Memory::ALL {

@@ -31,6 +31,14 @@ impl AbortFlag {
 /// What can go wrong on a device.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DeviceError {
+    /// The device cannot be opened.
+    #[error("cannot open {device}: {cause}")]
+    Open {
+        /// Which device.
+        device: Arc<str>,
+        /// Why.
+        cause: String,
+    },
     /// There is not so much memory.
     #[error("{device}: there is no room for {needed} bytes of {memory}; try a smaller batch")]
     OutOfMemory {

@@ -33,7 +33,7 @@ impl PlanCommand {
             .map(|p| p.name.clone())
             .ok_or_else(|| anyhow::anyhow!("a graph without programs"))?;
         let bindings: Bindings = self.bind.iter().map(|(n, v)| (n.as_str().into(), *v)).collect();
-        let mut session = Session::new(graph, thalweg::open_device(&Cluster::local().devices[0]))?;
+        let mut session = Session::new(graph, thalweg::open_device(&Cluster::local().devices[0])?)?;
         writeln!(std::io::stdout(), "{}", session.plan(&program, &bindings)?)?;
         Ok(())
     }

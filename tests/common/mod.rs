@@ -30,12 +30,17 @@ pub(crate) fn by_interpreter(graph: &Graph, bindings: &Bindings, feeds: &Feeds, 
     evaluate(&bound, &bound.programs[0], &feeds, &state, precision).expect("it evaluates")
 }
 
+/// The CPU with this many threads.
+pub(crate) fn cpu(threads: usize) -> Box<dyn Device> {
+    thalweg::open_device(&Cluster::cpu(threads).devices[0]).expect("threads start")
+}
+
 /// A device to test: the interpreter behind a plan, or the CPU.
 pub(crate) fn devices() -> Vec<(&'static str, Box<dyn Device>)> {
     vec![
         ("reference", Box::new(ReferenceDevice::default())),
-        ("cpu with one thread", thalweg::open_device(&Cluster::cpu(1).devices[0])),
-        ("cpu with two threads", thalweg::open_device(&Cluster::cpu(2).devices[0])),
+        ("cpu with one thread", cpu(1)),
+        ("cpu with two threads", cpu(2)),
     ]
 }
 

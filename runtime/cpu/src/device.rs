@@ -62,21 +62,23 @@ impl Place {
 
 impl CpuDevice {
     /// A device of `threads` threads; one thread runs everything on the caller's.
-    pub fn new(name: &str, threads: usize) -> Self {
-        let pool = (threads > 1).then(|| {
-            let named = |i| format!("cpu-{i}");
-            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build().ok()
-        });
-        Self {
+    ///
+    /// # Errors
+    /// If the threads cannot be started.
+    pub fn new(name: &str, threads: usize) -> Result<Self, DeviceError> {
+        let named = |i| format!("cpu-{i}");
+        let pool = || rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build();
+        let failed = |e: rayon::ThreadPoolBuildError| DeviceError::Open { device: name.into(), cause: e.to_string() };
+        Ok(Self {
             name: name.into(),
-            pool: pool.flatten(),
+            pool: (threads > 1).then(pool).transpose().map_err(failed)?,
             arenas: HostArenas::default(),
             compiled: RefCell::default(),
             plans: vec![],
             pointers: Default::default(),
             epoch: Instant::now(),
             timings: None,
-        }
+        })
     }
 
     fn compile(&self, kernel: &Kernel) -> Result<Arc<CompiledKernel>, String> {

@@ -84,3 +84,15 @@ fn names_that_clash_or_are_missing_are_mistakes() {
     assert!(found[0].message.contains("also needs the input `y`"), "{}", found[0].message);
     let _ = x + y;
 }
+
+/// The step counter is a variable called `step`: a parameter of that name must not be taken for it.
+#[test]
+fn a_parameter_called_step_is_a_mistake_where_steps_are_counted() {
+    let g = Graph::new("wrong");
+    let own = g.parameter("step", F32, [2], Init::Constant(0.5));
+    let loss = (own * own).mean().named("loss");
+    g.program("train").outputs([loss]).update(Sgd::new(0.1).minimize(loss));
+    let found = mistakes_of(&g);
+    assert!(!found.is_empty() && found.iter().all(|d| d.code == "variable"), "{found:?}");
+    assert!(found[0].message.contains("`step`"), "{}", found[0]);
+}

@@ -141,10 +141,6 @@ impl Builder {
         let variable = Variable { name: path.into(), ty, kind, init, group: group.into() };
         Some(self.inner.borrow_mut().graph.state.push(variable))
     }
-    /// Declares a variable outside all scopes that every program may share, such as the step counter.
-    pub fn root_variable(&self, name: &str, ty: TensorType, kind: VarKind, init: Init) -> VarId {
-        self.inner.borrow_mut().graph.state.push(Variable { name: name.into(), ty, kind, init, group: "".into() })
-    }
     /// A variable's value at the start of the step; one node per variable.
     pub fn read(&self, variable: VarId, site: Site) -> Value {
         if let Some(value) = self.inner.borrow().reads.get(&variable) {
@@ -306,7 +302,7 @@ impl Builder {
     }
 
     /// Declares a program. A training program also sets the statistics whose nodes it needs.
-    pub fn program(&self, name: &str, outputs: Vec<(Arc<str>, Value)>, mut updates: Vec<(VarId, Value)>, site: Site) {
+    pub fn program(&self, name: &str, outputs: Vec<(Arc<str>, Value)>, updates: Vec<(VarId, Value)>, site: Site) {
         if outputs.iter().any(|(_, v)| v.is_poison()) || updates.iter().any(|(_, v)| v.is_poison()) {
             return;
         }
@@ -315,7 +311,7 @@ impl Builder {
             inner.mistakes.push(Diagnostic::new("program", format!("two programs are called `{name}`"), site));
             return;
         }
-        let mut program = Program { name: name.into(), outputs, updates: std::mem::take(&mut updates) };
+        let mut program = Program { name: name.into(), outputs, updates };
         if program.mode() == Mode::Train {
             let needed = inner.graph.needed_by(&program);
             program.updates.extend(inner.stats.iter().filter(|(_, v)| needed[v.node]));

@@ -90,12 +90,18 @@ pub(crate) fn variable<'g>(
 /// The step counter, declared when first asked for.
 #[track_caller]
 pub(crate) fn step(builder: &Builder) -> Tensor<'_> {
-    Tensor::new(builder, builder.read(step_variable(builder), Site::here()))
+    let site = Site::here();
+    let value = step_variable(builder, &site).map_or(Value::POISON, |id| builder.read(id, site));
+    Tensor::new(builder, value)
 }
 
-fn step_variable(builder: &Builder) -> VarId {
-    let known = builder.with_graph(|g| g.variable("step"));
-    known.unwrap_or_else(|| builder.root_variable("step", DType::I64.of(()), VarKind::Counter, Init::Constant(0.0)))
+/// `None`, and a mistake, where something else is called `step`.
+fn step_variable(builder: &Builder, site: &Site) -> Option<VarId> {
+    let is_counter = |id: &VarId| builder.with_graph(|g| g.state[*id].kind == VarKind::Counter);
+    builder.with_graph(|g| g.variable("step")).filter(is_counter).or_else(|| {
+        let ty = DType::I64.of(());
+        builder.at_root(|| builder.variable("step", ty, VarKind::Counter, Init::Constant(0.0), "", site.clone()))
+    })
 }
 
 /// What a program sets at the end of a step.
@@ -141,7 +147,7 @@ impl Drop for ProgramBuilder<'_> {
         let mut updates = std::mem::take(&mut self.updates);
         if !updates.is_empty() {
             let next = step(self.builder) + 1.0;
-            updates.push((step_variable(self.builder), next.value()));
+            updates.extend(step_variable(self.builder, &self.site).map(|id| (id, next.value())));
         }
         let name =
             |(i, v): (usize, &Value)| (self.builder.node(*v).name.unwrap_or_else(|| format!("output{i}").into()), *v);

@@ -199,7 +199,7 @@ impl Frame<'_> {
                 ScalarOp::Philox { key, index, step } => {
                     Number::Int(i64::from(philox::word(*key, r(index).i64() as u64, r(step).i64() as u64)))
                 }
-                ScalarOp::Unary(op, a) => unary(*op, r(a), self.precision),
+                ScalarOp::Unary(op, a) => unary(*op, r(a)),
                 ScalarOp::Binary(op, a, b) => binary(*op, r(a), r(b), program.dtype(*a)),
                 ScalarOp::Select(c, a, b) => {
                     if r(c).i64() != 0 {
@@ -227,7 +227,7 @@ fn fma(a: Number, b: Number, c: Number, dtype: DType, precision: Precision) -> N
     }
 }
 
-fn unary(op: Unary, a: Number, _precision: Precision) -> Number {
+fn unary(op: Unary, a: Number) -> Number {
     if let Number::Int(i) = a {
         return match op {
             Unary::Neg => Number::Int(i.wrapping_neg()),

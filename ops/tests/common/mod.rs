@@ -25,7 +25,9 @@ impl Ready {
         let b = g.builder();
         let mut updates = vec![];
         if mode == Mode::Train {
-            let id = b.root_variable("learns", DType::F32.of(()), VarKind::Counter, Init::Constant(0.0));
+            let id = b
+                .variable("learns", DType::F32.of(()), VarKind::Counter, Init::Constant(0.0), "", Site::default())
+                .expect("a new name");
             updates.push((id, b.read(id, Site::default())));
         }
         let outputs = outputs.iter().enumerate().map(|(i, t)| (format!("o{i}").into(), t.value())).collect();

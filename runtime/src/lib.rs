@@ -1,11 +1,13 @@
 //! Thalweg on one host: the device trait, the executor and the session. Names no op and no network: it sees plans.
 
+pub mod cursor;
 pub mod device;
 pub mod feed;
 pub mod memory;
 pub mod reference;
 pub mod session;
 
+pub use cursor::{Cursor, Cursors};
 pub use device::{AbortFlag, Device, DeviceError, Timing};
 pub use feed::FeedError;
 pub use reference::ReferenceDevice;

@@ -13,6 +13,7 @@ use thalweg_graph::passes::{STANDARD, run_passes, select_program};
 use thalweg_graph::plan::{Instruction, Memory, Plan};
 use thalweg_graph::{Array, Bindings, DType};
 
+use crate::cursor::Cursors;
 use crate::device::{AbortFlag, Device, DeviceError, Loaded};
 use crate::feed::{self, FeedError, Inputs};
 
@@ -134,6 +135,7 @@ pub struct Session {
     by_name: HashMap<Arc<str>, usize>,
     ready: Vec<Ready>,
     abort: AbortFlag,
+    cursors: Cursors,
     observe: Observer,
 }
 
@@ -149,8 +151,8 @@ impl Session {
             .collect();
         let by_name = programs.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
         let (graph, abort) = (Arc::new(graph), AbortFlag::default());
-        let mut session =
-            Self { graph, layout, device, programs, by_name, ready: vec![], abort, observe: Box::new(|_, _| {}) };
+        let (ready, cursors, observe) = (vec![], Cursors::default(), Box::new(|_: &str, _: &Graph| {}));
+        let mut session = Self { graph, layout, device, programs, by_name, ready, abort, cursors, observe };
         session.reset()?;
         Ok(session)
     }
@@ -173,6 +175,10 @@ impl Session {
     /// Raise it, from any thread, to end the body of the step that is running.
     pub fn abort_flag(&self) -> AbortFlag {
         self.abort.clone()
+    }
+    /// Where the sources of data stand.
+    pub fn cursors(&self) -> &Cursors {
+        &self.cursors
     }
     /// The device.
     pub fn device(&self) -> &dyn Device {
@@ -297,6 +303,9 @@ impl Session {
                 }
                 Instruction::Grant(_) | Instruction::Sent(_) | Instruction::Snapshot => at += 1,
             }
+        }
+        if tail < part.instructions.len() {
+            self.cursors.commit();
         }
         Ok(Outputs { values: outputs })
     }

@@ -1,6 +1,6 @@
 //! Prints how fast characteristic kernels run on one thread and on two, beside what memory and arithmetic allow.
 //!
-//! `cargo run --release -p thalweg-cpu --example kernel_figures`
+//! `cargo run --release -p thalweg-cpu --example kernel_figures [PART OF A NAME]`
 
 use std::time::Instant;
 
@@ -46,6 +46,9 @@ fn measure(kernel: &Kernel) -> ([f64; 2], String) {
 }
 
 fn report(name: &str, kernel: &Kernel) {
+    if std::env::args().nth(1).is_some_and(|part| !name.contains(&part)) {
+        return;
+    }
     let ([one, two], strategy) = measure(kernel);
     let (us, gflops) = (1e6, kernel.cost().flops / one / 1e9);
     println!("{name:44} {:9.1} µs {:9.1} µs on two  {gflops:7.1} GFLOP/s  {strategy}", one * us, two * us);
@@ -56,19 +59,38 @@ fn matmul(m: u64, k: u64, n: u64) -> Kernel {
     let ([i, j], [l]) = (axes.par([m, n]), axes.fold([k]));
     axes.nest(&[f32s(&[m, k]), f32s(&[k, n])], &[f32s(&[m, n])], [sum(read(0, [i, l]) * read(1, [l, j]))])
 }
-/// Images of 8×8, 3×3 windows, a border of 1: forward, input gradient, weight gradient.
-fn convolutions(n: u64, ci: u64, co: u64) -> [Kernel; 3] {
-    let (x, w, y) = (f32s(&[n, ci, 8, 8]), f32s(&[co, ci, 3, 3]), f32s(&[n, co, 8, 8]));
+/// `x · wᵀ`, `x · w` and the two gradients of a linear layer.
+fn linear(m: u64, k: u64, n: u64, flip: [bool; 2]) -> Kernel {
     let mut axes = Axes::new();
-    let ([b, o, h, v], [c, p, q]) = (axes.par([n, co, 8, 8]), axes.fold([ci, 3, 3]));
+    let ([i, j], [l]) = (axes.par([m, n]), axes.fold([k]));
+    let (x, w) = (if flip[0] { [l, i] } else { [i, l] }, if flip[1] { [j, l] } else { [l, j] });
+    let shape = |flip: bool, s: [u64; 2]| f32s(&if flip { [s[1], s[0]] } else { s });
+    axes.nest(&[shape(flip[0], [m, k]), shape(flip[1], [k, n])], &[f32s(&[m, n])], [sum(read(0, x) * read(1, w))])
+}
+/// A convolution as a layer of a residual network has it.
+fn forward(n: u64, ci: u64, co: u64, size: u64, window: u64, stride: u64) -> Kernel {
+    let (pad, out) = (window / 2, size.div_ceil(stride));
+    let (x, w, y) = (f32s(&[n, ci, size, size]), f32s(&[co, ci, window, window]), f32s(&[n, co, out, out]));
+    let mut axes = Axes::new();
+    let ([b, o, h, v], [c, p, q]) = (axes.par([n, co, out, out]), axes.fold([ci, window, window]));
+    let (stride, pad) = (stride as i64, pad as i64);
+    let image = [b.into(), c.into(), h * stride + p - pad, v * stride + q - pad];
+    let image = if window == 1 { read(0, image) } else { read_or(0, image, 0.0) };
+    axes.nest(&[x, w], &[y], [sum(image * read(1, [o, c, p, q]))])
+}
+/// Square images, 3×3 windows, a border of 1: forward, input gradient, weight gradient.
+fn convolutions(n: u64, ci: u64, co: u64, s: u64) -> [Kernel; 3] {
+    let (x, w, y) = (f32s(&[n, ci, s, s]), f32s(&[co, ci, 3, 3]), f32s(&[n, co, s, s]));
+    let mut axes = Axes::new();
+    let ([b, o, h, v], [c, p, q]) = (axes.par([n, co, s, s]), axes.fold([ci, 3, 3]));
     let product = read_or(0, [b.into(), c.into(), h + p - 1, v + q - 1], 0.0) * read(1, [o, c, p, q]);
     let forward = axes.nest(&[x.clone(), w.clone()], std::slice::from_ref(&y), [sum(product)]);
     let mut axes = Axes::new();
-    let ([b, c, h, v], [o, p, q]) = (axes.par([n, ci, 8, 8]), axes.fold([co, 3, 3]));
+    let ([b, c, h, v], [o, p, q]) = (axes.par([n, ci, s, s]), axes.fold([co, 3, 3]));
     let product = read_or(0, [b.into(), o.into(), h - p + 1, v - q + 1], 0.0) * read(1, [o, c, p, q]);
     let input = axes.nest(&[y.clone(), w.clone()], std::slice::from_ref(&x), [sum(product)]);
     let mut axes = Axes::new();
-    let ([o, c, p, q], [b, h, v]) = (axes.par([co, ci, 3, 3]), axes.fold([n, 8, 8]));
+    let ([o, c, p, q], [b, h, v]) = (axes.par([co, ci, 3, 3]), axes.fold([n, s, s]));
     let product = read(0, [b, o, h, v]) * read_or(1, [b.into(), c.into(), h + p - 1, v + q - 1], 0.0);
     let weight = axes.nest(&[y, x], &[w], [sum(product)]);
     [forward, input, weight]
@@ -86,9 +108,30 @@ fn main() {
     for (m, k, n) in [(1024, 1024, 1024), (256, 256, 256), (64, 784, 128), (64, 128, 10), (1, 1024, 1024)] {
         report(&format!("matmul {m}×{k}×{n}"), &matmul(m, k, n));
     }
-    for (ci, co) in [(16, 32), (1, 16)] {
-        for (name, kernel) in ["forward", "input gradient", "weight gradient"].iter().zip(&convolutions(64, ci, co)) {
-            report(&format!("conv x[64,{ci},8,8] w[{co},{ci},3,3] {name}"), kernel);
+    for (m, k, n) in [(128, 768, 768), (128, 768, 3072), (128, 3072, 768), (1024, 384, 1536)] {
+        for flip in [[false, false], [false, true], [true, false]] {
+            report(&format!("linear {m}×{k}×{n} {flip:?}"), &linear(m, k, n, flip));
+        }
+    }
+    for (n, ci, co, size, window, stride) in [
+        (8, 64, 64, 56, 3, 1),
+        (1, 3, 64, 224, 7, 2),
+        (1, 512, 512, 7, 3, 1),
+        (1, 256, 256, 14, 3, 1),
+        (1, 256, 64, 56, 1, 1),
+        (1, 64, 256, 56, 1, 1),
+        (1, 1024, 256, 14, 1, 1),
+        (8, 1024, 256, 14, 1, 1),
+        (1, 512, 2048, 7, 1, 1),
+        (1, 1024, 2048, 14, 1, 2),
+        (1, 128, 128, 56, 3, 2),
+    ] {
+        let name = format!("conv x[{n},{ci},{size},{size}] w[{co},{ci},{window},{window}] by {stride}");
+        report(&name, &forward(n, ci, co, size, window, stride));
+    }
+    for (n, ci, co, s) in [(64, 16, 32, 8), (64, 1, 16, 8), (32, 64, 64, 32), (32, 128, 128, 16), (32, 512, 512, 4)] {
+        for (name, kernel) in ["forward", "input gradient", "weight gradient"].iter().zip(&convolutions(n, ci, co, s)) {
+            report(&format!("conv x[{n},{ci},{s},{s}] w[{co},{ci},3,3] {name}"), kernel);
         }
     }
 

@@ -3,8 +3,8 @@
 
 use thalweg_graph::kernel::Kernel;
 
+use crate::contract::Contraction;
 use crate::nest::TileNest;
-use crate::product::Product;
 use crate::scatter::TileScatter;
 
 /// Why a kernel cannot run here: it does not verify.
@@ -27,7 +27,7 @@ pub struct CompiledKernel {
 #[derive(Debug)]
 enum Engine {
     Tiles(Box<TileNest>),
-    Product(Box<Product>),
+    Contraction(Contraction),
     Scatter(Box<TileScatter>),
 }
 
@@ -52,8 +52,8 @@ impl CompiledKernel {
             return Err(CompileError(faults.join("; ")));
         }
         let engine = match kernel {
-            Kernel::Nest(nest) => match recognize.then(|| Product::recognize(nest)).flatten() {
-                Some(product) => Engine::Product(Box::new(product)),
+            Kernel::Nest(nest) => match recognize.then(|| Contraction::recognize(nest)).flatten() {
+                Some(contraction) => Engine::Contraction(contraction),
                 None => Engine::Tiles(Box::new(TileNest::compile(nest))),
             },
             Kernel::Scatter(scatter) => Engine::Scatter(Box::new(TileScatter::compile(scatter))),
@@ -66,7 +66,7 @@ impl CompiledKernel {
     pub fn workspace_bytes(&self) -> usize {
         match &self.engine {
             Engine::Tiles(nest) => nest.workspace_bytes(),
-            Engine::Product(product) => product.workspace_bytes(),
+            Engine::Contraction(product) => product.workspace_bytes(),
             Engine::Scatter(_) => 0,
         }
     }
@@ -75,7 +75,7 @@ impl CompiledKernel {
     pub fn strategy(&self) -> String {
         match &self.engine {
             Engine::Tiles(nest) => nest.strategy(),
-            Engine::Product(product) => product.strategy(),
+            Engine::Contraction(product) => product.strategy(),
             Engine::Scatter(_) => "scatter".into(),
         }
     }
@@ -98,7 +98,7 @@ impl CompiledKernel {
         unsafe {
             match &self.engine {
                 Engine::Tiles(nest) => nest.run(operands, results, workspace, pool),
-                Engine::Product(product) => product.run(operands, results, workspace, pool),
+                Engine::Contraction(product) => product.run(operands, results, workspace, pool),
                 Engine::Scatter(scatter) => scatter.run(operands, results[0]),
             }
         }

@@ -14,12 +14,12 @@ mod kernel;
 mod kind;
 mod lanes;
 mod nest;
-mod pack;
+mod panels;
 mod pool;
-mod product;
 mod program;
 mod scatter;
 mod scratch;
+mod strided;
 mod tile;
 
 pub use device::CpuDevice;

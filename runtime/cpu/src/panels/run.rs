@@ -1,0 +1,364 @@
+//! Runs a product panel by panel.
+
+use std::mem::MaybeUninit;
+
+use thalweg_graph::DType;
+use thalweg_graph::kernel::Affine;
+
+use super::line::Groups;
+use super::micro::{self, Columns, TILE, Tile};
+use super::{Form, GROUPS, MOST_BORDERS, Panels, Side};
+use crate::isa::Isa;
+use crate::pool::{self, Shared};
+
+/// Elements that can be multiplied here.
+trait Real: Copy + Default + Send + Sync + std::ops::Add<Output = Self> + 'static {
+    fn tile(isa: Isa, vectors: usize, columns: usize) -> Tile<Self>;
+}
+impl Real for f32 {
+    fn tile(isa: Isa, vectors: usize, columns: usize) -> Tile<f32> {
+        match isa {
+            Isa::Base => micro::plain_f32(vectors, columns),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => micro::avx2_f32(vectors, columns),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => micro::avx512_f32(vectors, columns),
+        }
+    }
+}
+impl Real for f64 {
+    fn tile(isa: Isa, vectors: usize, columns: usize) -> Tile<f64> {
+        match isa {
+            Isa::Base => micro::plain_f64(vectors, columns),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => micro::avx2_f64(vectors, columns),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => micro::avx512_f64(vectors, columns),
+        }
+    }
+}
+
+/// A point of all axes; those that a block lists are zero.
+type Origin = [i64; 32];
+
+/// The buffers of a launch.
+#[derive(Clone, Copy)]
+struct Buffers<T> {
+    rows: *const T,
+    columns: *const T,
+    result: *mut T,
+    workspace: *mut T,
+}
+
+impl Panels {
+    /// # Safety
+    /// See `CompiledKernel::run`.
+    pub(crate) unsafe fn run(
+        &self,
+        operands: &[*const u8],
+        results: &[*mut u8],
+        workspace: *mut u8,
+        pool: Option<&rayon::ThreadPool>,
+    ) {
+        // SAFETY: the caller's promise; the dtype is that of both operands and the result.
+        unsafe {
+            match self.dtype {
+                DType::F64 => self.run_as::<f64>(operands, results[0].cast(), workspace.cast(), pool),
+                _ => self.run_as::<f32>(operands, results[0].cast(), workspace.cast(), pool),
+            }
+        }
+    }
+
+    unsafe fn run_as<T: Real>(
+        &self,
+        operands: &[*const u8],
+        result: *mut T,
+        workspace: *mut T,
+        pool: Option<&rayon::ThreadPool>,
+    ) {
+        let operand = |side: &Side| operands[side.operand].cast::<T>();
+        let buffers = Buffers { rows: operand(&self.rows), columns: operand(&self.columns), result, workspace };
+        let shared = Shared(buffers);
+        if self.blocks.is_empty() {
+            // SAFETY: the caller's promise.
+            return unsafe { self.clear(result) };
+        }
+        let depth_blocks = self.outer_depth() * self.blocks.len();
+        let size = (self.rows.matrix.rows.len * self.result_columns.len * self.loop_count()) as f64;
+        if self.form == Form::Once {
+            let count = depth_blocks.min(GROUPS);
+            let elements = (self.result_columns.len * self.depth()) as f64;
+            pool::for_each(pool, count, elements, |group| {
+                for block in depth_blocks * group / count..depth_blocks * (group + 1) / count {
+                    // SAFETY: blocks are packed to places of their own.
+                    unsafe { self.pack_once(shared.get(), block) };
+                }
+            });
+        }
+        let [row_cuts, column_cuts, parts] = self.cuts;
+        let pieces = self.loop_count() * row_cuts * column_cuts * parts;
+        let groups = pieces.min(GROUPS);
+        pool::for_each(pool, groups, size * self.depth() as f64 / 100.0, |group| {
+            for piece in pieces * group / groups..pieces * (group + 1) / groups {
+                // SAFETY: groups have their own buffers; pieces write disjoint parts of the result or of the partial sums.
+                unsafe { self.piece(shared.get(), group, piece) };
+            }
+        });
+        if parts > 1 {
+            for task in 0..self.loop_count() {
+                // SAFETY: all partial sums are written.
+                unsafe { self.combine(buffers, task) };
+            }
+        }
+    }
+
+    /// A product without depth is zero.
+    unsafe fn clear<T: Real>(&self, result: *mut T) {
+        for task in 0..self.loop_count() {
+            let target = result.wrapping_offset(at(&self.result, &self.origin(task)) as isize);
+            for column in &self.result_columns.offsets[..self.result_columns.len] {
+                for group in 0..self.result_rows.len() {
+                    for run in self.result_rows.runs(group) {
+                        let to = target.wrapping_offset(*column as isize + run.offset as isize);
+                        // SAFETY: rows and columns lie in the result.
+                        unsafe { std::slice::from_raw_parts_mut(to, run.len as usize).fill(T::default()) };
+                    }
+                }
+            }
+        }
+    }
+
+    fn origin(&self, mut task: usize) -> Origin {
+        let mut origin = [0; 32];
+        for (axis, extent) in self.loops.iter().rev() {
+            origin[*axis] = task as i64 % extent;
+            task /= *extent as usize;
+        }
+        origin
+    }
+    /// Moves `origin` to a block of depth; which of the listed blocks it is.
+    fn to_block(&self, origin: &mut Origin, block: usize) -> usize {
+        let mut outer = block / self.blocks.len();
+        for (axis, extent) in self.depth_loops.iter().rev() {
+            origin[*axis] = outer as i64 % extent;
+            outer /= *extent as usize;
+        }
+        block % self.blocks.len()
+    }
+    /// Where a block of the packed columns begins.
+    fn packed_at(&self, block: usize) -> usize {
+        let (outer, inner) = (block / self.blocks.len(), block % self.blocks.len());
+        (outer * self.listed_depth() + self.blocks[inner].start) * self.tiles() * self.width.columns
+    }
+    fn listed_depth(&self) -> usize {
+        self.blocks.last().map_or(0, |b| b.end)
+    }
+    fn tiles(&self) -> usize {
+        self.result_columns.len.div_ceil(self.per_tile)
+    }
+
+    unsafe fn pack_once<T: Real>(&self, buffers: Buffers<T>, block: usize) {
+        let mut origin = [0; 32];
+        let inner = self.to_block(&mut origin, block);
+        let to = buffers.workspace.wrapping_add(self.packed_at(block));
+        // SAFETY: the caller's promise.
+        unsafe { self.pack_columns(buffers, &origin, inner, 0..self.tiles(), to) };
+    }
+    /// Packs some groups of columns over one block of depth.
+    unsafe fn pack_columns<T: Real>(
+        &self,
+        buffers: Buffers<T>,
+        origin: &Origin,
+        inner: usize,
+        groups: std::ops::Range<usize>,
+        to: *mut T,
+    ) {
+        let (width, depth) = (self.width.columns, self.blocks[inner].clone());
+        let (from, at) = self.columns.place(buffers.columns, origin);
+        for (i, group) in groups.enumerate() {
+            let to = to.wrapping_add(i * width * depth.len());
+            // SAFETY: the caller's promise.
+            unsafe { self.columns.matrix.pack(self.is_wide(), from, &at, group..group + 1, depth.clone(), to) };
+        }
+    }
+    fn is_wide(&self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self.width.isa == Isa::Avx512;
+        #[cfg(not(target_arch = "x86_64"))]
+        false
+    }
+
+    /// Some panels by some columns over some blocks of depth.
+    unsafe fn piece<T: Real>(&self, buffers: Buffers<T>, group: usize, piece: usize) {
+        let [row_cuts, column_cuts, parts] = self.cuts;
+        let part = piece % parts;
+        let column_cut = piece / parts % column_cuts;
+        let row_cut = piece / parts / column_cuts % row_cuts;
+        let task = piece / parts / column_cuts / row_cuts;
+        let cut = |count: usize, i: usize, of: usize| count * i / of..count * (i + 1) / of;
+        let width = self.width.columns;
+        let column_groups = cut(self.tiles(), column_cut, column_cuts);
+        let depth_blocks = cut(self.outer_depth() * self.blocks.len(), part, parts);
+        let panels = &self.panels[cut(self.panels.len(), row_cut, row_cuts)];
+
+        let mut origin = self.origin(task);
+        let own = self.layout.buffers + group * (self.layout.row_buffer + self.layout.column_buffer);
+        let row_buffer = buffers.workspace.wrapping_add(own);
+        let column_buffer = row_buffer.wrapping_add(self.layout.row_buffer);
+        let target = buffers.result.wrapping_offset(at(&self.result, &origin) as isize);
+        let partial = buffers.workspace.wrapping_add(self.partial(task, part));
+        let first = depth_blocks.start;
+        for block in depth_blocks {
+            let inner = self.to_block(&mut origin, block);
+            let depth = self.blocks[inner].clone();
+            let (column_start, step) = match self.form {
+                Form::Direct { column, depth: step } => {
+                    let (from, _) = self.columns.place(buffers.columns, &origin);
+                    let offset = self.columns.matrix.depth.offsets[depth.start] as isize;
+                    (from.wrapping_offset(offset), Some((column, step)))
+                }
+                Form::Once => (buffers.workspace.wrapping_add(self.packed_at(block)).cast_const(), None),
+                Form::Own => {
+                    // SAFETY: the buffer is this group's.
+                    unsafe { self.pack_columns(buffers, &origin, inner, column_groups.clone(), column_buffer) };
+                    let before = column_groups.start * width * depth.len();
+                    (column_buffer.cast_const().wrapping_sub(before), None)
+                }
+            };
+            let (from, at) = self.rows.place(buffers.rows, &origin);
+            for panel in panels {
+                // SAFETY: the buffer is this group's and has room for a panel over a block.
+                unsafe { self.rows.matrix.pack(self.is_wide(), from, &at, panel.clone(), depth.clone(), row_buffer) };
+                for columns in column_groups.clone() {
+                    let first_column = columns * self.per_tile;
+                    let count = self.per_tile.min(self.result_columns.len - first_column);
+                    let lie = match step {
+                        Some((column, depth)) => {
+                            let at = column_start.wrapping_offset(first_column as isize * column);
+                            Columns { at, column, depth }
+                        }
+                        None => {
+                            let at = column_start.wrapping_add(columns * width * depth.len());
+                            Columns { at, column: 1, depth: width as isize }
+                        }
+                    };
+                    let mut tile = MaybeUninit::<Aligned<T>>::uninit();
+                    let tile = tile.as_mut_ptr().cast::<T>();
+                    // SAFETY: both operands hold `depth` steps; the tile has room; whoever made `isa` asked the machine.
+                    unsafe {
+                        let multiply = T::tile(self.width.isa, panel.len(), count);
+                        multiply(depth.len(), row_buffer, lie, tile);
+                        self.store(tile, panel.clone(), first_column, count, target, partial, block != first);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Puts a tile where it belongs.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    unsafe fn store<T: Real>(
+        &self,
+        tile: *const T,
+        panel: std::ops::Range<usize>,
+        column: usize,
+        count: usize,
+        target: *mut T,
+        partial: *mut T,
+        add: bool,
+    ) {
+        let (lanes, vectors) = (self.width.lanes, panel.len());
+        for j in 0..count {
+            for (i, group) in panel.clone().enumerate() {
+                let from = tile.wrapping_add((j * vectors + i) * lanes);
+                // SAFETY: rows and columns lie in the result, or in the partial sums.
+                unsafe {
+                    if self.cuts[2] > 1 {
+                        let rows = self.rows.matrix.rows.len;
+                        let to = partial.wrapping_add((column + j) * rows + group * lanes);
+                        let len = lanes.min(rows - group * lanes);
+                        put(from, to, len, add);
+                    } else {
+                        let to = target.wrapping_offset(self.result_columns.offsets[column + j] as isize);
+                        put_group(self.is_wide(), &self.result_rows, group, from, to, add);
+                    }
+                }
+            }
+        }
+    }
+
+    fn partial(&self, task: usize, part: usize) -> usize {
+        self.layout.partials + (task * self.cuts[2] + part) * self.layout.partial
+    }
+    /// Adds the partial sums of a task, pairwise, into the result.
+    unsafe fn combine<T: Real>(&self, buffers: Buffers<T>, task: usize) {
+        let (m, n, parts) = (self.rows.matrix.rows.len, self.result_columns.len, self.cuts[2]);
+        let partial = |part: usize| buffers.workspace.wrapping_add(self.partial(task, part));
+        let target = buffers.result.wrapping_offset(at(&self.result, &self.origin(task)) as isize);
+        let mut apart = 1;
+        // SAFETY: the partial sums lie in the workspace, apart from each other and from the result.
+        unsafe {
+            while apart < parts {
+                for part in (0..parts - apart).step_by(2 * apart) {
+                    put(partial(part + apart), partial(part), m * n, true);
+                }
+                apart *= 2;
+            }
+            for column in 0..n {
+                let to = target.wrapping_offset(self.result_columns.offsets[column] as isize);
+                for group in 0..m.div_ceil(self.width.lanes) {
+                    let from = partial(0).wrapping_add(column * m + group * self.width.lanes);
+                    for run in self.result_rows.runs(group) {
+                        let to = to.wrapping_offset(run.offset as isize);
+                        put(from.wrapping_add(run.lane as usize), to, run.len as usize, false);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A tile in whole cache lines.
+#[repr(align(64))]
+struct Aligned<T>([T; TILE]);
+
+/// Copies or adds `len` elements.
+#[inline(always)]
+unsafe fn put<T: Real>(from: *const T, to: *mut T, len: usize, add: bool) {
+    for i in 0..len {
+        // SAFETY: the caller's promise.
+        unsafe { *to.add(i) = if add { *to.add(i) + *from.add(i) } else { *from.add(i) } };
+    }
+}
+#[inline(always)]
+unsafe fn put_group<T: Real>(wide: bool, groups: &Groups, group: usize, from: *const T, to: *mut T, add: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if wide && size_of::<T>() == 4 {
+        // SAFETY: the caller's promise; the only element of four bytes is f32.
+        return unsafe { super::wide::store(groups, group, from.cast(), to.cast(), add) };
+    }
+    let _ = wide;
+    for run in groups.runs(group) {
+        let (from, to) = (from.wrapping_add(run.lane as usize), to.wrapping_offset(run.offset as isize));
+        // SAFETY: the caller's promise.
+        unsafe { put(from, to, run.len as usize, add) };
+    }
+}
+
+impl Side {
+    /// Where the block at `origin` lies, and its part of each border's coordinate.
+    #[inline]
+    fn place<T>(&self, from: *const T, origin: &Origin) -> (*const T, [i32; MOST_BORDERS]) {
+        let mut coordinates = [0; MOST_BORDERS];
+        for (to, map) in coordinates.iter_mut().zip(&self.borders) {
+            *to = at(map, origin) as i32;
+        }
+        (from.wrapping_offset(at(&self.linear, origin) as isize), coordinates)
+    }
+}
+
+/// `map` at `origin`.
+fn at(map: &Affine, origin: &Origin) -> i64 {
+    map.terms.iter().fold(map.offset, |sum, (a, c)| sum + c * origin[*a as usize])
+}

@@ -13,8 +13,11 @@ use crate::strided::Strided;
 #[derive(Debug)]
 pub(crate) enum Contraction {
     Strided(Box<Strided>),
-    /// One after another; each gives its own part of the result.
-    Panels(Vec<Panels>),
+    /// One after another; each gives its own part of the result, of which so many bytes are zero before.
+    Panels {
+        parts: Vec<Panels>,
+        clear_bytes: usize,
+    },
 }
 
 /// Multiplications below which tiles do as well.
@@ -34,19 +37,23 @@ impl Contraction {
         if work < WORTH_PANELS {
             return None;
         }
-        let parts = panels::split(draft).iter().map(Panels::of).collect::<Option<Vec<_>>>()?;
-        Some(Contraction::Panels(parts))
+        let size = |d: &Draft| d.size(&(0..d.domain.parallel).collect::<Vec<_>>());
+        let (whole, drafts) = (size(&draft), panels::split(draft));
+        let given: i64 = drafts.iter().map(size).sum();
+        let parts = drafts.iter().map(Panels::of).collect::<Option<Vec<_>>>()?;
+        let clear_bytes = if given == whole { 0 } else { nest.results[0].size_bytes() as usize };
+        Some(Contraction::Panels { parts, clear_bytes })
     }
     pub(crate) fn workspace_bytes(&self) -> usize {
         match self {
             Contraction::Strided(product) => product.workspace_bytes(),
-            Contraction::Panels(parts) => parts.iter().map(Panels::workspace_bytes).max().unwrap_or(0),
+            Contraction::Panels { parts, .. } => parts.iter().map(Panels::workspace_bytes).max().unwrap_or(0),
         }
     }
     pub(crate) fn strategy(&self) -> String {
         let (parts, apart) = match self {
             Contraction::Strided(product) => return product.strategy(),
-            Contraction::Panels(parts) => (parts, parts.len()),
+            Contraction::Panels { parts, .. } => (parts, parts.len()),
         };
         let largest = parts.iter().max_by_key(|p| p.depth()).map(Panels::strategy).unwrap_or_default();
         if apart > 1 { format!("{largest}, and {} more", apart - 1) } else { largest }
@@ -64,7 +71,10 @@ impl Contraction {
         unsafe {
             match self {
                 Contraction::Strided(product) => product.run(operands, results, workspace, pool),
-                Contraction::Panels(parts) => parts.iter().for_each(|p| p.run(operands, results, workspace, pool)),
+                Contraction::Panels { parts, clear_bytes } => {
+                    results[0].write_bytes(0, *clear_bytes);
+                    parts.iter().for_each(|p| p.run(operands, results, workspace, pool));
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ use thalweg_graph::plan::{Buffer, Instruction, Memory, Plan};
 use thalweg_runtime::device::{AbortFlag, Device, DeviceError, Loaded, Timing};
 use thalweg_runtime::memory::HostArenas;
 
+use crate::isa::Isa;
 use crate::kernel::CompiledKernel;
 
 /// Some or all cores of this machine.
@@ -64,8 +65,9 @@ impl CpuDevice {
     /// A device of `threads` threads; one thread runs everything on the caller's.
     ///
     /// # Errors
-    /// If the threads cannot be started.
+    /// If the threads cannot be started, or `THALWEG_ISA` asks for instructions that the machine has not.
     pub fn new(name: &str, threads: usize) -> Result<Self, DeviceError> {
+        Isa::asked().map_err(|cause| DeviceError::Open { device: name.into(), cause })?;
         let named = |i| format!("cpu-{i}");
         let pool = || rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build();
         let failed = |e: rayon::ThreadPoolBuildError| DeviceError::Open { device: name.into(), cause: e.to_string() };

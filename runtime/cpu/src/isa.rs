@@ -1,8 +1,10 @@
 //! Which vector instructions the machine has, and functions compiled once per answer. The bodies are plain loops over
 //! slices that the compiler vectorizes; no version may contract a product and a sum, so all give the same bits.
 
+use std::sync::OnceLock;
+
 /// An instruction set for which the lane loops are compiled.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Isa {
     /// Whatever the target promises.
     Base,
@@ -15,8 +17,31 @@ pub(crate) enum Isa {
 }
 
 impl Isa {
-    /// The widest that this machine has.
+    /// What kernels are compiled for: the widest that this machine has, or what `THALWEG_ISA` asks for. Read once.
     pub(crate) fn detect() -> Self {
+        static FOUND: OnceLock<Isa> = OnceLock::new();
+        *FOUND.get_or_init(|| Self::asked().unwrap_or(Self::widest()))
+    }
+    /// What `THALWEG_ISA` asks for: `base`, `avx2` or `avx512`. So one machine tests, and repeats, what others do.
+    ///
+    /// # Errors
+    /// If it asks for what there is not.
+    pub(crate) fn asked() -> Result<Self, String> {
+        let widest = Self::widest();
+        let Ok(name) = std::env::var("THALWEG_ISA") else { return Ok(widest) };
+        let known = [
+            Isa::Base,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512,
+        ];
+        let here = known.into_iter().filter(|isa| *isa <= widest);
+        let names: Vec<String> = here.clone().map(|isa| format!("{isa:?}").to_lowercase()).collect();
+        let found = here.zip(&names).find(|(_, n)| **n == name).map(|(isa, _)| isa);
+        found.ok_or_else(|| format!("THALWEG_ISA is `{name}`; this machine has {}", names.join(", ")))
+    }
+    fn widest() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
             let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");

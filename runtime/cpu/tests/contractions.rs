@@ -80,6 +80,7 @@ struct Conv {
     stride: i64,
     dilation: i64,
     pad: i64,
+    dtype: thalweg_graph::DType,
 }
 
 impl Conv {
@@ -91,7 +92,7 @@ impl Conv {
     }
     fn types(&self) -> [thalweg_graph::kernel::BufferType; 3] {
         let (Self { n, ci, co, groups, size: [h, w], window: [p, q], .. }, [y, x]) = (self, self.out());
-        [ty(F32, &[*n, groups * ci, *h, *w]), ty(F32, &[groups * co, *ci, *p, *q]), ty(F32, &[*n, groups * co, y, x])]
+        [&[*n, groups * ci, *h, *w], &[groups * co, *ci, *p, *q], &[*n, groups * co, y, x]].map(|s| ty(self.dtype, s))
     }
     fn forward(&self) -> Kernel {
         let (Self { n, ci, co, groups, window, stride, dilation, pad, .. }, [y, x]) = (self, self.out());
@@ -104,7 +105,7 @@ impl Conv {
         axes.nest_at(&[image, weight], &[result], [(sum(product), vec![b.into(), filter, h.into(), v.into()])])
     }
     fn input_gradient(&self) -> Kernel {
-        let Self { n, ci, co, groups, size, window, stride, dilation, pad } = self;
+        let Self { n, ci, co, groups, size, window, stride, dilation, pad, .. } = self;
         let [image, weight, result] = self.types();
         let mut axes = Axes::new();
         let ([b, g, c, h, v], [o, p, q]) =
@@ -130,7 +131,18 @@ impl Conv {
 
 #[test]
 fn convolutions_and_both_gradients() {
-    let plain = Conv { n: 3, ci: 5, co: 6, groups: 1, size: [8, 9], window: [3, 3], stride: 1, dilation: 1, pad: 1 };
+    let plain = Conv {
+        n: 3,
+        ci: 5,
+        co: 6,
+        groups: 1,
+        size: [8, 9],
+        window: [3, 3],
+        stride: 1,
+        dilation: 1,
+        pad: 1,
+        dtype: F32,
+    };
     for conv in [
         Conv { ..plain },
         Conv { pad: 0, ..plain },
@@ -144,11 +156,35 @@ fn convolutions_and_both_gradients() {
         Conv { window: [1, 1], pad: 0, ..plain },
         Conv { window: [1, 1], pad: 0, stride: 2, n: 16, ..plain },
         Conv { n: 1, ci: 3, co: 8, size: [50, 60], window: [5, 5], pad: 2, ..plain },
+        // More rows and more depth than one list or block holds.
+        Conv { n: 3, ci: 20, co: 10, size: [60, 61], ..plain },
+        Conv { n: 2, ci: 90, co: 9, size: [31, 30], stride: 2, ..plain },
+        Conv { n: 2, ci: 3, co: 20, size: [64, 60], window: [7, 7], stride: 2, pad: 3, ..plain },
+        Conv { n: 5, ci: 70, co: 20, size: [7, 7], dtype: F64, ..plain },
+        Conv { stride: 2, size: [9, 12], dtype: F64, ..plain },
     ] {
         recognized(&conv.forward());
         recognized(&conv.input_gradient());
         recognized(&conv.weight_gradient());
     }
+}
+
+#[test]
+fn strided_gradients_are_taken_apart() {
+    let conv = Conv {
+        n: 2,
+        ci: 8,
+        co: 8,
+        groups: 1,
+        size: [9, 12],
+        window: [3, 3],
+        stride: 2,
+        dilation: 1,
+        pad: 1,
+        dtype: F32,
+    };
+    let compiled = CompiledKernel::compile(&conv.input_gradient()).expect("verifies");
+    assert!(compiled.strategy().ends_with("and 3 more"), "{}", compiled.strategy());
 }
 
 #[test]

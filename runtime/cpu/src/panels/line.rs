@@ -138,10 +138,6 @@ impl Groups {
         }
         groups
     }
-    /// How many groups.
-    pub(crate) fn len(&self) -> usize {
-        self.ends.len()
-    }
     /// The runs of a group.
     #[inline(always)]
     pub(crate) fn runs(&self, group: usize) -> &[Run] {

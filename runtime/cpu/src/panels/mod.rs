@@ -181,8 +181,8 @@ impl Panels {
         let result_rows = Line::new(&with_extents(&row_axes), &draft.result, &[])?;
         let result_columns = Line::new(&with_extents(&column_axes), &draft.result, &[])?;
 
-        let depth = if draft.domain.fold_is_empty { 0 } else { rows.matrix.depth.len };
-        let block = depth.div_ceil(depth.div_ceil(BLOCK).max(1)).next_multiple_of(DEPTH_STEP).max(DEPTH_STEP);
+        let depth = rows.matrix.depth.len;
+        let block = depth.div_ceil(depth.div_ceil(BLOCK)).next_multiple_of(DEPTH_STEP);
         let blocks: Vec<_> = (0..depth).step_by(block).map(|k| k..(k + block).min(depth)).collect();
         let groups = result_rows.len.div_ceil(width.lanes);
         let count = groups.div_ceil(micro::MOST_VECTORS);
@@ -256,9 +256,9 @@ impl Panels {
         }
         text
     }
-    /// Steps of depth; none where the result is zero.
+    /// Steps of depth.
     pub(crate) fn depth(&self) -> usize {
-        self.blocks.last().map_or(0, |b| b.end) * self.outer_depth()
+        self.rows.matrix.depth.len * self.outer_depth()
     }
     fn loop_count(&self) -> usize {
         self.loops.iter().map(|l| l.1).product::<i64>() as usize
@@ -292,7 +292,7 @@ impl Side {
         let Matrix { rows, depth, borders, .. } = &self.matrix;
         let column = rows.step(0..rows.len)?;
         let mut steps = blocks.iter().map(|b| depth.step(b.clone()));
-        let first = steps.next().unwrap_or(Some(1))?;
+        let first = steps.next()??;
         let same = steps.all(|s| s == Some(first));
         (borders.is_empty() && same).then_some(Form::Direct { column: column as isize, depth: first as isize })
     }

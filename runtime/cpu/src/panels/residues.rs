@@ -10,8 +10,8 @@ use crate::domain::Check;
 /// More products than this are not worth their tables.
 const MOST: usize = 64;
 
-/// The dense products that `draft` is made of, and those parts of the result that are zero; itself where it has no
-/// holes, or where they cannot be taken apart.
+/// The dense products that `draft` is made of: itself where it has no holes, or where they cannot be taken apart. Where
+/// they leave out a part of the result, that part is zero.
 pub(crate) fn split(draft: Draft) -> Vec<Draft> {
     let hole = |d: &Draft| {
         let is = |c: &Check| matches!(c, Check::Holes { .. });
@@ -44,13 +44,8 @@ fn take_apart(draft: &Draft, (side, check): (usize, usize)) -> Option<Vec<Draft>
         let inner: Vec<_> = remainders(&fold, step, draft).into_iter().filter(fits).collect();
         let mut part = match &inner[..] {
             [inner] => draft.at_remainders(&[&outer[..], inner].concat(), step),
-            [] => {
-                // Nothing is read: zero.
-                let mut part = draft.at_remainders(&outer, step);
-                part.sides.iter_mut().for_each(|s| s.checks.clear());
-                part.domain.fold_is_empty = true;
-                part
-            }
+            // Nothing is read.
+            [] => continue,
             _ => return None,
         };
         if !part.domain.fold_is_empty {

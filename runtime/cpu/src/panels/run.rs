@@ -79,10 +79,6 @@ impl Panels {
         let operand = |side: &Side| operands[side.operand].cast::<T>();
         let buffers = Buffers { rows: operand(&self.rows), columns: operand(&self.columns), result, workspace };
         let shared = Shared(buffers);
-        if self.blocks.is_empty() {
-            // SAFETY: the caller's promise.
-            return unsafe { self.clear(result) };
-        }
         let depth_blocks = self.outer_depth() * self.blocks.len();
         let size = (self.rows.matrix.rows.len * self.result_columns.len * self.loop_count()) as f64;
         if self.form == Form::Once {
@@ -112,22 +108,6 @@ impl Panels {
         }
     }
 
-    /// A product without depth is zero.
-    unsafe fn clear<T: Real>(&self, result: *mut T) {
-        for task in 0..self.loop_count() {
-            let target = result.wrapping_offset(at(&self.result, &self.origin(task)) as isize);
-            for column in &self.result_columns.offsets[..self.result_columns.len] {
-                for group in 0..self.result_rows.len() {
-                    for run in self.result_rows.runs(group) {
-                        let to = target.wrapping_offset(*column as isize + run.offset as isize);
-                        // SAFETY: rows and columns lie in the result.
-                        unsafe { std::slice::from_raw_parts_mut(to, run.len as usize).fill(T::default()) };
-                    }
-                }
-            }
-        }
-    }
-
     fn origin(&self, mut task: usize) -> Origin {
         let mut origin = [0; 32];
         for (axis, extent) in self.loops.iter().rev() {
@@ -148,10 +128,7 @@ impl Panels {
     /// Where a block of the packed columns begins.
     fn packed_at(&self, block: usize) -> usize {
         let (outer, inner) = (block / self.blocks.len(), block % self.blocks.len());
-        (outer * self.listed_depth() + self.blocks[inner].start) * self.tiles() * self.width.columns
-    }
-    fn listed_depth(&self) -> usize {
-        self.blocks.last().map_or(0, |b| b.end)
+        (outer * self.rows.matrix.depth.len + self.blocks[inner].start) * self.tiles() * self.width.columns
     }
     fn tiles(&self) -> usize {
         self.result_columns.len.div_ceil(self.per_tile)

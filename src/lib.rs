@@ -41,7 +41,7 @@ pub use thalweg_runtime as runtime;
 pub mod prelude {
     pub use crate::model::{Compile, Model};
     pub use crate::nn::*;
-    pub use crate::optim::{AdamW, Sgd};
+    pub use crate::optim::{AdamW, Schedule, Sgd};
     pub use crate::{Array, Cluster, Graph, Init, Tensor, feed};
     pub use thalweg_graph::DType::{BF16, Bool, F16, F32, F64, I32, I64, U8, U32};
     pub use thalweg_graph::shape;

@@ -2,10 +2,7 @@
 
 mod common;
 
-use thalweg_graph::evaluate::{Named, evaluate};
-use thalweg_graph::init::initial_value;
-use thalweg_graph::kernel::interpret::{Precision, Values};
-use thalweg_graph::passes::{STANDARD, run_passes, select_program};
+use common::Trainer;
 use thalweg_graph::{Array, Bindings, DType, Init, Mode, VarKind, shape};
 use thalweg_ops::nn::{
     BatchNorm, Conv2d, Embedding, Layer, LayerNorm, Linear, SelfAttention, Sequential, cross_entropy,
@@ -81,41 +78,6 @@ fn the_digits_network_has_the_programs_one_expects() {
     let scopes: Vec<_> =
         graph.nodes.iter().filter(|(_, n)| n.op.schema().name == "conv2d").map(|(_, n)| &*n.scope).collect();
     assert_eq!(scopes, ["body.conv1", "body.conv2"]);
-}
-
-/// A graph's program, run step after step.
-struct Trainer {
-    graph: thalweg_graph::Graph,
-    state: Named,
-}
-
-impl Trainer {
-    fn new(graph: &thalweg_graph::Graph, program: &str, bindings: &Bindings) -> Self {
-        let bound = select_program(graph, program).and_then(|g| g.bind(bindings)).expect("it binds");
-        let graph = run_passes(&bound, STANDARD, &mut |_, _| {});
-        let state = graph
-            .state
-            .iter()
-            .map(|(_, v)| (v.name.clone(), Values::from_array(&initial_value(v, graph.seed))))
-            .collect();
-        Self { graph, state }
-    }
-    fn step(&mut self, feeds: &[(&str, Array)]) -> Vec<f64> {
-        let feeds = feeds.iter().map(|(name, a)| ((*name).into(), Values::from_array(a))).collect();
-        let done =
-            evaluate(&self.graph, &self.graph.programs[0], &feeds, &self.state, Precision::Exact).expect("it runs");
-        self.state.extend(done.updates);
-        done.outputs.iter().map(|(_, v)| v.data[0].f64()).collect()
-    }
-    /// All elements of the first output of a program that does not learn.
-    fn outputs(&self, feeds: &[(&str, Array)]) -> Vec<f64> {
-        let feeds = feeds.iter().map(|(name, a)| ((*name).into(), Values::from_array(a))).collect();
-        let done = evaluate(&self.graph, &self.graph.programs[0], &feeds, &self.state, Precision::Exact);
-        done.expect("it runs").outputs[0].1.to_array().to_f64()
-    }
-    fn get(&self, name: &str) -> Vec<f64> {
-        self.state[name].to_array().to_f64()
-    }
 }
 
 #[test]

@@ -15,4 +15,4 @@ pub mod transformer;
 pub use cross_entropy::cross_entropy;
 pub use layers::{AvgPool, BatchNorm, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool};
 pub use sequential::Sequential;
-pub use transformer::{Embedding, LayerNorm, SelfAttention};
+pub use transformer::{Embedding, LayerNorm, SelfAttention, TransformerBlock};

@@ -1,6 +1,6 @@
-//! The layers of transformers: embedding, layer normalization, self-attention.
+//! The layers of transformers: embedding, layer normalization, self-attention, and a whole block.
 
-use thalweg_graph::{DType, Dim, Init, Shape};
+use thalweg_graph::{DType, Dim, Init, Shape, Site};
 
 use super::layers::{Layer, Linear, features, parameter, parameter_dtype};
 use super::{attention, layer_norm};
@@ -101,5 +101,56 @@ impl Layer for SelfAttention {
         let seen = part(0).apply(self.op.clone(), [part(1), part(2)]);
         let y = seen.transpose(&[0, 2, 1, 3]).reshape(x.shape());
         graph.scope("proj", || Linear::new(width).call(y))
+    }
+}
+
+/// A transformer's layer on [batch, length, features], normalized first: `x + attn(ln1(x))`, then `x + fc2(gelu(fc1(ln2(x))))`.
+/// Layers `ln1`, `attn`, `ln2`, `fc1` (four times as wide) and `fc2`.
+#[derive(Clone, Debug)]
+pub struct TransformerBlock {
+    attention: SelfAttention,
+    wider: u64,
+    dropout: f64,
+}
+
+impl TransformerBlock {
+    /// With attention in `heads` heads, which divide the features.
+    pub fn new(heads: u64) -> Self {
+        Self { attention: SelfAttention::new(heads), wider: 4, dropout: 0.0 }
+    }
+    /// Each place sees only those before it and itself.
+    pub fn causal(mut self) -> Self {
+        self.attention = self.attention.causal();
+        self
+    }
+    /// How many times wider `fc1` is; 4 otherwise.
+    pub fn wider(mut self, times: u64) -> Self {
+        self.wider = times;
+        self
+    }
+    /// Random zeros in training, with this probability, where a branch joins.
+    pub fn dropout(mut self, p: f64) -> Self {
+        self.dropout = p;
+        self
+    }
+}
+
+impl Layer for TransformerBlock {
+    #[track_caller]
+    fn call<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
+        if x.is_poison() {
+            return x;
+        }
+        let site = Site::here();
+        let within = |name: &str, layer: &dyn Layer, x: Tensor<'g>| {
+            x.graph().scope(name, || x.graph().at_site(site.clone(), || layer.call(x)))
+        };
+        let join = |x: Tensor<'g>, branch: Tensor<'g>| {
+            x + if self.dropout > 0.0 { branch.dropout(self.dropout) } else { branch }
+        };
+        let x = join(x, within("attn", &self.attention, within("ln1", &LayerNorm::new(), x)));
+        let width = features(x, x.rank().checked_sub(1));
+        let wide = within("fc1", &Linear::new(self.wider * width), within("ln2", &LayerNorm::new(), x)).gelu();
+        join(x, within("fc2", &Linear::new(width), wide))
     }
 }

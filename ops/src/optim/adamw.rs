@@ -7,11 +7,10 @@
 
 use thalweg_graph::kernel::build::{Axes, Expr, lit, read};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, DType, OpError, Schema, TensorType, Types};
+use thalweg_graph::{Accuracy, OpError, Schema, TensorType, Types};
 
-use super::{Rate, parameters, require_alike, slot};
+use super::{Optimizer, Rule, Step, require_alike};
 use crate::Tensor;
-use crate::graph::{Update, step};
 use crate::op::Op;
 use crate::sample::{Data, Sample};
 
@@ -64,62 +63,39 @@ impl Op for AdamWStep {
 }
 
 /// AdamW: `AdamW::new(3e-3).minimize(loss)`.
-#[derive(Clone, Debug)]
-pub struct AdamW<'g> {
-    name: String,
-    lr: Rate<'g>,
-    step: AdamWStep,
-}
+pub type AdamW<'g> = Optimizer<'g, AdamWStep>;
 
-impl<'g> AdamW<'g> {
+impl AdamW<'_> {
     /// With this learning rate; β = (0.9, 0.999), ε = 1e-8, weight decay 0.01.
     pub fn new(lr: f64) -> Self {
-        Self { name: "adamw".into(), lr: Rate::Number(lr), step: AdamWStep::default() }
+        Self::by(AdamWStep::default(), lr)
     }
     /// How much of the mean and of the mean square stays.
     pub fn betas(mut self, beta1: f64, beta2: f64) -> Self {
-        (self.step.beta1, self.step.beta2) = (beta1, beta2);
+        (self.rule.beta1, self.rule.beta2) = (beta1, beta2);
         self
     }
     /// Added to the root of the mean square.
     pub fn eps(mut self, eps: f64) -> Self {
-        self.step.eps = eps;
+        self.rule.eps = eps;
         self
     }
     /// How fast parameters shrink, times the rate.
     pub fn weight_decay(mut self, weight_decay: f64) -> Self {
-        self.step.weight_decay = weight_decay;
+        self.rule.weight_decay = weight_decay;
         self
     }
-    /// The learning rate as a tensor without axes, computed from `g.step()` for instance.
-    pub fn lr_schedule(mut self, lr: Tensor<'g>) -> Self {
-        self.lr = Rate::Schedule(lr);
-        self
+}
+
+impl Rule for AdamWStep {
+    const NAME: &'static str = "adamw";
+    fn slots(&self) -> &'static [&'static str] {
+        &["m", "v"]
     }
-    /// What its slots are called after; `adamw` otherwise.
-    pub fn named(mut self, name: &str) -> Self {
-        self.name = name.into();
-        self
-    }
-    /// One step against the gradient of `loss`, for every parameter that it depends on.
     #[track_caller]
-    pub fn minimize(&self, loss: Tensor<'g>) -> Update {
-        let (params, graph) = (parameters(loss), loss.graph());
-        if params.is_empty() {
-            return Update::default();
-        }
-        let t = step(graph).cast(DType::F64) + 1.0;
-        let [c1, c2] = [self.step.beta1, self.step.beta2].map(|beta| 1.0 - t.scalar_like(beta).pow(t));
-        let mut updates = vec![];
-        for p in params {
-            let ty = p.value.ty();
-            let (m, m_id) = slot(graph, &format!("{}.m", self.name), &p.path, ty.clone());
-            let (v, v_id) = slot(graph, &format!("{}.v", self.name), &p.path, ty.clone());
-            let rates = [self.lr.of(p.value), c1.cast(ty.dtype), c2.cast(ty.dtype)];
-            let new = p.value.apply_all(self.step.clone(), [p.gradient, m, v].into_iter().chain(rates));
-            let ids = [Some(p.id), m_id, v_id];
-            updates.extend(ids.into_iter().zip(new).filter_map(|(id, new)| Some((id?, new.value()))));
-        }
-        Update { updates }
+    fn step<'g>(&self, Step { param, gradient, slots, lr, t }: Step<'g, '_>) -> Vec<Tensor<'g>> {
+        let correction = |beta: f64| (1.0 - t.scalar_like(beta).pow(t)).cast(param.dtype());
+        let rates = [lr, correction(self.beta1), correction(self.beta2)];
+        param.apply_all(self.clone(), [gradient].into_iter().chain(slots.iter().copied()).chain(rates))
     }
 }

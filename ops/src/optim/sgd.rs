@@ -8,9 +8,8 @@ use thalweg_graph::kernel::build::{Axes, lit, read};
 use thalweg_graph::kernel::{BufferType, Kernel};
 use thalweg_graph::{Accuracy, OpError, Schema, TensorType, Types};
 
-use super::{Rate, parameters, require_alike, slot};
+use super::{Optimizer, Rule, Step, require_alike};
 use crate::Tensor;
-use crate::graph::Update;
 use crate::op::Op;
 use crate::sample::Sample;
 
@@ -47,48 +46,30 @@ impl Op for SgdStep {
 }
 
 /// Gradient descent: `Sgd::new(0.1).momentum(0.9).minimize(loss)`.
-#[derive(Clone, Debug)]
-pub struct Sgd<'g> {
-    name: String,
-    lr: Rate<'g>,
-    momentum: f64,
-}
+pub type Sgd<'g> = Optimizer<'g, SgdStep>;
 
-impl<'g> Sgd<'g> {
+impl Sgd<'_> {
     /// With this learning rate, without momentum.
     pub fn new(lr: f64) -> Self {
-        Self { name: "sgd".into(), lr: Rate::Number(lr), momentum: 0.0 }
+        Self::by(SgdStep { momentum: 0.0 }, lr)
     }
     /// How much of the last step stays.
     pub fn momentum(mut self, momentum: f64) -> Self {
-        self.momentum = momentum;
+        self.rule.momentum = momentum;
         self
     }
-    /// The learning rate as a tensor without axes, computed from `g.step()` for instance.
-    pub fn lr_schedule(mut self, lr: Tensor<'g>) -> Self {
-        self.lr = Rate::Schedule(lr);
-        self
+}
+
+impl Rule for SgdStep {
+    const NAME: &'static str = "sgd";
+    fn slots(&self) -> &'static [&'static str] {
+        if self.momentum == 0.0 { &[] } else { &["v"] }
     }
-    /// What its slots are called after; `sgd` otherwise.
-    pub fn named(mut self, name: &str) -> Self {
-        self.name = name.into();
-        self
-    }
-    /// One step against the gradient of `loss`, for every parameter that it depends on.
     #[track_caller]
-    pub fn minimize(&self, loss: Tensor<'g>) -> Update {
-        let mut updates = vec![];
-        for p in parameters(loss) {
-            let lr = self.lr.of(p.value);
-            if self.momentum == 0.0 {
-                updates.push((p.id, (p.value - lr * p.gradient).value()));
-                continue;
-            }
-            let (v, v_id) = slot(loss.graph(), &format!("{}.v", self.name), &p.path, p.value.ty());
-            let new = p.value.apply_all(SgdStep { momentum: self.momentum }, [p.gradient, v, lr]);
-            let ids = [Some(p.id), v_id];
-            updates.extend(ids.into_iter().zip(new).filter_map(|(id, new)| Some((id?, new.value()))));
+    fn step<'g>(&self, Step { param, gradient, slots, lr, .. }: Step<'g, '_>) -> Vec<Tensor<'g>> {
+        match slots {
+            [v] => param.apply_all(self.clone(), [gradient, *v, lr]),
+            _ => vec![param - lr * gradient],
         }
-        Update { updates }
     }
 }

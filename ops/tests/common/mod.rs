@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use thalweg_graph::evaluate::{Named, evaluate};
+use thalweg_graph::init::initial_value;
 use thalweg_graph::kernel::interpret::{Number, Precision, Values};
 use thalweg_graph::kernel::philox;
 use thalweg_graph::passes::{STANDARD, run_passes, select_program};
-use thalweg_graph::{Array, DType, Init, Mode, Program, Site, TensorType, Value, VarKind};
+use thalweg_graph::{Array, Bindings, DType, Init, Mode, Program, Site, TensorType, Value, VarKind};
 use thalweg_ops::sample::DynSample;
 use thalweg_ops::{Graph, Tensor};
 
@@ -116,4 +117,39 @@ pub fn compute_in<const N: usize>(
 #[track_caller]
 pub fn f32s(shape: &[u64], data: &[f32]) -> Array {
     Array::from_slice(shape, data)
+}
+
+/// A graph's program, run step after step.
+pub struct Trainer {
+    pub graph: thalweg_graph::Graph,
+    state: Named,
+}
+
+impl Trainer {
+    pub fn new(graph: &thalweg_graph::Graph, program: &str, bindings: &Bindings) -> Self {
+        let bound = select_program(graph, program).and_then(|g| g.bind(bindings)).expect("it binds");
+        let graph = run_passes(&bound, STANDARD, &mut |_, _| {});
+        let state = graph
+            .state
+            .iter()
+            .map(|(_, v)| (v.name.clone(), Values::from_array(&initial_value(v, graph.seed))))
+            .collect();
+        Self { graph, state }
+    }
+    pub fn step(&mut self, feeds: &[(&str, Array)]) -> Vec<f64> {
+        let feeds = feeds.iter().map(|(name, a)| ((*name).into(), Values::from_array(a))).collect();
+        let done =
+            evaluate(&self.graph, &self.graph.programs[0], &feeds, &self.state, Precision::Exact).expect("it runs");
+        self.state.extend(done.updates);
+        done.outputs.iter().map(|(_, v)| v.data[0].f64()).collect()
+    }
+    /// All elements of the first output of a program that does not learn.
+    pub fn outputs(&self, feeds: &[(&str, Array)]) -> Vec<f64> {
+        let feeds = feeds.iter().map(|(name, a)| ((*name).into(), Values::from_array(a))).collect();
+        let done = evaluate(&self.graph, &self.graph.programs[0], &feeds, &self.state, Precision::Exact);
+        done.expect("it runs").outputs[0].1.to_array().to_f64()
+    }
+    pub fn get(&self, name: &str) -> Vec<f64> {
+        self.state[name].to_array().to_f64()
+    }
 }

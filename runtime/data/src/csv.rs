@@ -1,7 +1,6 @@
 //! Tables as text (RFC 4180). Which columns are read, and as what, is said by the caller and never guessed: a column that
 //! looks like numbers in one file and not in the next is a mistake to report, not another type.
 
-use std::io::Read;
 use std::path::Path;
 
 use half::{bf16, f16};
@@ -10,7 +9,7 @@ use thalweg_graph::{Array, DType};
 
 use crate::dataset::Dataset;
 use crate::error::{DataError, Place, Result};
-use crate::file::name_of;
+use crate::file::{name_of, read_file};
 
 /// A column, by its name in the header or by its number from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,19 +120,22 @@ impl Csv {
     /// # Errors
     /// A file that cannot be read; a column that is not there; the first cell that is not what its field needs.
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Dataset> {
-        let path = path.as_ref();
-        self.parse(&name_of(path), std::fs::File::open(path).map_err(|e| DataError::io(path, &e))?)
+        self.parse(&name_of(path.as_ref()), &read_file(path.as_ref())?)
     }
-    /// The same from bytes, as they come; `file` is what errors call them.
-    pub fn parse(&self, file: &str, bytes: impl Read) -> Result<Dataset> {
+    /// The same from bytes; `file` is what errors call them.
+    pub fn parse(&self, file: &str, text: &[u8]) -> Result<Dataset> {
         if self.fields.is_empty() {
             let what = "say which columns to read: .numbers(field, dtype, columns)";
             return Err(DataError::Settings(what.into()));
         }
-        let mut table = csv::ReaderBuilder::new().has_headers(self.header).delimiter(self.delimiter).from_reader(bytes);
+        let mut table = csv::ReaderBuilder::new().has_headers(self.header).delimiter(self.delimiter).from_reader(text);
         let names: Option<Vec<String>> = match self.header {
             true => {
-                let header = table.headers().map_err(|e| broken(file, e))?;
+                let header = table.headers().map_err(|e| broken(file, text, e))?;
+                if header.is_empty() {
+                    let what = "is empty: it needs a header, or say .no_header()";
+                    return Err(DataError::malformed(file, Place::Whole, what));
+                }
                 Some(header.iter().map(|name| name.trim().into()).collect())
             }
             false => None,
@@ -144,8 +146,8 @@ impl Csv {
             self.fields.iter().map(|f| f.columns.iter().map(find).collect()).collect::<Result<_>>()?;
         let mut bytes: Vec<Vec<u8>> = vec![vec![]; self.fields.len()];
         let (mut row, mut rows) = (csv::StringRecord::new(), 0);
-        while table.read_record(&mut row).map_err(|e| broken(file, e))? {
-            let line = row.position().map_or(0, csv::Position::line);
+        while table.read_record(&mut row).map_err(|e| broken(file, text, e))? {
+            let line = row.position().map_or(0, |p| line_of(text, p));
             for ((field, places), bytes) in self.fields.iter().zip(&places).zip(&mut bytes) {
                 for column in places {
                     let fault = |what: String| {
@@ -167,6 +169,13 @@ impl Csv {
             (field.name.clone(), array)
         }))
     }
+}
+
+/// The line on which a record begins. The library's count is of where it began to look, before any empty lines.
+fn line_of(text: &[u8], position: &csv::Position) -> u64 {
+    let rest = &text[text.len().min(position.byte() as usize)..];
+    let empty = rest.iter().take_while(|b| matches!(b, b'\r' | b'\n')).filter(|b| **b == b'\n');
+    position.line() + empty.count() as u64
 }
 
 fn find(file: &str, names: Option<&[String]>, column: &Column) -> Result<usize> {
@@ -203,8 +212,8 @@ fn find(file: &str, names: Option<&[String]>, column: &Column) -> Result<usize> 
 }
 
 /// What the tokenizer found.
-fn broken(file: &str, error: csv::Error) -> DataError {
-    let line = error.position().map_or(Place::Whole, |p| Place::Line(p.line()));
+fn broken(file: &str, text: &[u8], error: csv::Error) -> DataError {
+    let line = error.position().map_or(Place::Whole, |p| Place::Line(line_of(text, p)));
     let what = match error.kind() {
         csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!("has {len} cells, the lines before it {expected_len}: is a quote or a delimiter missing?")

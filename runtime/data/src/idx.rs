@@ -51,8 +51,11 @@ pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Array> {
     let shape: Vec<u64> = head.chunks_exact(4).map(extent).collect();
     let width = narrow.unwrap_or(dtype.size_bytes());
     let Some(size) = array_bytes(dtype, &shape, limits).map(|n| n / dtype.size_bytes() * width) else {
-        let what =
-            format!("the header promises {} elements, more than {} bytes", extents(&shape), limits.unpacked_bytes);
+        let what = format!(
+            "the header promises {} elements, beyond the limit of {} bytes",
+            extents(&shape),
+            limits.unpacked_bytes
+        );
         return fault(4, format!("{what}: if it is meant to, raise `Limits::unpacked_bytes`"));
     };
     if data.len() != size {

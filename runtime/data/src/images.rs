@@ -102,7 +102,7 @@ fn size_of(file: &str, bytes: &[u8], limits: &Limits) -> Result<(u32, u32)> {
         _ => return Err(fault("is neither PNG nor JPEG by its first bytes: convert it, or move it away".into())),
     };
     let size = ImageReader::with_format(Cursor::new(bytes), format).into_dimensions();
-    let (width, height) = size.map_err(|e| fault(format!("has a damaged header: {e}")))?;
+    let (width, height) = size.map_err(|e| fault(format!("has a damaged header: {}", e.to_string().trim_end())))?;
     if u64::from(width) * u64::from(height) > limits.pixels {
         let what = format!("has {height} × {width} pixels, more than {}", limits.pixels);
         return Err(fault(format!("{what}: if it is meant to, raise `Limits::pixels`")));
@@ -115,7 +115,6 @@ fn size_of(file: &str, bytes: &[u8], limits: &Limits) -> Result<(u32, u32)> {
 
 fn decode(file: &str, bytes: &[u8], limits: &Limits) -> Result<DynamicImage> {
     size_of(file, bytes, limits)?;
-    let fault = |what: String| DataError::malformed(file, Place::Whole, what);
     let mut reader = ImageReader::new(Cursor::new(bytes))
         .with_guessed_format()
         .map_err(|e| DataError::Io { path: file.into(), why: e.to_string() })?;
@@ -123,7 +122,10 @@ fn decode(file: &str, bytes: &[u8], limits: &Limits) -> Result<DynamicImage> {
     let mut bounds = image::Limits::no_limits();
     bounds.max_alloc = Some(limits.pixels.saturating_mul(16));
     reader.limits(bounds);
-    reader.decode().map_err(|e| fault(format!("cannot be decoded: {e}; fetch it again or move it away")))
+    reader.decode().map_err(|e| {
+        let what = format!("cannot be decoded: {}; fetch it again or move it away", e.to_string().trim_end());
+        DataError::malformed(file, Place::Whole, what)
+    })
 }
 
 /// A folder of folders of pictures, as a source: `image` and `label`, an `i32` that counts the class folders in order of

@@ -53,14 +53,10 @@ fn array(bytes: &[u8], limits: &Limits) -> std::result::Result<Array, Fault> {
     let header = Scan { text, at: 0, begin }.header()?;
     let Layout { dtype, stored, big_endian } = layout(&header.descr).map_err(|what| Fault(header.descr_at, what))?;
     let shape = &header.shape;
-    let (width, signed) = match stored {
-        Stored::Same => (dtype.size_bytes(), true),
-        Stored::Narrow { width, signed } => (width, signed),
-        Stored::Unsigned64 => (8, false),
-    };
+    let width = if let Stored::Narrow { width, .. } = stored { width } else { dtype.size_bytes() };
     let Some(size) = array_bytes(dtype, shape, limits).map(|n| n / dtype.size_bytes() * width) else {
         let (says, limit) = (extents(shape), limits.unpacked_bytes);
-        let what = format!("the header promises {says} elements of {dtype}, more than {limit} bytes");
+        let what = format!("the header promises {says} elements of {dtype}, beyond the limit of {limit} bytes");
         return Err(Fault(header.shape_at, format!("{what}: if it is meant to, raise `Limits::unpacked_bytes`")));
     };
     let data = &bytes[end..];
@@ -82,7 +78,6 @@ fn array(bytes: &[u8], limits: &Limits) -> std::result::Result<Array, Fault> {
             array
         }
     };
-    debug_assert!(signed || stored != Stored::Same);
     if dtype == DType::Bool
         && let Some(i) = array.bytes().iter().position(|b| *b > 1)
     {
@@ -91,7 +86,7 @@ fn array(bytes: &[u8], limits: &Limits) -> std::result::Result<Array, Fault> {
     Ok(if header.fortran { reversed_axes(&array, shape) } else { array })
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 enum Stored {
     /// As in memory, but for the order of bytes.
     Same,
@@ -217,7 +212,8 @@ impl Scan<'_> {
     fn word(&mut self) -> &[u8] {
         self.peek();
         let rest = &self.text[self.at..];
-        let length = rest.iter().position(|b| !b.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        let ends = |b: &u8| b.is_ascii_whitespace() || b",:(){}'\"".contains(b);
+        let length = rest.iter().position(ends).unwrap_or(rest.len());
         self.at += length;
         &rest[..length]
     }

@@ -115,7 +115,7 @@ fn csv_by_name_by_number_and_with_words() {
     assert_eq!(data["y"].as_slice::<i32>(), [1, 0, 1]);
 
     let plain = Csv::new().no_header().delimiter(b';').numbers("x", I64, 1..3).number("y", U8, 0);
-    let data = plain.parse("t.csv", "7;1;-9223372036854775808\n255;3;4\n".as_bytes()).unwrap();
+    let data = plain.parse("t.csv", b"7;1;-9223372036854775808\n255;3;4\n").unwrap();
     assert_eq!(data["x"].as_slice::<i64>(), [1, i64::MIN, 3, 4]);
     assert_eq!(data["y"].as_slice::<u8>(), [7, 255]);
 }
@@ -123,11 +123,10 @@ fn csv_by_name_by_number_and_with_words() {
 #[test]
 fn csv_into_every_element_type() {
     for dtype in DType::ALL {
-        let data = Csv::new().no_header().number("x", dtype, 0).parse("t.csv", "1\n0\n1\n".as_bytes()).unwrap();
+        let data = Csv::new().no_header().number("x", dtype, 0).parse("t.csv", b"1\n0\n1\n").unwrap();
         assert_eq!((data["x"].dtype(), data["x"].to_f64()), (dtype, vec![1.0, 0.0, 1.0]));
     }
-    let halves =
-        Csv::new().no_header().number("h", F16, 0).number("b", BF16, 0).parse("t", "0.1\n".as_bytes()).unwrap();
+    let halves = Csv::new().no_header().number("h", F16, 0).number("b", BF16, 0).parse("t", b"0.1\n").unwrap();
     assert_eq!((halves["h"].item(), halves["b"].item()), (0.0999755859375, 0.10009765625));
 }
 

@@ -1,0 +1,82 @@
+//! Every parser on its corpus and on mutations of it: no panic, and no memory that the bytes at hand do not account for.
+//! The same cases on every machine; `THALWEG_CASES` says how many per parser. One parser at a time, since memory is
+//! counted for the process.
+
+#![allow(missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use peak_alloc::PeakAlloc;
+use thalweg_fuzz::mutate::Die;
+use thalweg_fuzz::target;
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Most that a parser may hold at once: what the limits of the targets allow, a few times over for what it is made of.
+/// A number of a file that sizes an allocation passes it at the first try.
+const BOUND_BYTES: usize = 24 << 20;
+
+fn cases() -> u64 {
+    std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(4000)
+}
+
+fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+/// Runs one input; on a panic or too much memory, says which and where it is kept. It is written before it is run, so
+/// that it is there too if the process dies.
+fn survives(name: &str, case: &str, input: &[u8]) -> bool {
+    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-last"));
+    std::fs::write(&kept, input).unwrap();
+    let run = target(name).unwrap().run;
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let result = std::panic::catch_unwind(|| run(input));
+    let used = MEMORY.peak_usage().saturating_sub(before);
+    let accepted = result.unwrap_or_else(|_| panic!("{name}, {case}: panicked; the input is {}", kept.display()));
+    assert!(used < BOUND_BYTES, "{name}, {case}: took {used} bytes; the input is {}", kept.display());
+    accepted
+}
+
+fn withstands(name: &str) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let corpus = corpus(name);
+    for (path, input) in &corpus {
+        let file = path.file_name().unwrap().to_string_lossy();
+        let accepted = survives(name, &file, input);
+        // A corpus of files that are refused at once would test nothing.
+        let remake = "if its format has changed: cargo run --release -p thalweg-fuzz --example corpus";
+        assert_eq!(accepted, !file.starts_with("bad-"), "{name}: {file}; {remake}");
+    }
+    let seeds: Vec<Vec<u8>> = corpus.into_iter().map(|(_, input)| input).collect();
+    let words = target(name).unwrap().words;
+    let accepted = (0..cases()).filter(|case| {
+        let input = Die(*case).mutate(&seeds, words);
+        survives(name, &format!("case {case}"), &input)
+    });
+    let accepted = accepted.count() as u64;
+    println!("{name}: {} seeds, {} mutations, {accepted} accepted", seeds.len(), cases());
+    assert!(accepted < cases(), "some mutation does harm");
+}
+
+macro_rules! withstand {
+    ($($name:ident),* $(,)?) => {
+        $(#[test]
+        fn $name() {
+            withstands(stringify!($name));
+        })*
+        #[test]
+        fn every_target_has_its_test() {
+            let tested = [$(stringify!($name)),*];
+            assert_eq!(thalweg_fuzz::TARGETS.iter().map(|t| t.name).collect::<Vec<_>>(), tested);
+        }
+    };
+}
+withstand!(idx, npy, npz, csv, image, graph_text, kernel_text, plan_text, graph_bytes, kernel_bytes, plan_bytes);

@@ -4,12 +4,14 @@
 
 #![allow(missing_docs)]
 
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use peak_alloc::PeakAlloc;
 use thalweg_fuzz::mutate::Die;
-use thalweg_fuzz::target;
+use thalweg_fuzz::{Target, target};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -20,7 +22,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 const BOUND_BYTES: usize = 24 << 20;
 
 fn cases() -> u64 {
-    std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(4000)
+    std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(20_000)
 }
 
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
@@ -30,36 +32,50 @@ fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     paths.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
 }
 
-/// Runs one input; on a panic or too much memory, says which and where it is kept. It is written before it is run, so
-/// that it is there too if the process dies.
-fn survives(name: &str, case: &str, input: &[u8]) -> bool {
-    let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-last"));
-    std::fs::write(&kept, input).unwrap();
-    let run = target(name).unwrap().run;
-    let before = MEMORY.current_usage();
-    MEMORY.reset_peak_usage();
-    let result = std::panic::catch_unwind(|| run(input));
-    let used = MEMORY.peak_usage().saturating_sub(before);
-    let accepted = result.unwrap_or_else(|_| panic!("{name}, {case}: panicked; the input is {}", kept.display()));
-    assert!(used < BOUND_BYTES, "{name}, {case}: took {used} bytes; the input is {}", kept.display());
-    accepted
+/// A parser under test, and the file that holds its last input.
+struct Trial {
+    target: &'static Target,
+    kept: PathBuf,
+    file: File,
+}
+
+impl Trial {
+    fn new(name: &str) -> Self {
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-last"));
+        let file = File::create(&kept).unwrap();
+        Self { target: target(name).unwrap(), kept, file }
+    }
+    /// Runs one input; on a panic or too much memory, says which and where it is kept. It is written before it is run,
+    /// so that it is there too if the process dies; into an open file, since replacing one waits for the disk.
+    fn survives(&mut self, case: &str, input: &[u8]) -> bool {
+        self.file.rewind().and_then(|()| self.file.write_all(input)).unwrap();
+        self.file.set_len(input.len() as u64).unwrap();
+        let (name, run, kept) = (self.target.name, self.target.run, self.kept.display());
+        let before = MEMORY.current_usage();
+        MEMORY.reset_peak_usage();
+        let result = std::panic::catch_unwind(|| run(input));
+        let used = MEMORY.peak_usage().saturating_sub(before);
+        let accepted = result.unwrap_or_else(|_| panic!("{name}, {case}: panicked; the input is {kept}"));
+        assert!(used < BOUND_BYTES, "{name}, {case}: took {used} bytes; the input is {kept}");
+        accepted
+    }
 }
 
 fn withstands(name: &str) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let corpus = corpus(name);
+    let (corpus, mut trial) = (corpus(name), Trial::new(name));
     for (path, input) in &corpus {
         let file = path.file_name().unwrap().to_string_lossy();
-        let accepted = survives(name, &file, input);
+        let accepted = trial.survives(&file, input);
         // A corpus of files that are refused at once would test nothing.
         let remake = "if its format has changed: cargo run --release -p thalweg-fuzz --example corpus";
         assert_eq!(accepted, !file.starts_with("bad-"), "{name}: {file}; {remake}");
     }
     let seeds: Vec<Vec<u8>> = corpus.into_iter().map(|(_, input)| input).collect();
-    let words = target(name).unwrap().words;
+    let words = trial.target.words;
     let accepted = (0..cases()).filter(|case| {
         let input = Die(*case).mutate(&seeds, words);
-        survives(name, &format!("case {case}"), &input)
+        trial.survives(&format!("case {case}"), &input)
     });
     let accepted = accepted.count() as u64;
     println!("{name}: {} seeds, {} mutations, {accepted} accepted", seeds.len(), cases());

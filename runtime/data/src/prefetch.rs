@@ -23,7 +23,7 @@ struct State {
     given: u64,
     /// Those between, as far as they are read, with where the source stands behind them.
     read: BTreeMap<u64, (Outcome, (u64, u64))>,
-    /// Nothing more is to be claimed: the walk is over, a batch failed, or nobody listens.
+    /// Nothing more is to be claimed: the walk is over, or nobody listens any more.
     over: bool,
 }
 
@@ -60,12 +60,8 @@ impl Shared {
             let Some(job) = job else { return self.end() };
 
             let outcome = catch_unwind(AssertUnwindSafe(|| self.reader.read(&job)));
-            let failed = !matches!(outcome, Ok(Ok(_)));
             self.lock().read.insert(number, (outcome, job.after));
             self.news.notify_all();
-            if failed {
-                return self.end();
-            }
         }
     }
 }

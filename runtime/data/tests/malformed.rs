@@ -124,6 +124,11 @@ fn npy() {
             "a.npy: byte 60: the header promises 1000000000000 × 0 elements of f32, beyond the limit of 8589934592 bytes: if it is meant to, raise `Limits::unpacked_bytes`",
         ),
         (
+            parse(&of("<f4", "(0, 1099511627776, 1099511627776)").replace("False", "True"), &[]),
+            "a.npy: byte 59: the header promises 0 × 1099511627776 × 1099511627776 elements of f32, beyond the limit of \
+             8589934592 bytes: if it is meant to, raise `Limits::unpacked_bytes`",
+        ),
+        (
             parse(&of("<f4", "(99999999999999999999,)"), &[]),
             "a.npy: byte 61: an extent should be a number, found `99999999999999999999`",
         ),

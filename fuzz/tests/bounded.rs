@@ -27,9 +27,12 @@ fn cases() -> u64 {
 
 fn corpus(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .expect("the corpus and a file to write")
+        .map(|entry| entry.expect("the corpus and a file to write").path())
+        .collect();
     paths.sort();
-    paths.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+    paths.into_iter().map(|path| (path.clone(), std::fs::read(path).expect("the corpus and a file to write"))).collect()
 }
 
 /// A parser under test, and the file that holds its last input.
@@ -42,14 +45,14 @@ struct Trial {
 impl Trial {
     fn new(name: &str) -> Self {
         let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-last"));
-        let file = File::create(&kept).unwrap();
-        Self { target: target(name).unwrap(), kept, file }
+        let file = File::create(&kept).expect("the corpus and a file to write");
+        Self { target: target(name).expect("the corpus and a file to write"), kept, file }
     }
     /// Runs one input; on a panic or too much memory, says which and where it is kept. It is written before it is run,
     /// so that it is there too if the process dies; into an open file, since replacing one waits for the disk.
     fn survives(&mut self, case: &str, input: &[u8]) -> bool {
-        self.file.rewind().and_then(|()| self.file.write_all(input)).unwrap();
-        self.file.set_len(input.len() as u64).unwrap();
+        self.file.rewind().and_then(|()| self.file.write_all(input)).expect("the corpus and a file to write");
+        self.file.set_len(input.len() as u64).expect("the corpus and a file to write");
         let (name, run, kept) = (self.target.name, self.target.run, self.kept.display());
         let before = MEMORY.current_usage();
         MEMORY.reset_peak_usage();
@@ -65,7 +68,7 @@ fn withstands(name: &str) {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let (corpus, mut trial) = (corpus(name), Trial::new(name));
     for (path, input) in &corpus {
-        let file = path.file_name().unwrap().to_string_lossy();
+        let file = path.file_name().expect("the corpus and a file to write").to_string_lossy();
         let accepted = trial.survives(&file, input);
         // A corpus of files that are refused at once would test nothing.
         let remake = "if its format has changed: cargo run --release -p thalweg-fuzz --example corpus";

@@ -128,6 +128,9 @@ impl Csv {
             let what = "say which columns to read: .numbers(field, dtype, columns)";
             return Err(DataError::Settings(what.into()));
         }
+        if let Some(field) = self.fields.iter().find(|f| f.columns.is_empty()) {
+            return Err(DataError::Settings(format!("field `{}` has no columns: name at least one", field.name)));
+        }
         let mut table = csv::ReaderBuilder::new().has_headers(self.header).delimiter(self.delimiter).from_reader(text);
         let names: Option<Vec<String>> = match self.header {
             true => {
@@ -241,7 +244,10 @@ impl Cells {
                 _ => format!("expected {dtype}, found `{cell}`"),
             }),
             Cells::Classes(classes) => match classes.iter().position(|c| c == cell) {
-                Some(class) => Ok(out.extend((class as i32).to_ne_bytes())),
+                Some(class) => {
+                    out.extend((class as i32).to_ne_bytes());
+                    Ok(())
+                }
                 None => {
                     let near = nearest(cell, classes.iter().map(|c| &**c));
                     let near = near.map_or(String::new(), |n| format!("; did you mean `{n}`?"));

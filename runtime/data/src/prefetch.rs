@@ -53,11 +53,26 @@ impl Shared {
             while !state.over && state.claimed - state.given >= self.ahead {
                 state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            let job = if state.over { None } else { state.walk.next() };
+            if state.over {
+                return;
+            }
             let number = state.claimed;
-            state.claimed += u64::from(job.is_some());
+            let job = match catch_unwind(AssertUnwindSafe(|| state.walk.next())) {
+                Ok(Some(job)) => job,
+                Ok(None) => {
+                    drop(state);
+                    return self.end();
+                }
+                // An order too long for memory: a thread that went silently would be waited for.
+                Err(panic) => {
+                    state.claimed += 1;
+                    state.read.insert(number, (Err(panic), (0, 0)));
+                    drop(state);
+                    return self.end();
+                }
+            };
+            state.claimed += 1;
             drop(state);
-            let Some(job) = job else { return self.end() };
 
             let outcome = catch_unwind(AssertUnwindSafe(|| self.reader.read(&job)));
             self.lock().read.insert(number, (outcome, job.after));

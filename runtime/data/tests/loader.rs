@@ -13,11 +13,12 @@ use thalweg_runtime::{Cursor, Cursors};
 fn numbers(n: i32) -> Dataset {
     let x: Vec<i32> = (0..n).collect();
     let y: Vec<f32> = (0..2 * n).map(|i| i as f32 / 2.0).collect();
-    Dataset::new([("x", Array::from_slice(&[n as u64], &x)), ("y", Array::from_slice(&[n as u64, 2], &y))]).unwrap()
+    Dataset::new([("x", Array::from_slice(&[n as u64], &x)), ("y", Array::from_slice(&[n as u64, 2], &y))])
+        .expect("this is sound")
 }
 
 fn rows(loader: &Loader) -> Vec<Vec<i32>> {
-    loader.iter().map(|batch| batch.unwrap()["x"].as_slice::<i32>().to_vec()).collect()
+    loader.iter().map(|batch| batch.expect("this is sound")["x"].as_slice::<i32>().to_vec()).collect()
 }
 
 /// A source that fails, panics or waits where it is told to, and counts what it reads.
@@ -121,6 +122,35 @@ fn a_panic_comes_at_its_batch_and_never_hangs() {
     }
 }
 
+/// A source that claims more samples than an order of them has room for.
+#[derive(Clone)]
+struct Endless(Dataset);
+
+impl Source for Endless {
+    fn fields(&self) -> Vec<(String, TensorType)> {
+        self.0.fields()
+    }
+    fn len(&self) -> usize {
+        usize::MAX
+    }
+    fn fingerprint(&self) -> thalweg_data::Result<[u8; 32]> {
+        self.0.fingerprint()
+    }
+    fn read(&self, _: &[usize]) -> thalweg_data::Result<Dataset> {
+        Ok(self.0.clone())
+    }
+}
+
+#[test]
+fn an_order_that_no_memory_holds_panics_in_the_caller_and_never_hangs() {
+    let endless = Endless(numbers(1));
+    assert_eq!(endless.batch(1).prefetch(2).iter().take(3).count(), 3, "in order there is no list");
+    for threads in [0, 2] {
+        let mut batches = endless.shuffle(1).batch(1).prefetch(threads).iter();
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(batches.next()))).unwrap_err();
+    }
+}
+
 /// Threads hold the source; once they have ended, only the test does.
 #[test]
 fn threads_end_with_their_iterator_and_read_no_further_ahead_than_told() {
@@ -167,7 +197,7 @@ fn maps_run_in_turn_and_know_their_place() {
 fn cursor_after(loader: &Loader, batches: usize) -> Cursors {
     let cursors = Cursors::default();
     for batch in loader.resume(&cursors).take(batches) {
-        batch.unwrap();
+        batch.expect("this is sound");
         cursors.commit();
     }
     cursors

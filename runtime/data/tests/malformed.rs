@@ -13,7 +13,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn bytes_of(name: &str) -> Vec<u8> {
-    std::fs::read(fixture(name)).unwrap()
+    std::fs::read(fixture(name)).expect("this is sound")
 }
 
 /// The text of an error, with the folder of the fixtures left out.
@@ -305,6 +305,7 @@ fn csv() {
             bare(b"1\n", Csv::new().number("x", I32, "a")),
             "t.csv: column `a` has no name without a header: give its number, from 0",
         ),
+        (bare(b"1\n", Csv::new().numbers("x", I32, [0usize; 0])), "field `x` has no columns: name at least one"),
         (bare(b"1\n", Csv::new()), "say which columns to read: .numbers(field, dtype, columns)"),
         (
             refused(Csv::new().number("x", I32, 2).parse("t.csv", b"a,b\n1,2\n")),
@@ -375,7 +376,7 @@ struct Folder(PathBuf);
 impl Folder {
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("thalweg-data-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::create_dir_all(&folder).expect("this is sound");
         Self(folder)
     }
 }

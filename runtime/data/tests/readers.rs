@@ -17,7 +17,8 @@ fn fixture(name: &str) -> PathBuf {
 fn npy_of_every_element_type_byte_order_and_version() {
     let eighth = |i: usize| i as f64 / 8.0;
     let minus = |i: usize| i as f64 - 12.0;
-    let cases: &[(&str, DType, &dyn Fn(usize) -> f64)] = &[
+    type Case<'a> = (&'a str, DType, &'a dyn Fn(usize) -> f64);
+    let cases: &[Case<'_>] = &[
         ("f4", F32, &eighth),
         ("f8_big", F64, &eighth),
         ("f2_fortran", F16, &eighth),

@@ -1,7 +1,8 @@
 //! Pictures in folders: one folder per class, PNG and JPEG inside. Only the names are held; pictures are decoded when
 //! their batch is read, on the threads that read ahead.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -94,14 +95,14 @@ impl Images {
     }
 }
 
-/// Height and width, from the first bytes.
-fn size_of(file: &str, bytes: &[u8], limits: &Limits) -> Result<(u32, u32)> {
+/// Height and width, from the first bytes; the rest is not read.
+fn size_of(file: &str, bytes: impl BufRead + Seek, limits: &Limits) -> Result<(u32, u32)> {
     let fault = |what: String| DataError::malformed(file, Place::Whole, what);
-    let format = match image::guess_format(bytes) {
-        Ok(format @ (ImageFormat::Png | ImageFormat::Jpeg)) => format,
-        _ => return Err(fault("is neither PNG nor JPEG by its first bytes: convert it, or move it away".into())),
-    };
-    let size = ImageReader::with_format(Cursor::new(bytes), format).into_dimensions();
+    let reader = guessed(file, bytes)?;
+    if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg)) {
+        return Err(fault("is neither PNG nor JPEG by its first bytes: convert it, or move it away".into()));
+    }
+    let size = reader.into_dimensions();
     let (width, height) = size.map_err(|e| fault(format!("has a damaged header: {}", e.to_string().trim_end())))?;
     if u64::from(width) * u64::from(height) > limits.pixels {
         let what = format!("has {height} × {width} pixels, more than {}", limits.pixels);
@@ -113,11 +114,15 @@ fn size_of(file: &str, bytes: &[u8], limits: &Limits) -> Result<(u32, u32)> {
     Ok((height, width))
 }
 
+/// By content, whatever the name says.
+fn guessed<R: BufRead + Seek>(file: &str, bytes: R) -> Result<ImageReader<R>> {
+    let reader = ImageReader::new(bytes).with_guessed_format();
+    reader.map_err(|e| DataError::Io { path: file.into(), why: e.to_string() })
+}
+
 fn decode(file: &str, bytes: &[u8], limits: &Limits) -> Result<DynamicImage> {
-    size_of(file, bytes, limits)?;
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| DataError::Io { path: file.into(), why: e.to_string() })?;
+    size_of(file, Cursor::new(bytes), limits)?;
+    let mut reader = guessed(file, Cursor::new(bytes))?;
     // Eight bytes a pixel are the most that a sound file needs, and decoders keep some more beside.
     let mut bounds = image::Limits::no_limits();
     bounds.max_alloc = Some(limits.pixels.saturating_mul(16));
@@ -221,7 +226,10 @@ fn listed(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 }
 
 fn same_size(first: &Path, files: &[(PathBuf, i32)], limits: &Limits) -> Result<(u32, u32)> {
-    let size = |path: &Path| size_of(&name_of(path), &read_file(path)?, limits);
+    let size = |path: &Path| {
+        let file = File::open(path).map_err(|e| DataError::io(path, &e))?;
+        size_of(&name_of(path), BufReader::new(file), limits)
+    };
     let want = size(first)?;
     for (path, _) in &files[1..] {
         let got = size(path)?;

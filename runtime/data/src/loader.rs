@@ -204,7 +204,10 @@ impl Reader {
     pub(crate) fn read(&self, job: &Job) -> Result<Dataset> {
         let batch = self.source.read(&job.rows)?;
         let at = At { seed: self.seed, pass: job.pass, first: job.first };
-        self.map.as_ref().map_or(Ok(batch.clone()), |map| map(batch, at))
+        match &self.map {
+            Some(map) => map(batch, at),
+            None => Ok(batch),
+        }
     }
 }
 

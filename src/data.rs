@@ -1,66 +1,13 @@
-//! Data sets in memory: named arrays of equal length, read in an order that is a pure function of seed and pass, so
-//! that a run can be repeated and resumed.
+//! Data: the readers, sources and loaders of [`thalweg_data`], and the digits that come with the source, so that there is
+//! something to train on without a file.
 
+pub use thalweg_data::{
+    At, Batches, Csv, DataError, Dataset, ImageFolder, Images, Limits, Loader, Place, Source, Subset, csv, idx, mnist,
+    npy, npz, order, permutation,
+};
 use thalweg_graph::Array;
 
-use crate::error::{Error, Result};
-pub use crate::kit::generator::permutation;
-
-/// Named arrays whose first axes are as long as each other.
-#[derive(Clone, Debug)]
-pub struct Dataset {
-    fields: Vec<(String, Array)>,
-    len: usize,
-}
-
-impl Dataset {
-    /// A data set of named arrays.
-    pub fn new(fields: Vec<(String, Array)>) -> Result<Self> {
-        let rows = |a: &Array| a.shape().first().copied().unwrap_or(0) as usize;
-        let len = fields.first().map_or(0, |(_, a)| rows(a));
-        if let Some((name, array)) = fields.iter().find(|(_, a)| rows(a) != len) {
-            let what = format!("`{name}` has {} rows, `{}` has {len}", rows(array), fields[0].0);
-            return Err(Error::Data(what));
-        }
-        Ok(Self { fields, len })
-    }
-    /// Number of samples.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-    /// Whether there are no samples.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-    /// The samples at `rows`, in that order.
-    pub fn select(&self, rows: &[usize]) -> Dataset {
-        let take = |array: &Array| {
-            let mut shape = array.shape().to_vec();
-            let size = array.bytes().len().checked_div(self.len).unwrap_or(0);
-            shape[0] = rows.len() as u64;
-            let mut out = Array::zeros(array.dtype(), &shape);
-            for (to, row) in out.bytes_mut().chunks_exact_mut(size.max(1)).zip(rows) {
-                to.copy_from_slice(&array.bytes()[row * size..(row + 1) * size]);
-            }
-            out
-        };
-        Dataset { fields: self.fields.iter().map(|(n, a)| (n.clone(), take(a))).collect(), len: rows.len() }
-    }
-    /// Every array with its name, ready to feed.
-    pub fn feeds(&self) -> Vec<(&str, &Array)> {
-        self.fields.iter().map(|(n, a)| (n.as_str(), a)).collect()
-    }
-    /// One array.
-    pub fn get(&self, name: &str) -> Option<&Array> {
-        self.fields.iter().find(|(n, _)| n == name).map(|(_, a)| a)
-    }
-    /// Batches of `size` samples over one pass, in the order of (seed, pass); the last may be smaller.
-    pub fn batches(&self, size: usize, seed: u64, pass: u64) -> impl Iterator<Item = Dataset> + '_ {
-        let order = permutation(&format!("shuffle/{seed}/{pass}"), self.len);
-        let count = self.len.div_ceil(size.max(1));
-        (0..count).map(move |i| self.select(&order[i * size..((i + 1) * size).min(order.len())]))
-    }
-}
+use crate::error::Result;
 
 /// The 1,797 handwritten digits of the UCI repository (Alpaydin and Kaynak, *Optical Recognition of Handwritten Digits*,
 /// CC BY 4.0): `image` `f32[n, 1, 8, 8]` in 0..=1 and `label` `i32[n]`. 1,437 to train on and 360 to test on.
@@ -76,19 +23,23 @@ pub(crate) fn all_digits() -> Result<Dataset> {
     let text = include_str!("../data/digits.txt");
     let (mut images, mut labels) = (Vec::new(), Vec::new());
     for (i, line) in text.lines().enumerate() {
-        let bad = || Error::Data(format!("digits.txt, line {}: expected a digit and 64 letters a..q", i + 1));
+        let bad = || DataError::Malformed {
+            file: "digits.txt".into(),
+            at: Place::Line(i as u64 + 1),
+            what: "expected a digit and 64 letters a..q".into(),
+        };
         let (label, pixels) = line.as_bytes().split_first().ok_or_else(bad)?;
         if !label.is_ascii_digit() || pixels.len() != 64 || pixels.iter().any(|p| !(b'a'..=b'q').contains(p)) {
-            return Err(bad());
+            return Err(bad().into());
         }
         labels.push(i32::from(label - b'0'));
         images.extend(pixels.iter().map(|p| f32::from(p - b'a') / 16.0));
     }
     let n = labels.len();
-    Dataset::new(vec![
-        ("image".into(), Array::from_slice(&[n as u64, 1, 8, 8], &images)),
-        ("label".into(), Array::from_slice(&[n as u64], &labels)),
-    ])
+    Ok(Dataset::new([
+        ("image", Array::from_slice(&[n as u64, 1, 8, 8], &images)),
+        ("label", Array::from_slice(&[n as u64], &labels)),
+    ])?)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::IsTerminal;
 
+use thalweg_data::DataError;
 use thalweg_graph::Diagnostic;
 use thalweg_runtime::{DeviceError, RunError};
 
@@ -15,7 +16,9 @@ pub enum Error {
     /// A program did not run.
     Run(RunError),
     /// Data could not be read.
-    Data(String),
+    Data(DataError),
+    /// A cluster that this version cannot use.
+    Cluster(String),
 }
 
 /// What fallible functions return.
@@ -43,7 +46,8 @@ impl fmt::Display for Error {
                 write!(f, "{} mistake{s} in the model; nothing was run", list.len())
             }
             Error::Run(error) => error.fmt(f),
-            Error::Data(what) => f.write_str(what),
+            Error::Data(error) => error.fmt(f),
+            Error::Cluster(what) => f.write_str(what),
         }
     }
 }
@@ -62,6 +66,11 @@ impl From<Vec<Diagnostic>> for Error {
 impl From<RunError> for Error {
     fn from(error: RunError) -> Self {
         Error::Run(error)
+    }
+}
+impl From<DataError> for Error {
+    fn from(error: DataError) -> Self {
+        Error::Data(error)
     }
 }
 impl From<DeviceError> for Error {

@@ -39,6 +39,7 @@ pub use thalweg_runtime as runtime;
 
 /// What a model file needs: `use thalweg::prelude::*;`.
 pub mod prelude {
+    pub use crate::data::Source;
     pub use crate::model::{Compile, Model};
     pub use crate::nn::*;
     pub use crate::optim::{AdamW, Schedule, Sgd};

@@ -1,6 +1,7 @@
 //! A compiled model: what `compile` makes of a declared graph. Thin: it opens devices and hands over to the session,
 //! which runs nothing but plans.
 
+use thalweg_data::{Batches, Loader};
 use thalweg_graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg_graph::{Array, Cluster};
 use thalweg_runtime::{AbortFlag, Device, Outputs, ReferenceDevice, Session};
@@ -17,7 +18,7 @@ impl Compile for thalweg_ops::Graph {
     fn compile(&self, cluster: &Cluster) -> Result<Model> {
         let [device] = &cluster.devices[..] else {
             let what = format!("a cluster of {} devices: this version runs on one", cluster.devices.len());
-            return Err(Error::Data(what));
+            return Err(Error::Cluster(what));
         };
         let mut session = Session::new(self.finish()?, open_device(device)?)?;
         if let Some(wanted) = std::env::var("DUMP").ok().and_then(|d| Some(d.strip_prefix("after:")?.to_string())) {
@@ -56,6 +57,14 @@ impl Model {
         batches: impl IntoIterator<Item = Vec<(&'a str, &'a Array)>>,
     ) -> Result<Option<Outputs>> {
         Ok(self.session.run_many(program, batches)?)
+    }
+    /// The batches of `data` that the variables have not learned from yet: from where its cursor stood at the last commit,
+    /// to the end of its last pass. A batch counts as consumed once a step that updates variables commits; a loop that
+    /// is left and entered again goes on with the next one. The batches do not borrow the model, which runs meanwhile.
+    ///
+    /// Wrong settings, and a cursor of other data or another order, are the first item's error.
+    pub fn batches(&self, data: &Loader) -> Batches {
+        data.resume(self.session.cursors())
     }
     /// The value of a variable, by its path: `body.conv1.weight`.
     pub fn get(&mut self, variable: &str) -> Result<Array> {

@@ -39,7 +39,8 @@ impl Demo {
         let (train, test) = thalweg::data::digits()?;
         let cluster = self.threads.map_or_else(Cluster::local, Cluster::cpu);
         let mut model = digits_model(self.seed).compile(&cluster)?;
-        let steps = self.passes * train.len().div_ceil(self.batch as usize) as u64;
+        let data = train.shuffle(self.seed).batch(self.batch as usize);
+        let steps = self.passes * data.steps_per_pass();
         let progress = Progress::new(steps);
         if !self.json {
             let devices: Vec<_> =
@@ -53,7 +54,8 @@ impl Demo {
         let started = Instant::now();
         for pass in 0..self.passes {
             let (mut loss, mut accuracy) = (0.0, 0.0);
-            for batch in train.batches(self.batch as usize, self.seed, pass) {
+            for batch in model.batches(&data.clone().epochs(pass + 1)) {
+                let batch = batch?;
                 let out = model.run("train", &batch.feeds())?;
                 loss += out.item("loss") * batch.len() as f64;
                 accuracy += out.item("accuracy") * batch.len() as f64;

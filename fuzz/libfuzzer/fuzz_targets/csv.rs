@@ -1,0 +1,6 @@
+//! `csv` under libFuzzer: see `thalweg_fuzz::TARGETS`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    (thalweg_fuzz::target("csv").expect("a target").run)(bytes);
+});

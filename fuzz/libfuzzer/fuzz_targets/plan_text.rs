@@ -1,0 +1,6 @@
+//! `plan_text` under libFuzzer: see `thalweg_fuzz::TARGETS`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    (thalweg_fuzz::target("plan_text").expect("a target").run)(bytes);
+});

@@ -20,6 +20,7 @@ pub mod structural;
 pub mod text;
 pub mod types;
 pub mod verify;
+pub mod watch;
 pub mod wire;
 
 pub use array::{Array, Element};

@@ -2,7 +2,7 @@
 //! which runs nothing but plans.
 
 use thalweg_graph::cluster::{DeviceKind, DeviceSpec};
-use thalweg_graph::{Array, Cluster};
+use thalweg_graph::{Array, Bindings, Cluster, Summary};
 use thalweg_ops::Tensor;
 use thalweg_runtime::{AbortFlag, At, Device, Outputs, ReferenceDevice, Session, Trace};
 
@@ -110,6 +110,10 @@ impl Model {
     pub fn check_finite(&mut self, on: bool) {
         self.session.check_finite(on);
     }
+    /// A program layer by layer, for these extents: what it computes, its parameters, operations, bytes and peak memory.
+    pub fn summary(&mut self, program: &str, bindings: &Bindings) -> Result<Summary> {
+        Ok(self.session.summary(program, bindings)?)
+    }
     /// Notes from here on when every launch, feed and fetch happens, and keeps the last `steps` steps.
     pub fn start_trace(&mut self, steps: usize) {
         self.session.start_trace(steps);
@@ -117,6 +121,10 @@ impl Model {
     /// The steps noted since; `write` makes a file of it that Perfetto opens.
     pub fn finish_trace(&mut self) -> Trace {
         self.session.finish_trace()
+    }
+    /// The graph that was compiled.
+    pub fn graph(&self) -> &thalweg_graph::Graph {
+        self.session.graph()
     }
     /// What runs the plans.
     pub fn session(&mut self) -> &mut Session {

@@ -16,6 +16,7 @@ use thalweg_graph::kernel::BufferType;
 use thalweg_graph::lower::{LowerError, StateLayout, lower};
 use thalweg_graph::passes::{STANDARD, run_passes, select_program};
 use thalweg_graph::plan::{Instruction, Memory, Plan};
+use thalweg_graph::summary::SummaryError;
 use thalweg_graph::watch::Finiteness;
 use thalweg_graph::{Array, Bindings, DType};
 
@@ -72,6 +73,9 @@ pub enum RunError {
     /// A value was infinite or NaN that was to be finite. State is as it was before the step.
     #[error(transparent)]
     NotFinite(Box<NotFinite>),
+    /// There is no summary.
+    #[error(transparent)]
+    Summary(#[from] SummaryError),
     /// The interpreter cannot compute it.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),

@@ -9,7 +9,7 @@ use thalweg_graph::kernel::interpret::{Precision, Values};
 use thalweg_graph::lower::LowerError;
 use thalweg_graph::passes::{STANDARD, drop_dead_nodes, run_passes};
 use thalweg_graph::structural::ReadVariable;
-use thalweg_graph::{Array, Builder, Graph, NodeId, Program, Value};
+use thalweg_graph::{Array, Bindings, Builder, Graph, NodeId, Program, Summary, Value};
 
 use super::{RunError, Session};
 use crate::feed;
@@ -75,6 +75,12 @@ impl Session {
         }
         let evaluated = evaluate(&bound, &bound.programs[0], &fed, &state, Precision::Exact)?;
         Ok(evaluated.outputs[0].1.to_array())
+    }
+
+    /// A program layer by layer, for these extents, with what its plan takes.
+    pub fn summary(&mut self, program: &str, bindings: &Bindings) -> Result<Summary, RunError> {
+        let plan = self.plan(program, bindings)?;
+        Ok(Summary::of(&self.graph, program, bindings, Some(&plan))?)
     }
 
     /// The value here that a handle stands for where it was declared.

@@ -69,16 +69,14 @@ fn work(plan: &Plan) -> Vec<Option<&Kernel>> {
 impl Session {
     /// The one program of `bound` made ready, and a guard if it takes one.
     pub(super) fn guarded(&mut self, bound: Graph, bindings: &Bindings) -> Result<(Option<Step>, Step), RunError> {
-        let with_checks = |checks| {
-            let program = Program { checks, ..bound.programs[0].clone() };
-            Graph { programs: vec![program], ..bound.clone() }
-        };
         let declared = bound.programs[0].checks.len();
-        let bare = with_checks(vec![]);
-        let plan = self.make_plan(&bare, bindings)?;
         if !self.checks_all && declared == 0 {
-            return Ok((None, self.load(bare, plan, 0)?));
+            let plan = self.make_plan(&bound, bindings)?;
+            return Ok((None, self.load(bound, plan, 0)?));
         }
+        let mut bare = bound.clone();
+        bare.programs[0].checks.clear();
+        let plan = self.make_plan(&bare, bindings)?;
         let mut guard = bound.clone();
         if self.checks_all {
             guard = check_every_value(&bound);
@@ -93,12 +91,18 @@ impl Session {
         program.outputs.clear();
         program.updates.clear();
         let guard_plan = self.make_plan(&guard, bindings)?;
-        let guard = self.load(guard, guard_plan, declared)?;
-        Ok((Some(guard), self.load(bare, plan, 0)?))
+        let step = self.load(bare, plan, 0)?;
+        match self.load(guard, guard_plan, declared) {
+            Ok(guard) => Ok((Some(guard), step)),
+            Err(error) => {
+                self.unload(&step);
+                Err(error)
+            }
+        }
     }
 
-    /// From here on every float value of every step is to be finite, or no longer. Slower, since no value can be fused
-    /// away; the results are the same to the last bit.
+    /// From here on every float value of every step is to be finite, or no longer. Slower, since every value is computed
+    /// once to be looked at and once as it would have been; the results are the same to the last bit.
     pub fn check_finite(&mut self, on: bool) {
         self.checks_all = on;
     }

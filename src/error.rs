@@ -38,19 +38,26 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Model(list) => {
-                let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
                 for diagnostic in list {
-                    writeln!(f, "{}\n", diagnostic.render(color, &|path| std::fs::read_to_string(path).ok()))?;
+                    writeln!(f, "{}\n", drawn(diagnostic))?;
                 }
                 let s = if list.len() == 1 { "" } else { "s" };
                 write!(f, "{} mistake{s} in the model; nothing was run", list.len())
             }
+            Error::Run(RunError::NotFinite(found)) => f.write_str(&drawn(&found.diagnostic)),
             Error::Run(error) => error.fmt(f),
             Error::Data(error) => error.fmt(f),
             Error::Cluster(what) => f.write_str(what),
         }
     }
 }
+
+/// On the user's source, where that can be read.
+fn drawn(diagnostic: &Diagnostic) -> String {
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    diagnostic.render(color, &|path| std::fs::read_to_string(path).ok())
+}
+
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -30,7 +30,7 @@ pub mod kit;
 mod model;
 
 pub use error::{Error, Result};
-pub use model::{Compile, Model, open_device};
+pub use model::{Compile, Model, Point, open_device};
 pub use thalweg_graph as graph;
 pub use thalweg_graph::{Array, Cluster, DType, Init};
 pub use thalweg_ops as ops;

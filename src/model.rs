@@ -3,8 +3,9 @@
 
 use thalweg_data::{Batches, Loader};
 use thalweg_graph::cluster::{DeviceKind, DeviceSpec};
-use thalweg_graph::{Array, Cluster};
-use thalweg_runtime::{AbortFlag, Device, Outputs, ReferenceDevice, Session};
+use thalweg_graph::{Array, Bindings, Cluster, Summary};
+use thalweg_ops::Tensor;
+use thalweg_runtime::{AbortFlag, At, Device, Outputs, ReferenceDevice, Session, Trace};
 
 use crate::error::{Error, Result};
 
@@ -38,6 +39,22 @@ pub fn open_device(spec: &DeviceSpec) -> Result<Box<dyn Device>> {
         DeviceKind::Cpu => Box::new(thalweg_cpu::CpuDevice::new(&spec.name, spec.threads)?),
         DeviceKind::Reference => Box::new(ReferenceDevice::default()),
     })
+}
+
+/// What can say which value of the graph is meant: a handle, or a name.
+pub trait Point<'a> {
+    /// The place it means.
+    fn at(self) -> At<'a>;
+}
+impl<'a> Point<'a> for Tensor<'a> {
+    fn at(self) -> At<'a> {
+        At::Declared(self.graph(), self.value())
+    }
+}
+impl<'a> Point<'a> for &'a str {
+    fn at(self) -> At<'a> {
+        At::Named(self)
+    }
 }
 
 /// A model on a device: variables and programs.
@@ -85,6 +102,38 @@ impl Model {
     /// Raise it, from any thread, to end the step that is running; variables stay as they were before it.
     pub fn abort_flag(&self) -> AbortFlag {
         self.session.abort_flag()
+    }
+    /// Any tensor of the graph, returned by a program or not, from the variables as they are and the inputs that it
+    /// depends on: `model.eval_at(hidden, feed! { image: &image })`, or by its name, `model.eval_at("body.hidden", …)`. The
+    /// interpreter computes it, slowly, as a program that does not learn would: without dropout. Nothing is changed.
+    pub fn eval_at<'a>(&mut self, tensor: impl Point<'a>, feeds: &[(&str, &Array)]) -> Result<Array> {
+        Ok(self.session.evaluate_at(tensor.at(), None, feeds)?)
+    }
+    /// The same as `program` computes it: with dropout and the batch's own statistics where it learns.
+    pub fn eval_in<'a>(&mut self, program: &str, tensor: impl Point<'a>, feeds: &[(&str, &Array)]) -> Result<Array> {
+        Ok(self.session.evaluate_at(tensor.at(), Some(program), feeds)?)
+    }
+    /// From here on a step in which any float value is infinite or NaN fails before it commits, with an error that names the
+    /// first node to blame and its line; `false` ends that. Slower, the results are the same to the last bit. Infinities
+    /// that stem from an infinite constant, as in masks, are not counted.
+    pub fn check_finite(&mut self, on: bool) {
+        self.session.check_finite(on);
+    }
+    /// A program layer by layer, for these extents: what it computes, its parameters, operations, bytes and peak memory.
+    pub fn summary(&mut self, program: &str, bindings: &Bindings) -> Result<Summary> {
+        Ok(self.session.summary(program, bindings)?)
+    }
+    /// Notes from here on when every launch, feed and fetch happens, and keeps the last `steps` steps.
+    pub fn start_trace(&mut self, steps: usize) {
+        self.session.start_trace(steps);
+    }
+    /// The steps noted since; `write` makes a file of it that Perfetto opens.
+    pub fn finish_trace(&mut self) -> Trace {
+        self.session.finish_trace()
+    }
+    /// The graph that was compiled.
+    pub fn graph(&self) -> &thalweg_graph::Graph {
+        self.session.graph()
     }
     /// What runs the plans.
     pub fn session(&mut self) -> &mut Session {

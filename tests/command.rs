@@ -71,3 +71,32 @@ fn the_demo_shows_digits_and_keeps_progress_off_stdout() {
     assert!(text.contains("test accuracy") && text.contains("%@"), "{text}");
     assert!(!text.contains("steps  "), "{text}");
 }
+
+#[test]
+fn the_demo_writes_a_trace_and_checks_values_if_asked() {
+    let file = std::env::temp_dir().join(format!("thalweg-trace-{}.json", std::process::id()));
+    let path = file.to_str().expect("a plain path");
+    let last = |text: String| text.lines().last().map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON"));
+    let plain = last(stdout(&["demo", "--passes", "1", "--json"])).expect("a line");
+    let looked = last(stdout(&["demo", "--passes", "1", "--json", "--check-finite", "--trace", path])).expect("a line");
+    assert_eq!(plain["digest"], looked["digest"], "looking changes nothing");
+    let trace: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).expect("it was written")).expect("JSON");
+    std::fs::remove_file(&file).expect("it was there");
+    let events = trace["traceEvents"].as_array().expect("a list");
+    assert!(events.iter().filter(|e| e["cat"] == "step").count() > 20 && events.len() > 1000);
+    let output = thalweg(&["demo", "--passes", "1", "--trace", "/nowhere/at/all.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("cannot write /nowhere/at/all.json"));
+}
+
+#[test]
+fn a_summary_is_a_table_or_json() {
+    let table = stdout(&["graph", "summary", "--bind", "batch=64"]);
+    for part in ["program `train`, batch = 64", "body.conv2", "f32[batch, 32, 8, 8]", "4,640", "peak scratch"] {
+        assert!(table.contains(part), "no {part} in\n{table}");
+    }
+    let text = stdout(&["kit", "--case", "lenet_train", "--summary", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(json["total"]["parameters"], 61_706);
+}

@@ -12,6 +12,7 @@ use crate::op::{DynOp, Mode, OpError};
 use crate::structural::{Input, ReadVariable};
 use crate::types::{Dim, TensorType};
 use crate::verify::{MAX_BOUND, is_name};
+use crate::watch::Watches;
 
 /// Builds one graph.
 #[derive(Debug, Default)]
@@ -33,6 +34,8 @@ struct Inner {
     reads: BTreeMap<VarId, Value>,
     /// Statistics that training programs update when they need the node that computes them.
     stats: Vec<(VarId, Value)>,
+    /// Taps and checks.
+    watches: Watches,
 }
 
 #[derive(Clone, Debug)]
@@ -311,7 +314,7 @@ impl Builder {
             inner.mistakes.push(Diagnostic::new("program", format!("two programs are called `{name}`"), site));
             return;
         }
-        let mut program = Program { name: name.into(), outputs, updates };
+        let mut program = Program { name: name.into(), outputs, updates, checks: vec![] };
         if program.mode() == Mode::Train {
             let needed = inner.graph.needed_by(&program);
             program.updates.extend(inner.stats.iter().filter(|(_, v)| needed[v.node]));
@@ -344,7 +347,16 @@ impl Builder {
     /// The graph, or every mistake that was made.
     pub fn finish(&self) -> Result<Graph, Vec<Diagnostic>> {
         let inner = self.inner.borrow();
-        if inner.mistakes.is_empty() { Ok(inner.graph.clone()) } else { Err(inner.mistakes.clone()) }
+        if !inner.mistakes.is_empty() {
+            return Err(inner.mistakes.clone());
+        }
+        let mut graph = inner.graph.clone();
+        let mistakes = inner.watches.attach(&mut graph);
+        if mistakes.is_empty() { Ok(graph) } else { Err(mistakes) }
+    }
+    /// Looks at what is watched.
+    pub(crate) fn watches<T>(&self, look: impl FnOnce(&mut Watches) -> T) -> T {
+        look(&mut self.inner.borrow_mut().watches)
     }
     /// The graph, for passes: what they append has been checked before.
     ///

@@ -128,6 +128,19 @@ impl Node {
         let name = self.name.as_deref().unwrap_or("");
         [&*self.scope, name].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(".")
     }
+    /// What it computes, for people: `body.conv2: conv2d_input_grad (gradient of conv2d)`.
+    pub fn label(&self) -> String {
+        let op = self.op.schema().name;
+        let origin = match self.origin.as_deref().filter(|o| *o != op) {
+            None => String::new(),
+            Some(origin) => match origin.strip_prefix("grad.") {
+                Some(of) => format!(" (gradient of {of})"),
+                None => format!(" ({origin})"),
+            },
+        };
+        let path = self.path();
+        if path.is_empty() { format!("{op}{origin}") } else { format!("{path}: {op}{origin}") }
+    }
 }
 
 crate::kernel::scalar::named_enum! {
@@ -193,6 +206,15 @@ pub struct Variable {
     pub group: Arc<str>,
 }
 
+/// What has to hold before a step of a program commits: that a value is finite.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Check {
+    /// The value in question.
+    pub of: Value,
+    /// How finite it is, as [`Finiteness`](crate::watch::Finiteness) has it: an i32 without axes.
+    pub status: Value,
+}
+
 /// A named entry point.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Program {
@@ -202,6 +224,8 @@ pub struct Program {
     pub outputs: Vec<(Arc<str>, Value)>,
     /// Which variables it sets at the end of a step, each once.
     pub updates: Vec<(VarId, Value)>,
+    /// What must be finite for a step to commit.
+    pub checks: Vec<Check>,
 }
 
 impl Program {
@@ -211,7 +235,8 @@ impl Program {
     }
     /// Every value it needs.
     pub fn roots(&self) -> impl Iterator<Item = Value> + '_ {
-        self.outputs.iter().map(|(_, v)| *v).chain(self.updates.iter().map(|(_, v)| *v))
+        let returned = self.outputs.iter().map(|(_, v)| *v).chain(self.updates.iter().map(|(_, v)| *v));
+        returned.chain(self.checks.iter().map(|c| c.status))
     }
 }
 

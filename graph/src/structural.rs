@@ -81,4 +81,5 @@ structural!(ReadVariable, "variable", variable);
 pub(crate) fn register(registry: &mut Registry) {
     registry.add("input", Input::make);
     registry.add("variable", ReadVariable::make);
+    registry.add("finiteness", crate::watch::Finite::make);
 }

@@ -196,6 +196,7 @@ impl<'g> Check<'g> {
             self.require(names.insert(&program.name), &subject, || "there is an earlier program of that name".into());
             self.outputs(program, &subject);
             self.updates(program, &subject);
+            self.checks(program, &subject);
         }
     }
 
@@ -219,6 +220,16 @@ impl<'g> Check<'g> {
                     format!("{id} {:?} is {} but its update {value} is {ty}", variable.name, variable.ty)
                 }),
             }
+        }
+    }
+
+    fn checks(&mut self, program: &Program, subject: &Subject) {
+        for check in &program.checks {
+            let (of, status) = (self.graph.get_ty(check.of), self.graph.get_ty(check.status));
+            let float = of.is_some_and(|t| t.dtype.is_float());
+            self.require(float, subject, || format!("checks {}, which is no float value", check.of));
+            let number = status.is_some_and(|t| *t == DType::I32.of(()));
+            self.require(number, subject, || format!("checks {} by {}, which is no i32[]", check.of, check.status));
         }
     }
 }

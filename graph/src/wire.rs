@@ -19,7 +19,7 @@ use crate::types::Types;
 use crate::verify::Fault;
 
 /// How graphs are framed.
-pub const GRAPH: Format = Format { magic: *b"TW.graph", version: 1 };
+pub const GRAPH: Format = Format { magic: *b"TW.graph", version: 2 };
 /// How kernels are framed.
 pub const KERNEL: Format = Format { magic: *b"TW.kernl", version: 1 };
 /// How plans are framed.

@@ -209,5 +209,5 @@ fn bytes_that_are_something_else_are_named() {
     assert!(matches!(read(&[&bytes[..], &[0]].concat()), WireError::Trailing { count: 1, .. }));
     let mut newer = bytes.clone();
     newer[8] = 99;
-    assert_eq!(read(&newer), WireError::Version { found: 99, expected: 1 });
+    assert_eq!(read(&newer), WireError::Version { found: 99, expected: 2 });
 }

@@ -33,11 +33,16 @@ pub fn vjp<'g>(of: &[(Tensor<'g>, Tensor<'g>)], wrt: &[Tensor<'g>]) -> Vec<Tenso
     let seeds: Vec<_> = of.iter().map(|(t, ct)| (t.value(), ct.value())).collect();
     let targets: Vec<_> = wrt.iter().map(|t| t.value()).collect();
     let found = walk(graph, 0..graph.len(), &seeds, &targets);
-    wrt.iter().zip(found).map(|(t, g)| g.map_or_else(|| t.zeros_like(), |g| Tensor::new(graph, g))).collect()
+    for value in graph.gradients_watched() {
+        found.get(&value).into_iter().for_each(|ct| graph.gradient_found(value, *ct));
+    }
+    let gradient = |t: &Tensor<'g>| found.get(&t.value()).map_or_else(|| t.zeros_like(), |ct| Tensor::new(graph, *ct));
+    wrt.iter().map(gradient).collect()
 }
 
-/// Walks the nodes of `range` backwards. Values outside are leaves.
-fn walk(graph: &Builder, range: Range<usize>, seeds: &[(Value, Value)], wrt: &[Value]) -> Vec<Option<Value>> {
+/// Walks the nodes of `range` backwards; gives the cotangent of every value met on the way to `wrt`. Values outside are
+/// leaves.
+fn walk(graph: &Builder, range: Range<usize>, seeds: &[(Value, Value)], wrt: &[Value]) -> BTreeMap<Value, Value> {
     let reached = depends_on(graph, &range, wrt);
     let mut cts: BTreeMap<Value, Value> = BTreeMap::new();
     let add = |cts: &mut BTreeMap<Value, Value>, value: Value, ct: Value| {
@@ -67,13 +72,14 @@ fn walk(graph: &Builder, range: Range<usize>, seeds: &[(Value, Value)], wrt: &[V
                 let start = graph.len();
                 let expanded = node.op.expand(graph, &node.operands, Mode::Train)?;
                 let seeds: Vec<_> = expanded.iter().zip(&cotangents).filter_map(|(v, ct)| Some((*v, (*ct)?))).collect();
-                Some(walk(graph, start..graph.len(), &seeds, &node.operands))
+                let found = walk(graph, start..graph.len(), &seeds, &node.operands);
+                Some(node.operands.iter().map(|v| found.get(v).copied()).collect())
             })
         });
         let Some(operand_cts) = operand_cts else {
             let what = format!("`{}` has no gradient", node.op.schema().name);
             graph.mistake(Diagnostic::new("gradient.C2", what, node.site.clone()));
-            return vec![Some(Value::POISON); wrt.len()];
+            return wrt.iter().map(|v| (*v, Value::POISON)).collect();
         };
         for (operand, ct) in node.operands.iter().zip(operand_cts) {
             if let Some(ct) = ct {
@@ -81,7 +87,7 @@ fn walk(graph: &Builder, range: Range<usize>, seeds: &[(Value, Value)], wrt: &[V
             }
         }
     }
-    wrt.iter().map(|v| cts.get(v).copied()).collect()
+    cts
 }
 
 /// Which nodes of `range` depend on `wrt`.

@@ -60,6 +60,28 @@ impl<'g> Tensor<'g> {
         self.graph.name(self.value, name);
         self
     }
+    /// Lets every program that computes this also return it, as `name`. A name is given once; a tap that no program computes
+    /// is a mistake. What is returned is not fused into its reader, and a device may add up a fold that it was fused into
+    /// in another order: the last bits of what follows can differ from those of the model without the tap.
+    #[track_caller]
+    pub fn tap(self, name: &str) -> Self {
+        self.graph.tap(self.value, name, Site::here());
+        self
+    }
+    /// Lets every program that computes the gradient of its loss with respect to this also return that, as `name`. Call it
+    /// before the gradient is taken, so before `minimize`.
+    #[track_caller]
+    pub fn tap_grad(self, name: &str) -> Self {
+        self.graph.tap_gradient(self.value, name, Site::here());
+        self
+    }
+    /// Lets every program that computes this fail before it commits where an element is infinite or NaN; the error names
+    /// the first node on the way here that made one. Floats only.
+    #[track_caller]
+    pub fn check_finite(self) -> Self {
+        self.graph.check_finite(self.value, Site::here());
+        self
+    }
     /// Applies an op of one result to this and `others`. Ops are methods made of this; so are yours.
     #[track_caller]
     pub fn apply<T: Op>(self, op: T, others: impl IntoIterator<Item = Tensor<'g>>) -> Tensor<'g> {

@@ -95,6 +95,8 @@ pub trait Device: Send {
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError>;
     /// Starts or stops timing instructions; gives the timings so far. Timing costs a little, and is off at first.
     fn time(&mut self, on: bool) -> Vec<Timing>;
+    /// The time on the clock that its timings are read from, since it was made.
+    fn now(&self) -> Duration;
     /// How an instruction runs on this device, for people: `contraction 64×10×32`.
     fn strategy(&self, loaded: Loaded, instruction: usize) -> String;
     /// Writes bytes into an arena.

@@ -6,9 +6,11 @@ pub mod feed;
 pub mod memory;
 pub mod reference;
 pub mod session;
+pub mod trace;
 
 pub use cursor::{Cursor, Cursors};
 pub use device::{AbortFlag, Device, DeviceError, Timing};
 pub use feed::FeedError;
 pub use reference::ReferenceDevice;
-pub use session::{Outputs, ProfileRow, RunError, Session};
+pub use session::{At, NotFinite, Outputs, ProfileRow, RunError, Session};
+pub use trace::Trace;

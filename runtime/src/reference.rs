@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use thalweg_graph::array::Array;
 use thalweg_graph::kernel::interpret::{Precision, Values, run};
@@ -14,10 +15,16 @@ use crate::device::{AbortFlag, Device, DeviceError, Loaded, Timing};
 use crate::memory::HostArenas;
 
 /// The interpreter as a device.
-#[derive(Default)]
 pub struct ReferenceDevice {
     arenas: HostArenas,
     plans: Vec<Option<(Arc<Plan>, usize)>>,
+    epoch: Instant,
+}
+
+impl Default for ReferenceDevice {
+    fn default() -> Self {
+        Self { arenas: HostArenas::default(), plans: vec![], epoch: Instant::now() }
+    }
 }
 
 impl Target for ReferenceDevice {
@@ -90,6 +97,9 @@ impl Device for ReferenceDevice {
     fn time(&mut self, _: bool) -> Vec<Timing> {
         // How long the interpreter takes says nothing about anything.
         vec![]
+    }
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
     }
     fn strategy(&self, _: Loaded, _: usize) -> String {
         "interpreter".into()

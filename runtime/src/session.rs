@@ -1,17 +1,29 @@
 //! A session: variables on a device, and programs that run over them. It runs nothing but verified plans, makes one per
 //! program and binding when first needed, and keeps a few.
 
+mod check;
+mod inspect;
+mod record;
+
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
+use thalweg_graph::evaluate::EvaluateError;
 use thalweg_graph::init::initial_value;
-use thalweg_graph::ir::{Graph, Site, VarId};
+use thalweg_graph::ir::{Graph, Value, VarId};
 use thalweg_graph::kernel::BufferType;
 use thalweg_graph::lower::{LowerError, StateLayout, lower};
 use thalweg_graph::passes::{STANDARD, run_passes, select_program};
 use thalweg_graph::plan::{Instruction, Memory, Plan};
+use thalweg_graph::summary::SummaryError;
+use thalweg_graph::watch::Finiteness;
 use thalweg_graph::{Array, Bindings, DType};
+
+pub use check::NotFinite;
+pub use inspect::At;
+pub use record::ProfileRow;
+use record::Recorder;
 
 use crate::cursor::Cursors;
 use crate::device::{AbortFlag, Device, DeviceError, Loaded};
@@ -55,6 +67,18 @@ pub enum RunError {
     /// The program cannot be planned for these extents.
     #[error(transparent)]
     Lower(#[from] LowerError),
+    /// No tensor of that name, or not of this graph.
+    #[error("{0}")]
+    NoTensor(String),
+    /// A value was infinite or NaN that was to be finite. State is as it was before the step.
+    #[error(transparent)]
+    NotFinite(Box<NotFinite>),
+    /// There is no summary.
+    #[error(transparent)]
+    Summary(#[from] SummaryError),
+    /// The interpreter cannot compute it.
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
     /// Extents that make some other extent negative or too large.
     #[error("with {0:?} some extent is negative or too large")]
     Bindings(Bindings),
@@ -92,23 +116,6 @@ impl Outputs {
     }
 }
 
-/// What one launch took.
-#[derive(Clone, Debug)]
-pub struct ProfileRow {
-    /// The program.
-    pub program: Arc<str>,
-    /// What is computed.
-    pub label: Arc<str>,
-    /// Where it was asked for.
-    pub site: Site,
-    /// How the device does it.
-    pub strategy: String,
-    /// How often it ran.
-    pub runs: u64,
-    /// In all.
-    pub total: Duration,
-}
-
 struct ProgramState {
     name: Arc<str>,
     inputs: Inputs,
@@ -119,8 +126,30 @@ struct ProgramState {
 struct Ready {
     program: usize,
     bindings: Bindings,
+    /// Whether every value is checked.
+    checks_all: bool,
+    /// Runs first, where there are checks that the step's own plan cannot hold without becoming another one.
+    guard: Option<Step>,
+    step: Step,
+}
+
+/// A plan on the device, and what its channels to the caller mean: the program's outputs, then the statuses of what it
+/// declares to be finite, then those of all values.
+#[derive(Clone)]
+struct Step {
+    /// The one program, in primitives, with all extents bound.
+    graph: Arc<Graph>,
     plan: Arc<Plan>,
     loaded: Loaded,
+    /// How many of the graph's checks were declared.
+    declared: usize,
+}
+
+/// How a step went.
+enum Outcome {
+    Done(Outputs),
+    /// Nothing was committed, since these were to be finite and are not.
+    NotFinite(Vec<(Value, Finiteness)>),
 }
 
 /// Sees every graph between passes, by the name of the pass.
@@ -137,6 +166,9 @@ pub struct Session {
     abort: AbortFlag,
     cursors: Cursors,
     observe: Observer,
+    recorder: Recorder,
+    /// Whether every value of every step is to be finite.
+    checks_all: bool,
 }
 
 impl Session {
@@ -152,7 +184,9 @@ impl Session {
         let by_name = programs.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
         let (graph, abort) = (Arc::new(graph), AbortFlag::default());
         let (ready, cursors, observe) = (vec![], Cursors::default(), Box::new(|_: &str, _: &Graph| {}));
-        let mut session = Self { graph, layout, device, programs, by_name, ready, abort, cursors, observe };
+        let (recorder, checks_all) = (Recorder::default(), false);
+        let mut session =
+            Self { graph, layout, device, programs, by_name, ready, abort, cursors, observe, recorder, checks_all };
         session.reset()?;
         Ok(session)
     }
@@ -192,12 +226,23 @@ impl Session {
         let known = |name: &str| self.programs.iter().any(|p| p.inputs.iter().any(|(n, _)| &**n == name));
         let (arrays, bindings) = feed::check(&self.graph, &state.name, &state.inputs, &known, feeds)?;
         let ready = self.ready(index, bindings)?;
-        let (plan, loaded) = (self.ready[ready].plan.clone(), self.ready[ready].loaded);
+        let Ready { guard, step, .. } = &self.ready[ready];
+        let (guard, step) = (guard.clone(), step.clone());
+        if let Some(guard) = guard {
+            self.attempt(index, &guard, &arrays)?;
+        }
+        self.attempt(index, &step, &arrays)
+    }
+    /// Runs a step of the program with what was fed to it, in the order of its inputs.
+    fn attempt(&mut self, index: usize, step: &Step, arrays: &[Cow<Array>]) -> Result<Outputs, RunError> {
         let inputs = &self.programs[index].inputs;
         // By name: what an expansion no longer needs has no channel.
         let feed = |label: &str| inputs.iter().position(|(name, _)| &**name == label).map(|i| &*arrays[i]);
-        let feeds: Vec<Option<&Array>> = plan.channels.values().iter().map(|c| feed(&c.label)).collect();
-        self.execute(&plan, loaded, &feeds)
+        let feeds: Vec<Option<&Array>> = step.plan.channels.values().iter().map(|c| feed(&c.label)).collect();
+        match self.execute(step, &feeds)? {
+            Outcome::Done(outputs) => Ok(outputs),
+            Outcome::NotFinite(found) => Err(self.explain(index, step, &found, arrays)),
+        }
     }
     /// Runs one step per item of `batches` and returns what the last one gave; nothing if there was none. An error ends
     /// it; the steps before it are committed, and [`Session::step`] says how many that makes.
@@ -216,7 +261,7 @@ impl Session {
     pub fn plan(&mut self, program: &str, bindings: &Bindings) -> Result<Arc<Plan>, RunError> {
         let index = self.program(program)?;
         let ready = self.ready(index, bindings.clone())?;
-        Ok(self.ready[ready].plan.clone())
+        Ok(self.ready[ready].step.plan.clone())
     }
 
     fn program(&self, name: &str) -> Result<usize, RunError> {
@@ -238,12 +283,31 @@ impl Session {
     }
 
     fn ready(&mut self, index: usize, bindings: Bindings) -> Result<usize, RunError> {
-        if let Some(found) = self.ready.iter().position(|r| r.program == index && r.bindings == bindings) {
+        let checks_all = self.checks_all;
+        let same = |r: &Ready| r.program == index && r.checks_all == checks_all && r.bindings == bindings;
+        if let Some(found) = self.ready.iter().position(same) {
             return Ok(found);
         }
+        let started = self.recorder.now(&*self.device);
         let prepared = self.prepare(index);
         let bound = prepared.bind(&bindings).ok_or_else(|| RunError::Bindings(bindings.clone()))?;
-        let plan = Arc::new(lower(&bound, &bound.programs[0], &bindings, &self.layout, self.device.target())?);
+        let (guard, step) = self.guarded(bound, &bindings)?;
+        if self.ready.len() == PLANS_KEPT {
+            let oldest = self.ready.remove(0);
+            oldest.guard.iter().chain([&oldest.step]).for_each(|step| self.unload(step));
+        }
+        self.recorder.session(&*self.device, started, "plan", &step.plan.program, 0);
+        self.ready.push(Ready { program: index, bindings, checks_all, guard, step });
+        Ok(self.ready.len() - 1)
+    }
+
+    /// The plan of the one program of `bound`, sound and within reason.
+    fn make_plan(&self, bound: &Graph, bindings: &Bindings) -> Result<Arc<Plan>, RunError> {
+        // What is to be finite is looked at where outputs leave, before `commit`.
+        let mut program = bound.programs[0].clone();
+        let statuses = program.checks.iter().map(|c| (check::channel(c), c.status));
+        program.outputs.extend(statuses);
+        let plan = Arc::new(lower(bound, &program, bindings, &self.layout, self.device.target())?);
         // No machine addresses more; a sound plan may still ask for it.
         let part = &plan.devices[0];
         if let Some(memory) = Memory::ALL.into_iter().find(|m| part.bytes(*m) > 1 << 47) {
@@ -251,36 +315,59 @@ impl Session {
             return Err(DeviceError::OutOfMemory { device, memory: memory.name(), needed }.into());
         }
         let faults = plan.verify();
-        if !faults.is_empty() {
-            return Err(RunError::Unsound(faults));
-        }
+        if faults.is_empty() { Ok(plan) } else { Err(RunError::Unsound(faults)) }
+    }
+    /// Makes a plan of the one program of `bound` ready; the first `declared` of its checks were asked for one by one.
+    fn load(&mut self, bound: Graph, plan: Arc<Plan>, declared: usize) -> Result<Step, RunError> {
         let loaded = self.device.load(&plan, 0)?;
-        if self.ready.len() == PLANS_KEPT {
-            let oldest = self.ready.remove(0);
-            self.device.unload(oldest.loaded);
-        }
-        self.ready.push(Ready { program: index, bindings, plan, loaded });
-        Ok(self.ready.len() - 1)
+        Ok(Step { graph: Arc::new(bound), plan, loaded, declared })
+    }
+    fn unload(&mut self, step: &Step) {
+        self.recorder.unloaded(step.loaded);
+        self.device.unload(step.loaded);
+    }
+
+    /// Runs a step and notes it, if anybody wants to know.
+    fn execute(&mut self, step: &Step, feeds: &[Option<&Array>]) -> Result<Outcome, RunError> {
+        let started = self.recorder.now(&*self.device);
+        let outcome = self.walk(step, feeds);
+        let done = matches!(outcome, Ok(Outcome::Done(_)));
+        self.recorder.step(&mut *self.device, &step.plan, step.loaded, started, done);
+        outcome
     }
 
     /// Walks the instructions of the one device: channels are this thread's, what lies between them is the device's.
-    fn execute(&mut self, plan: &Plan, loaded: Loaded, feeds: &[Option<&Array>]) -> Result<Outputs, RunError> {
+    fn walk(&mut self, step: &Step, feeds: &[Option<&Array>]) -> Result<Outcome, RunError> {
+        let (plan, loaded) = (&step.plan, step.loaded);
         let part = &plan.devices[0];
         let tail = part.tail_start();
-        let mut outputs = Vec::new();
+        let program = &step.graph.programs[0];
+        let mut outputs = Vec::with_capacity(program.outputs.len());
+        let mut found = Vec::with_capacity(program.checks.len());
         let mut at = 0;
         while at < part.instructions.len() {
             match &part.instructions[at] {
                 Instruction::Wait { channel, buffer } => {
+                    let started = self.recorder.now(&*self.device);
                     let (to, array) = (&part.buffers[*buffer], feeds[channel.0 as usize]);
                     let array = array.expect("a channel from the driver is an input of the program");
                     self.device.write(to.memory, to.offset, array.bytes())?;
+                    let name = &plan.channels[*channel].label;
+                    self.recorder.session(&*self.device, started, "feed", name, array.bytes().len());
+                    at += 1;
+                }
+                Instruction::Post { buffer, .. } if outputs.len() == program.outputs.len() => {
+                    let (from, mut status) = (&part.buffers[*buffer], [0; 4]);
+                    self.device.read(from.memory, from.offset, &mut status)?;
+                    found.push((program.checks[found.len()].of, Finiteness::of(i32::from_le_bytes(status))));
                     at += 1;
                 }
                 Instruction::Post { channel, buffer } => {
+                    let started = self.recorder.now(&*self.device);
                     let (channel, from) = (&plan.channels[*channel], &part.buffers[*buffer]);
                     let mut array = Array::zeros(channel.ty.dtype, &channel.ty.shape);
                     self.device.read(from.memory, from.offset, array.bytes_mut())?;
+                    self.recorder.session(&*self.device, started, "fetch", &channel.label, array.bytes().len());
                     outputs.push((channel.label.clone(), array));
                     at += 1;
                 }
@@ -299,6 +386,9 @@ impl Session {
                     if self.abort.is_raised() {
                         return Err(DeviceError::Aborted.into());
                     }
+                    if check::fails(step, &found) {
+                        return Ok(Outcome::NotFinite(found));
+                    }
                     at += 1;
                 }
                 Instruction::Grant(_) | Instruction::Sent(_) | Instruction::Snapshot => at += 1,
@@ -306,40 +396,10 @@ impl Session {
         }
         if tail < part.instructions.len() {
             self.cursors.commit();
+        } else if check::fails(step, &found) {
+            return Ok(Outcome::NotFinite(found));
         }
-        Ok(Outputs { values: outputs })
-    }
-
-    /// Starts timing every launch from here on.
-    pub fn start_profile(&mut self) {
-        self.device.time(true);
-    }
-    /// Stops timing; what each launch took, summed over the steps since the start, longest first.
-    pub fn finish_profile(&mut self) -> Vec<ProfileRow> {
-        let mut rows: BTreeMap<(usize, usize), ProfileRow> = BTreeMap::new();
-        for timing in self.device.time(false) {
-            let Some(ready) = self.ready.iter().find(|r| r.loaded == timing.loaded) else { continue };
-            let row = rows.entry((timing.loaded.0, timing.instruction)).or_insert_with(|| {
-                let (label, site) = match &ready.plan.devices[0].instructions[timing.instruction] {
-                    Instruction::Launch(launch) => (launch.label.clone(), launch.site.clone()),
-                    _ => ("copy".into(), Site::default()),
-                };
-                let strategy = self.device.strategy(timing.loaded, timing.instruction);
-                ProfileRow {
-                    program: ready.plan.program.clone(),
-                    label,
-                    site,
-                    strategy,
-                    runs: 0,
-                    total: Duration::ZERO,
-                }
-            });
-            row.runs += 1;
-            row.total += timing.took;
-        }
-        let mut rows: Vec<_> = rows.into_values().collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(row.total));
-        rows
+        Ok(Outcome::Done(Outputs { values: outputs }))
     }
 
     fn variable(&self, name: &str) -> Result<VarId, RunError> {

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use thalweg::prelude::*;
 
+use super::trace::Tracing;
 use super::{digits_model, picture, profile};
 
 /// Flags of `thalweg demo`.
@@ -32,6 +33,12 @@ pub(crate) struct Demo {
     /// Time every launch and print where the time went, on stderr.
     #[arg(long)]
     profile: bool,
+    /// Write when every launch of the last 100 steps ran, as a Chrome trace, which Perfetto opens.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<std::path::PathBuf>,
+    /// End a step in which any value is infinite or NaN before it commits, and say where that came from.
+    #[arg(long)]
+    check_finite: bool,
 }
 
 impl Demo {
@@ -51,6 +58,8 @@ impl Demo {
         if self.profile {
             model.session().start_profile();
         }
+        let tracing = self.trace.as_deref().map(|path| Tracing::start(model.session(), path)).transpose()?;
+        model.check_finite(self.check_finite);
         let started = Instant::now();
         for pass in 0..self.passes {
             let (mut loss, mut accuracy) = (0.0, 0.0);
@@ -71,6 +80,9 @@ impl Demo {
         progress.finish();
         if self.profile {
             profile::print(&model.session().finish_profile(), train_seconds);
+        }
+        if let Some(tracing) = tracing {
+            tracing.finish(model.session())?;
         }
 
         let accuracy = model.run("eval", &test.feeds())?.item("accuracy");

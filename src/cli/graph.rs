@@ -1,12 +1,14 @@
-//! `thalweg graph show|draw`: a graph as text, or as a picture for Graphviz or Mermaid.
+//! `thalweg graph show|draw|summary`: a graph as text, as a picture for Graphviz or Mermaid, or as a table of its layers.
 
 use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
+use thalweg::Cluster;
 use thalweg::graph::passes::{STANDARD, run_passes, select_program};
 use thalweg::graph::{Graph, draw};
+use thalweg::runtime::Session;
 
 use super::digits_model;
 
@@ -28,6 +30,17 @@ enum Verb {
         /// The language of the picture.
         #[arg(long, value_enum, default_value_t = Format::Dot)]
         format: Format,
+    },
+    /// Print a program layer by layer: shapes, parameters, operations, bytes, memory.
+    Summary {
+        #[command(flatten)]
+        which: Which,
+        /// Values of named dimensions: `--bind batch=64`.
+        #[arg(long, value_parser = super::plan::binding)]
+        bind: Vec<(String, u64)>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -81,6 +94,18 @@ impl GraphCommand {
                     Format::Mermaid => draw::mermaid(&graph, program),
                 };
                 std::io::stdout().write_all(picture.as_bytes())?;
+            }
+            Verb::Summary { which, bind, json } => {
+                let graph = which.load()?;
+                let program = which.program.clone().or_else(|| graph.programs.first().map(|p| p.name.to_string()));
+                let program = program.context("a graph without programs")?;
+                let bindings = bind.iter().map(|(n, v)| (n.as_str().into(), *v)).collect();
+                let device = thalweg::open_device(&Cluster::local().devices[0])?;
+                let summary = Session::new(graph, device)?.summary(&program, &bindings)?;
+                match json {
+                    true => writeln!(std::io::stdout(), "{}", serde_json::to_string(&summary)?)?,
+                    false => write!(std::io::stdout(), "{summary}")?,
+                }
             }
         }
         Ok(())

@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use thalweg::kit::{Case, NAMES, Reference, rel_err};
 use thalweg::{Array, Cluster};
 
+use super::trace::Tracing;
+
 /// `thalweg kit`.
 #[derive(Args)]
 pub(crate) struct Kit {
@@ -25,6 +27,9 @@ pub(crate) struct Kit {
     /// Only check the results; exit 1 if they are wrong.
     #[arg(long)]
     check: bool,
+    /// Only show what runs, layer by layer.
+    #[arg(long, conflicts_with_all = ["serve", "check"])]
+    summary: bool,
     /// Wait for `rep` and `quit` on stdin.
     #[arg(long)]
     serve: bool,
@@ -43,6 +48,12 @@ pub(crate) struct Kit {
     /// Time every launch and print where the time went, on stderr.
     #[arg(long)]
     profile: bool,
+    /// Write when every launch of the last 100 steps ran, as a Chrome trace, which Perfetto opens.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["serve", "check"])]
+    trace: Option<std::path::PathBuf>,
+    /// End a step in which any value is infinite or NaN before it commits, and say where that came from.
+    #[arg(long)]
+    check_finite: bool,
     /// Processes of distributed cases, of which there are none yet.
     #[arg(long, hide = true)]
     procs: Option<usize>,
@@ -71,6 +82,15 @@ impl Kit {
             eprintln!("there is no case `{}`; there are {}", self.case, NAMES.join(", "));
             return Ok(());
         };
+        if self.summary {
+            let summary = case.summary()?;
+            return if self.json {
+                say(&serde_json::to_value(&summary)?)
+            } else {
+                Ok(write!(std::io::stdout(), "{summary}")?)
+            };
+        }
+        case.model().check_finite(self.check_finite);
         let first = Instant::now();
         let results: Vec<Array> =
             (0..if case.trains { 10 } else { 1 }).map(|i| case.result(i)).collect::<Result<_, _>>()?;
@@ -110,8 +130,13 @@ impl Kit {
             if self.profile {
                 runner.case.model().session().start_profile();
             }
+            let session = runner.case.model().session();
+            let tracing = self.trace.as_deref().map(|path| Tracing::start(session, path)).transpose()?;
             for _ in 0..self.reps.max(1) {
                 runner.repeat()?;
+            }
+            if let Some(tracing) = tracing {
+                tracing.finish(runner.case.model().session())?;
             }
         }
         if self.profile {

@@ -6,6 +6,7 @@ pub(crate) mod kit;
 pub(crate) mod picture;
 pub(crate) mod plan;
 pub(crate) mod profile;
+pub(crate) mod trace;
 
 use thalweg::prelude::*;
 

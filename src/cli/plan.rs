@@ -19,7 +19,7 @@ pub(crate) struct PlanCommand {
     bind: Vec<(String, u64)>,
 }
 
-fn binding(text: &str) -> Result<(String, u64), String> {
+pub(super) fn binding(text: &str) -> Result<(String, u64), String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=NUMBER")?;
     Ok((name.to_string(), value.parse().map_err(|_| format!("`{value}` is no number"))?))
 }

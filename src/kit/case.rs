@@ -1,7 +1,7 @@
 //! One case of the kit, ready to run: a compiled model and what it is fed, step after step. Whoever runs it decides how often
 //! and takes the time; what is right comes from references in f64.
 
-use thalweg_graph::{Array, Cluster, DType::F32, DType::I32, Init, shape};
+use thalweg_graph::{Array, Bindings, Cluster, DType::F32, DType::I32, Init, Summary, shape};
 use thalweg_ops::nn::{cross_entropy, layer_norm::LayerNorm};
 use thalweg_ops::optim::{AdamW, Sgd};
 use thalweg_ops::{Graph, Tensor};
@@ -133,6 +133,15 @@ impl Case {
         let steps = if self.trains { 10 } else { 1 };
         let results: Vec<Array> = (0..steps).map(|i| self.result(i)).collect::<Result<_>>()?;
         Ok(rel_err(&results, reference))
+    }
+    /// What it runs, layer by layer.
+    pub fn summary(&mut self) -> Result<Summary> {
+        self.model.summary(self.program, &self.bindings())
+    }
+    /// Extents of one step: the small network alone has a named dimension.
+    fn bindings(&self) -> Bindings {
+        let graph = self.model.graph();
+        graph.dims.keys().map(|name| (name.clone(), BATCH as u64)).collect()
     }
     /// The model.
     pub fn model(&mut self) -> &mut Model {

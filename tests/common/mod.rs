@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub(crate) mod models;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

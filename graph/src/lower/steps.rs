@@ -17,18 +17,9 @@ pub(super) struct Steps {
     pub(super) updates: Vec<(VarId, Root)>,
 }
 
-/// What a node computes, for people: `body.conv2: conv2d_input_grad (gradient of conv2d)`.
+/// What a node computes, for people.
 pub(super) fn label(node: &Node) -> Arc<str> {
-    let op = node.op.schema().name;
-    let origin = match node.origin.as_deref().filter(|o| *o != op) {
-        None => String::new(),
-        Some(origin) => match origin.strip_prefix("grad.") {
-            Some(of) => format!(" (gradient of {of})"),
-            None => format!(" ({origin})"),
-        },
-    };
-    let path = node.path();
-    if path.is_empty() { format!("{op}{origin}").into() } else { format!("{path}: {op}{origin}").into() }
+    node.label().into()
 }
 
 struct Collector<'a> {

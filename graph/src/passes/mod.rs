@@ -70,6 +70,7 @@ fn rebuild(graph: &Graph, mut replace: impl FnMut(&Builder, NodeId, &Node, Vec<V
     for program in &mut made.programs {
         program.outputs.iter_mut().for_each(|(_, v)| *v = now[v]);
         program.updates.iter_mut().for_each(|(_, v)| *v = now[v]);
+        program.checks.iter_mut().for_each(|c| (c.of, c.status) = (now[&c.of], now[&c.status]));
     }
     made
 }

@@ -10,7 +10,7 @@ use super::value::{parse_attr, parse_float, parse_site, parse_tensor_type};
 use crate::attrs::{AttrError, AttrList};
 use crate::diagnostic::nearest;
 use crate::id::Id;
-use crate::ir::{Graph, Init, Node, NodeId, Program, Site, Value, VarId, VarKind, Variable};
+use crate::ir::{Check, Graph, Init, Node, NodeId, Program, Site, Value, VarId, VarKind, Variable};
 use crate::op::{DynOp, Registry};
 use crate::types::Types;
 use crate::verify::{Subject, results as counted};
@@ -223,7 +223,7 @@ impl Reader<'_, '_, '_> {
         let at = self.cursor.at();
         self.cursor.expect("program")?;
         let name = self.cursor.text("the program's name, quoted")?.into();
-        let (mut outputs, mut updates) = (Vec::new(), Vec::new());
+        let (mut outputs, mut updates, mut checks) = (Vec::new(), Vec::new(), Vec::new());
         self.cursor.expect("{")?;
         while !self.cursor.eat("}") {
             if self.cursor.eat("return") {
@@ -243,11 +243,15 @@ impl Reader<'_, '_, '_> {
                 }
                 self.cursor.expect("=")?;
                 updates.push((variable, self.value()?));
+            } else if self.cursor.eat("check") {
+                let of = self.value()?;
+                self.cursor.expect("by")?;
+                checks.push(Check { of, status: self.value()? });
             } else {
-                return Err(self.cursor.unexpected("`return`, `update` or `}`"));
+                return Err(self.cursor.unexpected("`return`, `update`, `check` or `}`"));
             }
         }
-        self.graph.programs.push(Program { name, outputs, updates });
+        self.graph.programs.push(Program { name, outputs, updates, checks });
         self.places.programs.push(at);
         Ok(())
     }

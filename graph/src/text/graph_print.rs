@@ -13,6 +13,7 @@
 //!   program "train" {
 //!     return "loss" = %7, "accuracy" = %3.1
 //!     update $0 = %12
+//!     check %7 by %13
 //!   }
 //! }
 //! ```
@@ -106,6 +107,9 @@ fn print_program(program: &Program, f: &mut Formatter<'_>, indent: usize) -> fmt
     }
     for (variable, value) in &program.updates {
         writeln!(f, "{:indent$}  update {variable} = {value}", "")?;
+    }
+    for check in &program.checks {
+        writeln!(f, "{:indent$}  check {} by {}", "", check.of, check.status)?;
     }
     writeln!(f, "{:indent$}}}", "")
 }

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use thalweg_graph::kernel::Kernel;
 use thalweg_graph::lower::Target;
@@ -197,6 +197,9 @@ impl Device for CpuDevice {
     }
     fn time(&mut self, on: bool) -> Vec<Timing> {
         std::mem::replace(&mut self.timings, on.then(Vec::new)).unwrap_or_default()
+    }
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
     }
     fn strategy(&self, loaded: Loaded, instruction: usize) -> String {
         match self.plans[loaded.0].as_ref().and_then(|p| p.get(instruction)) {

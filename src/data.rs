@@ -1,7 +1,7 @@
 //! Data sets in memory: named arrays of equal length, read in an order that is a pure function of seed and pass, so
 //! that a run can be repeated and resumed.
 
-use thalweg_graph::Array;
+use thalweg_graph::{Array, Hash};
 
 use crate::error::{Error, Result};
 pub use crate::kit::generator::permutation;
@@ -56,9 +56,20 @@ impl Dataset {
     }
     /// Batches of `size` samples over one pass, in the order of (seed, pass); the last may be smaller.
     pub fn batches(&self, size: usize, seed: u64, pass: u64) -> impl Iterator<Item = Dataset> + '_ {
-        let order = permutation(&format!("shuffle/{seed}/{pass}"), self.len);
-        let count = self.len.div_ceil(size.max(1));
-        (0..count).map(move |i| self.select(&order[i * size..((i + 1) * size).min(order.len())]))
+        self.batches_from(size, seed, pass, 0)
+    }
+    /// The same from the sample at `first` in that order: the rest of a pass.
+    pub fn batches_from(&self, size: usize, seed: u64, pass: u64, first: usize) -> impl Iterator<Item = Dataset> + '_ {
+        let (order, size) = (permutation(&format!("shuffle/{seed}/{pass}"), self.len), size.max(1));
+        let starts = (first..self.len).step_by(size);
+        starts.map(move |i| self.select(&order[i..(i + size).min(order.len())]))
+    }
+    /// The hash of all samples: what has another one is other data.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let field = |(name, array): &(String, Array)| {
+            [format!("{name}: {}\n", array.ty()).as_bytes(), Hash::of(array.bytes()).to_string().as_bytes()].concat()
+        };
+        Hash::of(&self.fields.iter().flat_map(field).collect::<Vec<u8>>()).0
     }
 }
 
@@ -100,5 +111,10 @@ mod tests {
         let (train, test) = digits().expect("the file is sound");
         assert_eq!((train.len(), test.len()), (1437, 360));
         assert_eq!(train.batches(64, 0, 0).map(|b| b.len()).sum::<usize>(), 1437);
+        let labels = |b: Dataset| b.get("label").expect("it has labels").clone();
+        let rest: Vec<Array> = train.batches_from(64, 0, 3, 1344).map(labels).collect();
+        let whole: Vec<Array> = train.batches(64, 0, 3).map(labels).collect();
+        assert_eq!(rest, whole[21..]);
+        assert_ne!(train.fingerprint(), test.fingerprint());
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::IsTerminal;
 
 use thalweg_graph::Diagnostic;
-use thalweg_runtime::{DeviceError, RunError};
+use thalweg_runtime::{CheckpointError, DeviceError, RunError};
 
 /// Anything that can go wrong, by whose it is to mend.
 #[derive(Clone, PartialEq)]
@@ -14,6 +14,8 @@ pub enum Error {
     Model(Vec<Diagnostic>),
     /// A program did not run.
     Run(RunError),
+    /// Nothing was saved or loaded.
+    Checkpoint(CheckpointError),
     /// Data could not be read.
     Data(String),
 }
@@ -43,6 +45,7 @@ impl fmt::Display for Error {
                 write!(f, "{} mistake{s} in the model; nothing was run", list.len())
             }
             Error::Run(error) => error.fmt(f),
+            Error::Checkpoint(error) => error.fmt(f),
             Error::Data(what) => f.write_str(what),
         }
     }
@@ -62,6 +65,11 @@ impl From<Vec<Diagnostic>> for Error {
 impl From<RunError> for Error {
     fn from(error: RunError) -> Self {
         Error::Run(error)
+    }
+}
+impl From<CheckpointError> for Error {
+    fn from(error: CheckpointError) -> Self {
+        Error::Checkpoint(error)
     }
 }
 impl From<DeviceError> for Error {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub(crate) mod state;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

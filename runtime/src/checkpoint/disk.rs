@@ -114,7 +114,15 @@ pub(super) fn list(directory: &Path) -> Result<Option<Listing>> {
 
 /// Keeps other savers out of a directory for as long as it lives; a process that dies lets go.
 #[derive(Debug)]
-pub(super) struct Lock(#[allow(dead_code, reason = "it is held, not used")] File);
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing is not enough: a process that was forked meanwhile has the file open as well. A failure changes
+        // nothing, as the file is closed next.
+        _ = self.0.unlock();
+    }
+}
 
 impl Lock {
     pub(super) fn take(directory: &Path) -> Result<Self> {

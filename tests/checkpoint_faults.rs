@@ -279,6 +279,9 @@ fn a_full_or_read_only_disk_gives_an_error_until_it_is_mended() {
         // Nobody can be told through a `write` that fails.
         assert!(name == "write" || stderr.contains(said), "{inject}: {stderr}");
         assert_eq!(output.status.code(), Some(FAILED_TWICE), "{inject}: {stderr}");
+        // A disk that is full is not left fuller.
+        let unfinished = || state::names(&directory).into_iter().find(|n| n.starts_with("tmp-") || n.contains("0-3"));
+        assert!(name != "write" || unfinished().is_none(), "{inject}: {:?} stays", unfinished());
         check_and_save(&directory, &inject);
     }
 }

@@ -286,6 +286,62 @@ fn a_full_or_read_only_disk_gives_an_error_until_it_is_mended() {
     }
 }
 
+/// Where the child of the next test finds a disk of 64 KiB.
+const SMALL_DISK: &str = "THALWEG_TEST_SMALL_DISK";
+
+/// Not a test but the child of the next one.
+#[test]
+fn the_child_on_a_small_disk() {
+    let Some(disk) = std::env::var_os(SMALL_DISK).map(PathBuf::from) else { return };
+    let (directory, filler) = (disk.join("run"), disk.join("filler"));
+    let mut session = state::session();
+    state::save(&mut session, &directory, 1);
+    // All that is left, but for two pages: room for a file or two of a checkpoint's three.
+    let mut left = vec![0; 1 << 16];
+    while std::fs::write(&filler, &left).is_err() {
+        left.truncate(left.len() - 4096);
+    }
+    std::fs::write(&filler, &left[..left.len() - 8192]).expect("less than fitted");
+    state::set(&mut session, 2);
+    let error = session.save_and_wait(&directory).expect_err("the disk is full");
+    let said = error.to_string();
+    assert!(said.contains("No space left") && said.contains("Make room and save again"), "{said}");
+    assert_eq!(state::names(&directory), state::names_of(&["0-1"]), "nothing unfinished stays");
+    assert_eq!(state::newest(&directory), 1);
+    assert_eq!(session.digest().expect("readable"), state::digest(2), "the session goes on");
+    std::fs::remove_file(&filler).expect("it is there");
+    assert_eq!(session.save_and_wait(&directory).expect("there is room again").id.step, 2);
+    println!("full, and mended: {said}");
+}
+
+/// A real one: a file system of 64 KiB, in a mount namespace of its own that ends with the child.
+#[test]
+fn a_disk_that_is_really_full_gives_an_error_and_loses_nothing() {
+    let folder = state::Folder::new("tmpfs");
+    let disk = folder.at("disk");
+    std::fs::create_dir(&disk).expect("room");
+    let mount = "mount -t tmpfs -o size=64k none \"$0\" && exec \"$@\"";
+    let run = |command: &[&std::ffi::OsStr]| {
+        let unshare = Command::new("unshare")
+            .args(["-m", "sh", "-c", mount])
+            .arg(&disk)
+            .args(command)
+            .env(SMALL_DISK, &disk)
+            .output();
+        unshare.ok()
+    };
+    if !run(&["true".as_ref()]).is_some_and(|o| o.status.success()) {
+        eprintln!("skipped: mount (needs root)");
+        return;
+    }
+    let this = std::env::current_exe().expect("this program");
+    let arguments = ["--exact", "the_child_on_a_small_disk", "--nocapture"].map(std::ffi::OsStr::new);
+    let output = run(&[&[this.as_os_str()], &arguments[..]].concat()).expect("it ran before");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("full, and mended"), "no fault happened: {said}");
+}
+
 /// What no kill can show: after a power cut only what was synced is there. So the order of the calls is looked at.
 #[test]
 fn everything_is_synced_before_the_next_thing_relies_on_it() {

@@ -1,7 +1,7 @@
 //! Writing a checkpoint. At every instant, also if this process or the machine dies there, the directory holds the
 //! checkpoint before, or this one, whole: files get their bytes under temporary names and are synced, then get their
 //! names, the directory is synced, and only then the manifest appears, by a link that replaces nothing. What is older
-//! goes last, each manifest before the files that it names. The order is the point; `tests/checkpoints.rs` watches it.
+//! goes last, each manifest before the files that it names. The order is the point; `tests/checkpoint_faults.rs` watches it.
 
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -83,12 +83,13 @@ impl Target {
 
 /// Writes a checkpoint, and removes those that are older than the `keep` newest.
 pub(super) fn write(target: &Target, snapshot: &Snapshot, keep: usize) -> Outcome {
-    let before = clean(target).and_then(|()| already(target, snapshot));
+    let digest = snapshot.digest();
+    let before = clean(target).and_then(|()| already(target, snapshot, digest));
     let id = match before {
         Ok(Some(id)) => id,
         Ok(None) => {
             let id = CheckpointId::after(target.listing.published.last().copied(), snapshot.step);
-            if let Err(error) = publish(target, snapshot, id) {
+            if let Err(error) = publish(target, snapshot, digest, id) {
                 abandon(target, id);
                 return Outcome { result: Err(error), published: None };
             }
@@ -99,7 +100,6 @@ pub(super) fn write(target: &Target, snapshot: &Snapshot, keep: usize) -> Outcom
     let after = disk::sync_directory(&target.directory)
         .and_then(|()| disk::remove(&target.at(&temporary(&id.manifest()))))
         .and_then(|()| prune(target, id, keep));
-    let digest = snapshot.digest();
     let saved = Saved { id, path: target.at(&id.manifest()), digest };
     let after = after.map_err(|problem| CheckpointError::AfterPublication { id, problem: Box::new(problem) });
     Outcome { result: after.map(|()| saved), published: Some(id) }
@@ -111,14 +111,14 @@ fn clean(target: &Target) -> Result<()> {
 }
 
 /// The newest checkpoint, if it already says all that is to be saved. Saving twice between two steps is one save.
-fn already(target: &Target, snapshot: &Snapshot) -> Result<Option<CheckpointId>> {
+fn already(target: &Target, snapshot: &Snapshot, digest: Digest) -> Result<Option<CheckpointId>> {
     let Some(id) = target.listing.published.last().copied().filter(|id| id.step == snapshot.step) else {
         return Ok(None);
     };
     // A damaged one, or one that cannot be read, is no reason not to save.
     let Ok(mut found) = Checkpoint::open(&target.directory, id) else { return Ok(None) };
     let m = &found.manifest;
-    let same = m.digest == snapshot.digest()
+    let same = m.digest == digest
         && m.cursors == cursors(snapshot)
         && m.graph == graph_name(snapshot)
         && found.check(&mut |_, _, _| {}).is_ok();
@@ -135,7 +135,7 @@ fn graph_name(snapshot: &Snapshot) -> GraphName {
 }
 
 /// Everything up to the instant at which readers find it.
-fn publish(target: &Target, snapshot: &Snapshot, id: CheckpointId) -> Result<()> {
+fn publish(target: &Target, snapshot: &Snapshot, digest: Digest, id: CheckpointId) -> Result<()> {
     let mut shards = Vec::new();
     for part in Part::ALL {
         let slots = snapshot.variables.slots.iter().filter(|s| Part::of(s.kind) == part);
@@ -163,7 +163,7 @@ fn publish(target: &Target, snapshot: &Snapshot, id: CheckpointId) -> Result<()>
         term: id.term,
         step: id.step,
         graph: graph_name(snapshot),
-        digest: snapshot.digest(),
+        digest,
         cursors: cursors(snapshot),
         variables: variables.collect(),
         shards,

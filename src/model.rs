@@ -85,6 +85,14 @@ impl Model {
     pub fn save_and_wait(&mut self, directory: impl AsRef<Path>) -> Result<Saved> {
         Ok(self.session.save_and_wait(directory)?)
     }
+    /// Waits for the save that is running, if one is, and says what came of it.
+    pub fn wait_saved(&mut self) -> Result<Option<Saved>> {
+        Ok(self.session.wait_saved()?)
+    }
+    /// How many checkpoints are kept in a directory, three unless this is called; the newest always is.
+    pub fn keep_checkpoints(&mut self, count: usize) {
+        self.session.keep_checkpoints(count);
+    }
     /// Loads the newest whole checkpoint of a directory: variables, step and places of the data. A run that is resumed
     /// goes on bit for bit as if it had not been interrupted. Damaged checkpoints that are newer are named in the result
     /// and on stderr.

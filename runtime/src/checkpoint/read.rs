@@ -10,7 +10,7 @@ use super::disk;
 use super::error::{CheckpointError, Damaged};
 use super::manifest::{FORMAT, Manifest, ManifestError};
 use super::names::{CheckpointId, Kind, Part, classify};
-use super::snapshot::ModelDigest;
+use super::snapshot::{ModelDigest, are_elements};
 use super::tensors::{ReadError, TensorFile};
 
 /// No manifest is as long as this: ten million variables.
@@ -109,15 +109,19 @@ impl Checkpoint {
             let name = part.file(self.manifest.id());
             let at = self.manifest.shards.iter().position(|s| s.file == name);
             let file = at.map(|i| &mut self.files[i]).expect("opening saw to it");
-            let (mut hash, mut offset) = (blake3::Hasher::new(), 0);
+            let (mut hash, mut offset, mut sound) = (blake3::Hasher::new(), 0, true);
             model.variable(&variable.name, &ty);
             let mut each = |bytes: &[u8]| {
                 hash.update(bytes);
+                sound &= are_elements(variable.dtype, bytes);
                 model.bytes(bytes);
                 sink(i, offset, bytes);
                 offset += bytes.len();
             };
             file.read(&variable.name, &mut each).map_err(|e| Fault::read(&file.path, e))?;
+            if !sound {
+                return Err(Fault::Damaged(format!("{name}: `{}` has truth values above 1", variable.name)));
+            }
             if *hash.finalize().as_bytes() != variable.digest.0 {
                 return Err(Fault::Damaged(format!("{name}: `{}` is not what was saved", variable.name)));
             }

@@ -86,9 +86,16 @@ impl Saver {
     /// Waits for the save that is running. Its error, unless somebody has been told of it.
     pub(super) fn finish(&mut self) -> Result<Option<Saved>> {
         let Some(Running { saving, directory, thread }) = self.running.take() else { return Ok(None) };
-        if let Ok((buffer, published)) = thread.join() {
-            self.buffer = buffer;
-            self.learn(directory, published);
+        match thread.join() {
+            Ok((buffer, published)) => {
+                self.buffer = buffer;
+                self.learn(directory, published);
+            }
+            // `guarded` sees to it that this does not happen; if it does, nobody is to wait for ever.
+            Err(_) => {
+                let fault = || Err(CheckpointError::Internal("the thread that saved has died".into()));
+                saving.state().result.get_or_insert_with(fault);
+            }
         }
         let told = saving.state().seen;
         match saving.wait() {

@@ -27,10 +27,11 @@ impl Slot {
     pub(super) fn range(&self) -> std::ops::Range<usize> {
         self.offset..self.offset + self.ty.size_bytes() as usize
     }
-    /// Kernels rely on it: a truth value is 0 or 1.
-    pub(super) fn may_hold(&self, bytes: &[u8]) -> bool {
-        self.ty.dtype != DType::Bool || bytes.iter().all(|b| *b <= 1)
-    }
+}
+
+/// Whether `bytes` may be elements of this type. Kernels rely on it: a truth value is 0 or 1.
+pub(super) fn are_elements(dtype: DType, bytes: &[u8]) -> bool {
+    dtype != DType::Bool || bytes.iter().all(|b| *b <= 1)
 }
 
 /// Everything about a session's variables but their values.

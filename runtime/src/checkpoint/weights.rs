@@ -10,7 +10,7 @@ use super::error::CheckpointError;
 use super::manifest::Digest;
 use super::mismatch::{Entry, compare};
 use super::names::Part;
-use super::snapshot::Slot;
+use super::snapshot::{Slot, are_elements};
 use super::tensors::{Layout, ReadError, Tensor, TensorFile};
 use crate::session::Session;
 
@@ -78,7 +78,7 @@ impl Session {
                 at += bytes.len();
             };
             file.read(&slot.name, &mut sink).map_err(unreadable(path))?;
-            if !slot.may_hold(to) {
+            if !are_elements(slot.ty.dtype, to) {
                 let why = format!("`{}` has truth values above 1", slot.name);
                 return Err(CheckpointError::Malformed { path: path.into(), why });
             }

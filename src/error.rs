@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 
 use thalweg_data::DataError;
 use thalweg_graph::Diagnostic;
-use thalweg_runtime::{DeviceError, RunError};
+use thalweg_runtime::{CheckpointError, DeviceError, RunError};
 
 /// Anything that can go wrong, by whose it is to mend.
 #[derive(Clone, PartialEq)]
@@ -15,6 +15,8 @@ pub enum Error {
     Model(Vec<Diagnostic>),
     /// A program did not run.
     Run(RunError),
+    /// Nothing was saved or loaded.
+    Checkpoint(CheckpointError),
     /// Data could not be read.
     Data(DataError),
     /// A cluster that this version cannot use.
@@ -46,6 +48,7 @@ impl fmt::Display for Error {
             }
             Error::Run(RunError::NotFinite(found)) => f.write_str(&drawn(&found.diagnostic)),
             Error::Run(error) => error.fmt(f),
+            Error::Checkpoint(error) => error.fmt(f),
             Error::Data(error) => error.fmt(f),
             Error::Cluster(what) => f.write_str(what),
         }
@@ -78,6 +81,11 @@ impl From<RunError> for Error {
 impl From<DataError> for Error {
     fn from(error: DataError) -> Self {
         Error::Data(error)
+    }
+}
+impl From<CheckpointError> for Error {
+    fn from(error: CheckpointError) -> Self {
+        Error::Checkpoint(error)
     }
 }
 impl From<DeviceError> for Error {

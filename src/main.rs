@@ -14,6 +14,8 @@ enum Command {
     Demo(cli::demo::Demo),
     /// Look at graphs.
     Graph(cli::graph::GraphCommand),
+    /// Look at checkpoints and files of weights, and check them.
+    Inspect(cli::inspect::Inspect),
     /// Check and time a case of the benchmark kit.
     Kit(cli::kit::Kit),
     /// Show what runs: the plan of a program, launch by launch.
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Demo(demo) => demo.run(),
         Command::Graph(graph) => graph.run(),
+        Command::Inspect(inspect) => inspect.run(),
         Command::Kit(kit) => kit.run(),
         Command::Plan(plan) => plan.run(),
     };

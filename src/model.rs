@@ -1,11 +1,13 @@
 //! A compiled model: what `compile` makes of a declared graph. Thin: it opens devices and hands over to the session,
 //! which runs nothing but plans.
 
+use std::path::Path;
+
 use thalweg_data::{Batches, Loader};
 use thalweg_graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg_graph::{Array, Bindings, Cluster, Summary};
 use thalweg_ops::Tensor;
-use thalweg_runtime::{AbortFlag, At, Device, Outputs, ReferenceDevice, Session, Trace};
+use thalweg_runtime::{AbortFlag, At, Device, Outputs, ReferenceDevice, Resumed, Same, Saved, Saving, Session, Trace};
 
 use crate::error::{Error, Result};
 
@@ -99,6 +101,51 @@ impl Model {
     pub fn digest(&mut self) -> Result<String> {
         Ok(self.session.digest()?)
     }
+    /// Saves all variables and the places of the data to a directory, while the model goes on: the variables are copied
+    /// and another thread writes. The newest three checkpoints are kept there. An error of the writing comes out of
+    /// [`Saving::wait`] or of the next save, and costs no older checkpoint.
+    pub fn save(&mut self, directory: impl AsRef<Path>) -> Result<Saving> {
+        Ok(self.session.save(directory)?)
+    }
+    /// The same, but returns once the checkpoint is on the disk.
+    pub fn save_and_wait(&mut self, directory: impl AsRef<Path>) -> Result<Saved> {
+        Ok(self.session.save_and_wait(directory)?)
+    }
+    /// Waits for the save that is running, if one is, and says what came of it.
+    pub fn wait_saved(&mut self) -> Result<Option<Saved>> {
+        Ok(self.session.wait_saved()?)
+    }
+    /// How many checkpoints are kept in a directory, three unless this is called; the newest always is.
+    pub fn keep_checkpoints(&mut self, count: usize) {
+        self.session.keep_checkpoints(count);
+    }
+    /// Loads the newest whole checkpoint of a directory: variables, step and places of the data. A run that is resumed
+    /// goes on bit for bit as if it had not been interrupted. Damaged checkpoints that are newer are named in the result
+    /// and on stderr.
+    ///
+    /// # Errors
+    /// If there is none, or it is not one of this model, with every difference. The model is then as it was.
+    pub fn resume(&mut self, directory: impl AsRef<Path>) -> Result<Resumed> {
+        Ok(warned(self.session.resume(directory, Same::Graph)?))
+    }
+    /// The same for a model whose programs have changed since, such as its learning rate, but whose variables have not.
+    pub fn resume_changed(&mut self, directory: impl AsRef<Path>) -> Result<Resumed> {
+        Ok(warned(self.session.resume(directory, Same::Variables)?))
+    }
+    /// [`Model::resume`], or nothing if there is no checkpoint in that directory: the first start of a script and every
+    /// later one are the same line.
+    pub fn resume_or_init(&mut self, directory: impl AsRef<Path>) -> Result<Option<Resumed>> {
+        Ok(self.session.resume_or_init(directory, Same::Graph)?.map(warned))
+    }
+    /// Writes parameters and statistics to one safetensors file, for other tools and other runs.
+    pub fn save_weights(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        Ok(self.session.save_weights(path)?)
+    }
+    /// Sets parameters and statistics to what a safetensors file holds: all of them, and nothing else. The file of
+    /// weights of a checkpoint is such a file.
+    pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<()> {
+        Ok(self.session.load_weights(path)?)
+    }
     /// Raise it, from any thread, to end the step that is running; variables stay as they were before it.
     pub fn abort_flag(&self) -> AbortFlag {
         self.session.abort_flag()
@@ -139,4 +186,15 @@ impl Model {
     pub fn session(&mut self) -> &mut Session {
         &mut self.session
     }
+}
+
+/// Steps are lost: that is said even where nobody looks at the result.
+fn warned(resumed: Resumed) -> Resumed {
+    for damaged in &resumed.damaged {
+        eprintln!("warning: {damaged}");
+    }
+    if !resumed.damaged.is_empty() {
+        eprintln!("warning: went back to {}", resumed.path.display());
+    }
+    resumed
 }

@@ -1,5 +1,6 @@
 //! Thalweg on one host: the device trait, the executor and the session. Names no op and no network: it sees plans.
 
+pub mod checkpoint;
 pub mod cursor;
 pub mod device;
 pub mod feed;
@@ -8,6 +9,7 @@ pub mod reference;
 pub mod session;
 pub mod trace;
 
+pub use checkpoint::{CheckpointError, Resumed, Same, Saved, Saving};
 pub use cursor::{Cursor, Cursors};
 pub use device::{AbortFlag, Device, DeviceError, Timing};
 pub use feed::FeedError;

@@ -25,6 +25,7 @@ pub use inspect::At;
 pub use record::ProfileRow;
 use record::Recorder;
 
+use crate::checkpoint::{ModelDigest, Saver, Variables};
 use crate::cursor::Cursors;
 use crate::device::{AbortFlag, Device, DeviceError, Loaded};
 use crate::feed::{self, FeedError, Inputs};
@@ -157,14 +158,17 @@ type Observer = Box<dyn FnMut(&str, &Graph) + Send>;
 
 /// Variables on a device and the programs over them.
 pub struct Session {
-    graph: Arc<Graph>,
-    layout: StateLayout,
-    device: Box<dyn Device>,
+    pub(crate) graph: Arc<Graph>,
+    pub(crate) layout: StateLayout,
+    pub(crate) device: Box<dyn Device>,
     programs: Vec<ProgramState>,
     by_name: HashMap<Arc<str>, usize>,
     ready: Vec<Ready>,
     abort: AbortFlag,
-    cursors: Cursors,
+    pub(crate) cursors: Cursors,
+    /// What checkpoints say of the variables; made by the first one.
+    pub(crate) saved_as: Option<Arc<Variables>>,
+    pub(crate) saver: Saver,
     observe: Observer,
     recorder: Recorder,
     /// Whether every value of every step is to be finite.
@@ -184,9 +188,22 @@ impl Session {
         let by_name = programs.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
         let (graph, abort) = (Arc::new(graph), AbortFlag::default());
         let (ready, cursors, observe) = (vec![], Cursors::default(), Box::new(|_: &str, _: &Graph| {}));
-        let (recorder, checks_all) = (Recorder::default(), false);
-        let mut session =
-            Self { graph, layout, device, programs, by_name, ready, abort, cursors, observe, recorder, checks_all };
+        let (recorder, checks_all, saved_as, saver) = (Recorder::default(), false, None, Saver::default());
+        let mut session = Self {
+            graph,
+            layout,
+            device,
+            programs,
+            by_name,
+            ready,
+            abort,
+            cursors,
+            saved_as,
+            saver,
+            observe,
+            recorder,
+            checks_all,
+        };
         session.reset()?;
         Ok(session)
     }
@@ -194,12 +211,14 @@ impl Session {
     pub fn observe_passes(&mut self, observe: impl FnMut(&str, &Graph) + Send + 'static) {
         self.observe = Box::new(observe);
     }
-    /// Sets every variable to its initial value.
+    /// Sets every variable to its initial value: they have learned from nothing, and go on from no checkpoint.
     pub fn reset(&mut self) -> Result<(), RunError> {
         for id in self.graph.state.ids() {
             let value = initial_value(&self.graph.state[id], self.graph.seed);
             self.device.write(Memory::State, self.layout.slots[id].offset, value.bytes())?;
         }
+        self.cursors.restore(BTreeMap::new());
+        self.saver.forget();
         Ok(())
     }
     /// The graph.
@@ -433,13 +452,17 @@ impl Session {
     }
     /// The hash of all variables: names, types and bytes, in order of name. Equal digests mean equal models, bit for bit.
     pub fn digest(&mut self) -> Result<String, RunError> {
-        let names: BTreeMap<Arc<str>, ()> = self.graph.state.values().iter().map(|v| (v.name.clone(), ())).collect();
-        let mut hash = blake3::Hasher::new();
-        for name in names.keys() {
-            let value = self.get(name)?;
-            hash.update(format!("{name}: {}\n", value.ty()).as_bytes());
-            hash.update(value.bytes());
+        let mut slots: Vec<_> =
+            self.graph.state.iter().map(|(id, v)| (v.name.clone(), &self.layout.slots[id])).collect();
+        slots.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut digest = ModelDigest::default();
+        let mut bytes = Vec::new();
+        for (name, slot) in slots {
+            bytes.resize(slot.ty.size_bytes() as usize, 0);
+            self.device.read(Memory::State, slot.offset, &mut bytes)?;
+            digest.variable(&name, &slot.ty);
+            digest.bytes(&bytes);
         }
-        Ok(hash.finalize().to_hex().to_string())
+        Ok(digest.finish().to_string())
     }
 }

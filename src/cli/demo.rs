@@ -2,12 +2,15 @@
 //! the end, and shows a few of them.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
 use thalweg::prelude::*;
+use thalweg::runtime::checkpoint::published;
 
 use super::trace::Tracing;
 use super::{digits_model, picture, profile};
@@ -35,25 +38,39 @@ pub(crate) struct Demo {
     profile: bool,
     /// Write when every launch of the last 100 steps ran, as a Chrome trace, which Perfetto opens.
     #[arg(long, value_name = "FILE")]
-    trace: Option<std::path::PathBuf>,
+    trace: Option<PathBuf>,
     /// End a step in which any value is infinite or NaN before it commits, and say where that came from.
     #[arg(long)]
     check_finite: bool,
+    /// Save checkpoints to this directory, the last one at the end.
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+    /// Steps from one save to the next.
+    #[arg(long, value_name = "STEPS", default_value_t = 100, requires = "save",
+        value_parser = clap::value_parser!(u64).range(1..))]
+    save_every: u64,
+    /// Go on from the newest checkpoint there, if there is one.
+    #[arg(long, requires = "save")]
+    resume: bool,
 }
+
+/// What checkpoints call the training digits.
+const SOURCE: &str = "digits";
 
 impl Demo {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let (train, test) = thalweg::data::digits()?;
         let cluster = self.threads.map_or_else(Cluster::local, Cluster::cpu);
         let mut model = digits_model(self.seed).compile(&cluster)?;
-        let data = train.shuffle(self.seed).batch(self.batch as usize);
+        let data = train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
         let steps = self.passes * data.steps_per_pass();
-        let progress = Progress::new(steps);
         if !self.json {
             let devices: Vec<_> =
                 cluster.devices.iter().map(|d| format!("{} ({} threads)", d.name, d.threads)).collect();
             println!("{} training digits, {} test digits, on {}", train.len(), test.len(), devices.join(", "));
         }
+        let first = self.first_pass(&mut model)?;
+        let progress = Progress::new(steps, model.step());
 
         if self.profile {
             model.session().start_profile();
@@ -61,20 +78,29 @@ impl Demo {
         let tracing = self.trace.as_deref().map(|path| Tracing::start(model.session(), path)).transpose()?;
         model.check_finite(self.check_finite);
         let started = Instant::now();
-        for pass in 0..self.passes {
-            let (mut loss, mut accuracy) = (0.0, 0.0);
+        let mut seen = 0;
+        for pass in first..self.passes {
+            let (mut loss, mut accuracy, mut samples) = (0.0, 0.0, 0);
             for batch in model.batches(&data.clone().epochs(pass + 1)) {
                 let batch = batch?;
                 let out = model.run("train", &batch.feeds())?;
                 loss += out.item("loss") * batch.len() as f64;
                 accuracy += out.item("accuracy") * batch.len() as f64;
+                samples += batch.len();
                 progress.step(batch.len() as u64, out.item("loss"), out.item("accuracy"));
+                if let Some(directory) = self.save.as_ref().filter(|_| model.step().is_multiple_of(self.save_every)) {
+                    model.save(directory)?;
+                }
             }
-            let (loss, accuracy) = (loss / train.len() as f64, accuracy / train.len() as f64);
+            seen += samples;
+            let (loss, accuracy) = (loss / samples as f64, accuracy / samples as f64);
             if self.json {
                 let seconds = started.elapsed().as_secs_f64();
                 println!("{}", json!({"pass": pass + 1, "loss": loss, "accuracy": accuracy, "seconds": seconds}));
             }
+        }
+        if let Some(directory) = &self.save {
+            model.save_and_wait(directory)?;
         }
         let train_seconds = started.elapsed().as_secs_f64();
         progress.finish();
@@ -96,11 +122,31 @@ impl Demo {
             println!("{summary}");
             return Ok(());
         }
-        let rate = (self.passes * train.len() as u64) as f64 / train_seconds;
+        let rate = seen as f64 / train_seconds;
         println!("trained {} steps in {train_seconds:.2} s ({rate:.0} images/s)", model.step());
         println!("test accuracy {:.2} % (of {} digits never looked at before)", 100.0 * accuracy, test.len());
         println!("digest {digest}\n");
         self.show(&mut model, &test)
+    }
+
+    /// The pass to begin with: the first, or that of the newest checkpoint. Where in the pass, the batches know.
+    fn first_pass(&self, model: &mut Model) -> anyhow::Result<u64> {
+        let Some(directory) = &self.save else { return Ok(0) };
+        if !self.resume {
+            // The first save would say so too, but only after steps that are then lost.
+            let found = published(directory)?;
+            let taken = found.last().map(|id| format!("{} holds {}", directory.display(), id.manifest()));
+            anyhow::ensure!(taken.is_none(), "{}: add --resume, or save elsewhere", taken.unwrap_or_default());
+            return Ok(0);
+        }
+        let Some(resumed) = model.resume_or_init(directory)? else {
+            eprintln!("no checkpoint in {} yet: beginning at step 0", directory.display());
+            return Ok(0);
+        };
+        eprintln!("resumed {}: step {}, digest {}", resumed.path.display(), resumed.id.step, resumed.digest);
+        let place = model.session().cursors().get(SOURCE);
+        let place = place.with_context(|| format!("{} does not say where the digits stand", resumed.path.display()))?;
+        Ok(place.pass)
     }
 
     /// A few test digits with what the model takes them for.
@@ -132,11 +178,14 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(steps: u64) -> Self {
+    /// `done` of `steps` are behind us.
+    fn new(steps: u64, done: u64) -> Self {
         let plain = !std::io::stderr().is_terminal();
         let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr_with_hz(10));
         let style = "{bar:30} {pos}/{len} steps  {msg}  {eta} left";
         bar.set_style(ProgressStyle::with_template(style).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_position(done);
+        bar.reset_eta();
         Self { bar, plain, started: Instant::now(), printed: Default::default(), samples: Default::default() }
     }
     fn step(&self, samples: u64, loss: f64, accuracy: f64) {

@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod models;
+pub(crate) mod state;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

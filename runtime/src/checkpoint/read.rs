@@ -1,0 +1,216 @@
+//! Reading checkpoints: the newest that is whole, with what is wrong with those that are newer. Readers take no lock and
+//! change nothing. A file that is not what was written is *damage*, and the checkpoint before it is the one to take; a
+//! file that may not be read, or that another build wrote, is an error: going back would lose steps for no reason.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use super::disk;
+use super::error::{CheckpointError, Damaged};
+use super::manifest::{FORMAT, Manifest, ManifestError};
+use super::names::{CheckpointId, Kind, Part, classify};
+use super::snapshot::{ModelDigest, are_elements};
+use super::tensors::{ReadError, TensorFile};
+
+/// No manifest is as long as this: ten million variables.
+const LONGEST_MANIFEST: u64 = 1 << 32;
+
+/// Why one checkpoint is not taken.
+pub(super) enum Fault {
+    /// Try the one before.
+    Damaged(String),
+    /// Go no further.
+    Stop(CheckpointError),
+}
+
+impl Fault {
+    fn io(path: &Path, error: &std::io::Error) -> Self {
+        // EIO has no kind of its own: the disk cannot read what it once wrote.
+        let unreadable = error.raw_os_error() == Some(5);
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::IsADirectory => {
+                Fault::Damaged(format!("{}: {error}", name_of(path)))
+            }
+            _ if unreadable => Fault::Damaged(format!("{}: {error}", name_of(path))),
+            _ => Fault::Stop(CheckpointError::io("read", path, error)),
+        }
+    }
+    fn read(path: &Path, error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => Fault::io(path, &error),
+            ReadError::Content(why) => Fault::Damaged(format!("{}: {why}", name_of(path))),
+        }
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned())
+}
+
+/// Takes the bytes of variables: the variable's place in the manifest, the first byte's place in the variable, bytes.
+pub(super) type Sink<'a> = &'a mut dyn FnMut(usize, usize, &[u8]);
+
+/// A checkpoint whose manifest and headers are sound; its bytes have still to be checked.
+pub(super) struct Checkpoint {
+    /// Of the manifest.
+    pub path: PathBuf,
+    pub manifest: Manifest,
+    files: Vec<TensorFile>,
+}
+
+impl Checkpoint {
+    pub(super) fn open(directory: &Path, id: CheckpointId) -> Result<Self, Fault> {
+        let path = directory.join(id.manifest());
+        let manifest = read_manifest(&path)?;
+        let damaged = |why: String| Fault::Damaged(why);
+        if manifest.id() != id {
+            return Err(damaged(format!("{} says that it is checkpoint {}", id.manifest(), manifest.id())));
+        }
+        if !manifest.variables.is_sorted_by(|a, b| a.name < b.name) {
+            return Err(damaged(format!("{}: the variables are out of order", id.manifest())));
+        }
+        let parts = Part::ALL.into_iter().filter(|part| manifest.variables_of(*part).next().is_some());
+        let expected: Vec<(Part, String)> = parts.map(|part| (part, part.file(id))).collect();
+        // Names are never taken from a file: they say where to read.
+        if !expected.iter().map(|(_, name)| name).eq(manifest.shards.iter().map(|s| &s.file)) {
+            return Err(damaged(format!("{} names other files than a checkpoint has", id.manifest())));
+        }
+        let mut files = Vec::with_capacity(expected.len());
+        for ((part, name), entry) in expected.iter().zip(&manifest.shards) {
+            let path = directory.join(name);
+            let file = TensorFile::open(&path).map_err(|e| Fault::read(&path, e))?;
+            if file.bytes != entry.bytes {
+                return Err(damaged(format!("{name} has {} bytes and should have {}", file.bytes, entry.bytes)));
+            }
+            let wanted = || manifest.variables_of(*part);
+            if let Some(v) = wanted().find(|v| file.ty(&v.name) != Some(Ok(v.ty()))) {
+                return Err(damaged(format!("{name} has no `{}` of type {}", v.name, v.ty())));
+            }
+            if file.names().len() != wanted().count() {
+                return Err(damaged(format!("{name} has more tensors than its manifest")));
+            }
+            files.push(file);
+        }
+        Ok(Self { path, manifest, files })
+    }
+    /// Checks every byte, and hands those of the variables to `sink`, which must not believe them before the end.
+    pub(super) fn check(&mut self, sink: Sink<'_>) -> Result<(), Fault> {
+        for (file, entry) in self.files.iter_mut().zip(&self.manifest.shards) {
+            let mut hash = blake3::Hasher::new();
+            file.read_all(&mut |bytes| _ = hash.update(bytes)).map_err(|e| Fault::read(&file.path, e))?;
+            if *hash.finalize().as_bytes() != entry.checksum.0 {
+                return Err(Fault::Damaged(format!("{}: its checksum is not that of its bytes", entry.file)));
+            }
+        }
+        let mut model = ModelDigest::default();
+        for (i, variable) in self.manifest.variables.iter().enumerate() {
+            let (part, ty) = (Part::of(variable.kind), variable.ty());
+            let name = part.file(self.manifest.id());
+            let at = self.manifest.shards.iter().position(|s| s.file == name);
+            let file = at.map(|i| &mut self.files[i]).expect("opening saw to it");
+            let (mut hash, mut offset, mut sound) = (blake3::Hasher::new(), 0, true);
+            model.variable(&variable.name, &ty);
+            let mut each = |bytes: &[u8]| {
+                hash.update(bytes);
+                sound &= are_elements(variable.dtype, bytes);
+                model.bytes(bytes);
+                sink(i, offset, bytes);
+                offset += bytes.len();
+            };
+            file.read(&variable.name, &mut each).map_err(|e| Fault::read(&file.path, e))?;
+            if !sound {
+                return Err(Fault::Damaged(format!("{name}: `{}` has truth values above 1", variable.name)));
+            }
+            if *hash.finalize().as_bytes() != variable.digest.0 {
+                return Err(Fault::Damaged(format!("{name}: `{}` is not what was saved", variable.name)));
+            }
+        }
+        if model.finish() != self.manifest.digest {
+            return Err(Fault::Damaged("the variables together do not have the digest that was saved".into()));
+        }
+        Ok(())
+    }
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest, Fault> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|f| f.take(LONGEST_MANIFEST).read_to_end(&mut bytes));
+    read.map_err(|e| Fault::io(path, &e))?;
+    Manifest::from_bytes(&bytes).map_err(|e| match e {
+        ManifestError::Damaged(why) => Fault::Damaged(why),
+        ManifestError::Version(found) => {
+            Fault::Stop(CheckpointError::Version { path: path.into(), found, reads: FORMAT })
+        }
+    })
+}
+
+/// The newest checkpoint of a directory whose every byte is right, and those newer ones that are not.
+pub(super) fn newest(
+    directory: &Path,
+    accept: &dyn Fn(&Path, &Manifest) -> Result<(), CheckpointError>,
+    sink: Sink<'_>,
+) -> Result<(Checkpoint, Vec<Damaged>), CheckpointError> {
+    'list: loop {
+        let published = disk::list(directory)?.unwrap_or_default().published;
+        let mut damaged = Vec::new();
+        for id in published.iter().rev() {
+            let checked = Checkpoint::open(directory, *id).and_then(|mut found| {
+                accept(&found.path, &found.manifest).map_err(Fault::Stop)?;
+                found.check(sink)?;
+                Ok(found)
+            });
+            match checked {
+                Ok(found) => return Ok((found, damaged)),
+                Err(Fault::Stop(error)) => return Err(error),
+                // Not damaged but gone: whoever saves here has saved more since, and keeps only so many.
+                Err(Fault::Damaged(_)) if directory.join(id.manifest()).symlink_metadata().is_err() => continue 'list,
+                Err(Fault::Damaged(why)) => damaged.push(Damaged { id: *id, why }),
+            }
+        }
+        let directory = directory.into();
+        return Err(match damaged.is_empty() {
+            true => CheckpointError::None { directory },
+            false => CheckpointError::AllDamaged { directory, damaged },
+        });
+    }
+}
+
+/// A checkpoint that was looked at; every byte of it is right.
+#[derive(Clone, Debug)]
+pub struct Inspected {
+    /// Its manifest's path.
+    pub path: PathBuf,
+    /// What it is.
+    pub manifest: Manifest,
+    /// Newer ones that are damaged, newest first.
+    pub damaged: Vec<Damaged>,
+}
+
+/// Looks at the newest whole checkpoint of a directory, or at the one whose manifest is named, without a model.
+pub fn inspect(path: &Path) -> Result<Inspected, CheckpointError> {
+    let nothing = &mut |_: usize, _: usize, _: &[u8]| {};
+    if path.is_dir() {
+        let (found, damaged) = newest(path, &|_, _| Ok(()), nothing)?;
+        return Ok(Inspected { path: found.path, manifest: found.manifest, damaged });
+    }
+    // A name that is none of ours has no checkpoint behind it either.
+    let directory = disk::parent(path);
+    let Some(Kind::Manifest(id)) = path.file_name().and_then(|n| n.to_str()).and_then(classify) else {
+        return Err(CheckpointError::None { directory: path.into() });
+    };
+    let checked = Checkpoint::open(directory, id).and_then(|mut c| c.check(nothing).map(|()| c));
+    match checked {
+        Ok(found) => Ok(Inspected { path: found.path, manifest: found.manifest, damaged: vec![] }),
+        Err(Fault::Stop(error)) => Err(error),
+        Err(Fault::Damaged(why)) => {
+            Err(CheckpointError::AllDamaged { directory: directory.into(), damaged: vec![Damaged { id, why }] })
+        }
+    }
+}
+
+/// Every checkpoint that has been published in a directory and not been removed since, oldest first; none of them
+/// looked at.
+pub fn published(directory: &Path) -> Result<Vec<CheckpointId>, CheckpointError> {
+    Ok(disk::list(directory)?.unwrap_or_default().published.into_iter().collect())
+}

@@ -1,0 +1,126 @@
+//! What a session can do with checkpoints. State is copied out and in as one run of bytes; which variable lies where is
+//! the layout's knowledge.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thalweg_graph::plan::Memory;
+
+use super::error::{CheckpointError, Damaged};
+use super::manifest::Digest;
+use super::names::CheckpointId;
+use super::read::newest;
+use super::saver::Saving;
+use super::snapshot::{Same, Snapshot, Variables, reserve};
+use super::write::{Lineage, Saved, Target, key_of};
+use crate::session::Session;
+
+/// What a model goes on from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resumed {
+    /// Which checkpoint.
+    pub id: CheckpointId,
+    /// Its manifest's path.
+    pub path: PathBuf,
+    /// The hash of all variables.
+    pub digest: Digest,
+    /// Newer checkpoints that are damaged, newest first: this many saves are lost.
+    pub damaged: Vec<Damaged>,
+}
+
+impl Session {
+    /// Copies all variables and the places of the sources of data, and has them written to a directory while the session
+    /// goes on. Waits first for the save before, and returns its error if nobody has been told of it; then nothing has
+    /// been begun.
+    ///
+    /// The directory is made if it is not there. The newest three checkpoints are kept in it, see
+    /// [`Session::keep_checkpoints`].
+    ///
+    /// # Errors
+    /// If the directory cannot be made, somebody else is saving there, or it holds checkpoints that this session neither
+    /// saved nor resumed. What goes wrong afterwards comes out of [`Saving::wait`] or the next save.
+    pub fn save(&mut self, directory: impl AsRef<Path>) -> Result<Saving, CheckpointError> {
+        let (target, snapshot) = self.begin_save(directory.as_ref())?;
+        self.saver.start(target, snapshot)
+    }
+    /// The same, but returns once the checkpoint is on the disk.
+    pub fn save_and_wait(&mut self, directory: impl AsRef<Path>) -> Result<Saved, CheckpointError> {
+        let (target, snapshot) = self.begin_save(directory.as_ref())?;
+        self.saver.run(target, snapshot)
+    }
+    /// Waits for the save that is running, if one is.
+    pub fn wait_saved(&mut self) -> Result<Option<Saved>, CheckpointError> {
+        self.saver.finish()
+    }
+    /// How many checkpoints are kept in a directory; the newest always is.
+    pub fn keep_checkpoints(&mut self, count: usize) {
+        self.saver.keep = count.max(1);
+    }
+    /// Loads the newest checkpoint of a directory that is whole. The session goes on from there, and may save there.
+    ///
+    /// # Errors
+    /// If there is none, or it is not one of this graph. The session is then as it was.
+    pub fn resume(&mut self, directory: impl AsRef<Path>, same: Same) -> Result<Resumed, CheckpointError> {
+        let directory = directory.as_ref();
+        self.saver.finish()?;
+        let variables = self.variables();
+        reserve(&mut self.saver.buffer, variables.bytes)?;
+        let buffer = &mut self.saver.buffer;
+        let accept = |path: &Path, manifest: &super::Manifest| variables.check(path, manifest, same);
+        // The model's variables are those of the manifest, in the same order, or `accept` had refused.
+        let mut sink = |i: usize, offset: usize, bytes: &[u8]| {
+            buffer[variables.slots[i].offset + offset..][..bytes.len()].copy_from_slice(bytes);
+        };
+        let (found, damaged) = newest(directory, &accept, &mut sink)?;
+        let key = key_of(directory)?;
+        self.write_state(&variables)?;
+        self.cursors.restore(found.manifest.cursors.iter().map(|(n, c)| (n.clone(), c.into())).collect());
+        // Damaged ones are known of as well: saving goes on above them.
+        let newest = damaged.first().map_or(found.manifest.id(), |d| d.id);
+        self.saver.descend(key, Lineage { newest, damaged: damaged.iter().map(|d| d.id).collect() });
+        let (id, digest) = (found.manifest.id(), found.manifest.digest);
+        Ok(Resumed { id, path: found.path, digest, damaged })
+    }
+    /// The same, or nothing if there is no checkpoint in that directory, or no such directory: then the session stays as
+    /// it is. Damaged checkpoints and no whole one are an error.
+    pub fn resume_or_init(
+        &mut self,
+        directory: impl AsRef<Path>,
+        same: Same,
+    ) -> Result<Option<Resumed>, CheckpointError> {
+        match self.resume(directory, same) {
+            Err(CheckpointError::None { .. }) => Ok(None),
+            resumed => resumed.map(Some),
+        }
+    }
+
+    fn begin_save(&mut self, directory: &Path) -> Result<(Target, Snapshot), CheckpointError> {
+        self.saver.finish()?;
+        let target = Target::open(directory, &|key| self.saver.lineage(key))?;
+        let variables = self.variables();
+        self.read_state(&variables)?;
+        let (cursors, step) = (self.cursors.committed(), self.step());
+        let state = std::mem::take(&mut self.saver.buffer);
+        Ok((target, Snapshot { variables, state, cursors, step }))
+    }
+    /// Everything about the variables but their values; made when first asked for.
+    pub(super) fn variables(&mut self) -> Arc<Variables> {
+        let made = self.saved_as.get_or_insert_with(|| Arc::new(Variables::of(&self.graph, &self.layout)));
+        made.clone()
+    }
+    /// Copies the state arena into the saver's buffer.
+    pub(super) fn read_state(&mut self, variables: &Variables) -> Result<(), CheckpointError> {
+        reserve(&mut self.saver.buffer, variables.bytes)?;
+        if variables.bytes > 0 {
+            self.device.read(Memory::State, 0, &mut self.saver.buffer)?;
+        }
+        Ok(())
+    }
+    /// Copies the saver's buffer into the state arena.
+    pub(super) fn write_state(&mut self, variables: &Variables) -> Result<(), CheckpointError> {
+        if variables.bytes > 0 {
+            self.device.write(Memory::State, 0, &self.saver.buffer)?;
+        }
+        Ok(())
+    }
+}

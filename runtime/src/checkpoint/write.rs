@@ -1,0 +1,231 @@
+//! Writing a checkpoint. At every instant, also if this process or the machine dies there, the directory holds the
+//! checkpoint before, or this one, whole: files get their bytes under temporary names and are synced, then get their
+//! names, the directory is synced, and only then the manifest appears, by a link that replaces nothing. What is older
+//! goes last, each manifest before the files that it names. The order is the point; `tests/checkpoint_faults.rs` watches it.
+
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::disk::{self, Listing, Lock};
+use super::error::CheckpointError;
+use super::manifest::{Digest, FORMAT, GraphName, Manifest, ShardEntry, VariableEntry};
+use super::names::{CheckpointId, Part, temporary};
+use super::read::Checkpoint;
+use super::snapshot::Snapshot;
+use super::tensors::{Layout, Tensor};
+
+type Result<T> = std::result::Result<T, CheckpointError>;
+
+/// A checkpoint that is on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saved {
+    /// Which.
+    pub id: CheckpointId,
+    /// Its manifest's path.
+    pub path: PathBuf,
+    /// The hash of all variables.
+    pub digest: Digest,
+}
+
+/// What came of a save.
+pub(super) struct Outcome {
+    pub result: Result<Saved>,
+    /// What readers can now find, also where something failed after that.
+    pub published: Option<CheckpointId>,
+}
+
+/// Which directory, whatever it is called.
+pub(super) type DirectoryKey = (u64, u64);
+
+/// What a session knows of a directory: which checkpoint there it goes on from, and which are not to be counted on.
+#[derive(Clone, Debug)]
+pub(super) struct Lineage {
+    pub newest: CheckpointId,
+    pub damaged: Vec<CheckpointId>,
+}
+
+/// Which directory this is.
+pub(super) fn key_of(directory: &Path) -> Result<DirectoryKey> {
+    let metadata = std::fs::metadata(directory).map_err(|e| CheckpointError::io("look at", directory, &e))?;
+    Ok((metadata.dev(), metadata.ino()))
+}
+
+/// A directory that nobody else is saving to, and to which this session may.
+pub(super) struct Target {
+    directory: PathBuf,
+    pub key: DirectoryKey,
+    listing: Listing,
+    damaged: Vec<CheckpointId>,
+    _lock: Lock,
+}
+
+impl Target {
+    /// Makes and locks a directory.
+    pub(super) fn open(directory: &Path, lineage: &dyn Fn(DirectoryKey) -> Option<Lineage>) -> Result<Self> {
+        disk::make_directories(directory)?;
+        let lock = Lock::take(directory)?;
+        let key = key_of(directory)?;
+        let listing = disk::list(directory)?.unwrap_or_default();
+        let lineage = lineage(key);
+        // What this model neither saved nor resumed is somebody's work: it is not to be crowded out.
+        let known = lineage.as_ref().map(|l| l.newest);
+        if let Some(found) = listing.published.last().copied().filter(|found| Some(*found) > known) {
+            return Err(CheckpointError::Foreign { directory: directory.into(), found });
+        }
+        let damaged = lineage.map_or(vec![], |l| l.damaged);
+        Ok(Self { directory: directory.into(), key, listing, damaged, _lock: lock })
+    }
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+/// Writes a checkpoint, and removes those that are older than the `keep` newest.
+pub(super) fn write(target: &Target, snapshot: &Snapshot, keep: usize) -> Outcome {
+    let digest = snapshot.digest();
+    let before = clean(target).and_then(|()| already(target, snapshot, digest));
+    let id = match before {
+        Ok(Some(id)) => id,
+        Ok(None) => {
+            let id = CheckpointId::after(target.listing.published.last().copied(), snapshot.step);
+            if let Err(error) = publish(target, snapshot, digest, id) {
+                abandon(target, id);
+                return Outcome { result: Err(error), published: None };
+            }
+            id
+        }
+        Err(error) => return Outcome { result: Err(error), published: None },
+    };
+    let after = disk::sync_directory(&target.directory)
+        .and_then(|()| disk::remove(&target.at(&temporary(&id.manifest()))))
+        .and_then(|()| prune(target, id, keep));
+    let saved = Saved { id, path: target.at(&id.manifest()), digest };
+    let after = after.map_err(|problem| CheckpointError::AfterPublication { id, problem: Box::new(problem) });
+    Outcome { result: after.map(|()| saved), published: Some(id) }
+}
+
+/// Removes what saves left that were killed. First of all: a full disk may be full of it.
+fn clean(target: &Target) -> Result<()> {
+    target.listing.leftovers.iter().try_for_each(|path| disk::remove(path))
+}
+
+/// The newest checkpoint, if it already says all that is to be saved. Saving twice between two steps is one save.
+fn already(target: &Target, snapshot: &Snapshot, digest: Digest) -> Result<Option<CheckpointId>> {
+    let Some(id) = target.listing.published.last().copied().filter(|id| id.step == snapshot.step) else {
+        return Ok(None);
+    };
+    // A damaged one, or one that cannot be read, is no reason not to save.
+    let Ok(mut found) = Checkpoint::open(&target.directory, id) else { return Ok(None) };
+    let m = &found.manifest;
+    let same = m.digest == digest
+        && m.cursors == cursors(snapshot)
+        && m.graph == graph_name(snapshot)
+        && found.check(&mut |_, _, _| {}).is_ok();
+    Ok(same.then_some(id))
+}
+
+fn cursors(snapshot: &Snapshot) -> std::collections::BTreeMap<String, super::manifest::CursorEntry> {
+    snapshot.cursors.iter().map(|(name, c)| (name.clone(), c.into())).collect()
+}
+
+fn graph_name(snapshot: &Snapshot) -> GraphName {
+    let v = &snapshot.variables;
+    GraphName { name: v.graph.to_string(), hash: Digest(v.hash.0), seed: v.seed }
+}
+
+/// Everything up to the instant at which readers find it.
+fn publish(target: &Target, snapshot: &Snapshot, digest: Digest, id: CheckpointId) -> Result<()> {
+    let mut shards = Vec::new();
+    for part in Part::ALL {
+        let slots = snapshot.variables.slots.iter().filter(|s| Part::of(s.kind) == part);
+        let tensors: Vec<Tensor<'_>> =
+            slots.map(|s| Tensor { name: &s.name, ty: &s.ty, bytes: snapshot.bytes_of(s) }).collect();
+        if !tensors.is_empty() {
+            shards.push(write_shard(target, &part.file(id), &Layout::of(tensors)?)?);
+        }
+    }
+    for shard in &shards {
+        disk::rename(&target.at(&temporary(&shard.file)), &target.at(&shard.file))?;
+    }
+    disk::sync_directory(&target.directory)?;
+
+    let digest_of = |bytes| blake3::hash(bytes).into();
+    let variables = snapshot.variables.slots.iter().map(|s| VariableEntry {
+        name: s.name.to_string(),
+        dtype: s.ty.dtype,
+        shape: s.ty.shape.clone(),
+        kind: s.kind,
+        digest: digest_of(snapshot.bytes_of(s)),
+    });
+    let manifest = Manifest {
+        format: FORMAT,
+        term: id.term,
+        step: id.step,
+        graph: graph_name(snapshot),
+        digest,
+        cursors: cursors(snapshot),
+        variables: variables.collect(),
+        shards,
+    };
+    let (bytes, name) = (manifest.to_bytes(), id.manifest());
+    let unfinished = target.at(&temporary(&name));
+    disk::write_new(&unfinished, &mut |out| out.write_all(&bytes))?;
+    let linked = disk::link(&unfinished, &target.at(&name));
+    // A network may lose the answer and not the deed.
+    let names = std::fs::metadata(&unfinished).map_or(0, |m| m.nlink());
+    if names == 2 { Ok(()) } else { linked }
+}
+
+fn write_shard(target: &Target, name: &str, layout: &Layout<'_>) -> Result<ShardEntry> {
+    struct Hashing<'a>(&'a mut dyn Write, blake3::Hasher, u64);
+    impl Write for Hashing<'_> {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let written = self.0.write(bytes)?;
+            self.1.update(&bytes[..written]);
+            self.2 += written as u64;
+            Ok(written)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            self.0.flush()
+        }
+    }
+    let (mut bytes, mut checksum) = (0, Digest([0; 32]));
+    disk::write_new(&target.at(&temporary(name)), &mut |out| {
+        let mut out = Hashing(out, blake3::Hasher::new(), 0);
+        layout.write(&mut out)?;
+        (bytes, checksum) = (out.2, out.1.finalize().into());
+        Ok(())
+    })?;
+    Ok(ShardEntry { file: name.into(), bytes, checksum })
+}
+
+/// Takes back what a save that failed has written, as far as the disk lets us: it may be full. What stays behind, the
+/// next save removes.
+fn abandon(target: &Target, id: CheckpointId) {
+    for name in Part::ALL.map(|part| part.file(id)).into_iter().chain([id.manifest()]) {
+        _ = disk::remove(&target.at(&temporary(&name)));
+    }
+    if !target.at(&id.manifest()).exists() {
+        for part in Part::ALL {
+            _ = disk::remove(&target.at(&part.file(id)));
+        }
+    }
+}
+
+/// Removes checkpoints older than the newest `keep` that are whole, as far as this session knows.
+fn prune(target: &Target, id: CheckpointId, keep: usize) -> Result<()> {
+    let mut all = target.listing.published.clone();
+    all.insert(id);
+    let whole = all.iter().rev().filter(|id| !target.damaged.contains(id));
+    let Some(oldest) = whole.take(keep).last().copied() else { return Ok(()) };
+    let old: Vec<CheckpointId> = all.into_iter().filter(|id| *id < oldest).collect();
+    if old.is_empty() {
+        return Ok(());
+    }
+    old.iter().try_for_each(|id| disk::remove(&target.at(&id.manifest())))?;
+    // No manifest may come back without its files.
+    disk::sync_directory(&target.directory)?;
+    let files = old.iter().flat_map(|id| Part::ALL.map(|part| part.file(*id)));
+    files.into_iter().try_for_each(|name| disk::remove(&target.at(&name)))
+}

@@ -1,40 +1,30 @@
-//! Finds the matrix product in a nest, and chooses who multiplies: matrices that lie in memory with constant strides go to
-//! the gemm crate; whatever a window, a border or a hole keeps from being one is packed panel by panel. Convolutions and
-//! both their gradients are of the second sort.
+//! Finds the matrix product in a nest: a sum of products of two operands, whatever windows, borders and holes they are read
+//! through. Matrix products, convolutions and both their gradients are all of this sort, and one engine multiplies them.
 
 use thalweg_graph::DType;
 use thalweg_graph::kernel::{Affine, Binary, LoopNest, Monoid, ScalarOp};
 
 use crate::domain::{Access, Check, Domain, LoweredOp};
 use crate::panels::{self, Panels};
-use crate::strided::Strided;
 
 /// A nest that multiplies matrices.
 #[derive(Debug)]
-pub(crate) enum Contraction {
-    Strided(Box<Strided>),
-    /// One after another; each gives its own part of the result, of which so many bytes are zero before.
-    Panels {
-        parts: Vec<Panels>,
-        clear_bytes: usize,
-    },
+pub(crate) struct Contraction {
+    /// One after another; each gives its own part of the result.
+    parts: Vec<Panels>,
+    /// How much of the result is zero before, since the parts leave some of it out.
+    clear_bytes: usize,
 }
 
 /// Multiplications below which tiles do as well.
-const WORTH_PANELS: i64 = 512;
-/// Least depth from which rows that lie apart are better packed than read where they lie.
-const DEEP: i64 = 768;
+const WORTH: i64 = 128;
 
 impl Contraction {
     /// The product that `nest` is, if it is one and worth it.
     pub(crate) fn recognize(nest: &LoopNest) -> Option<Self> {
         let draft = Draft::of(nest)?;
-        let strided = Strided::of(&draft).filter(|_| !draft.is_deep());
-        if let Some(strided) = strided {
-            return Some(Contraction::Strided(Box::new(strided)));
-        }
         let work: i64 = draft.domain.extents.iter().product();
-        if work < WORTH_PANELS {
+        if work < WORTH || draft.is_dot() {
             return None;
         }
         let size = |d: &Draft| d.size(&(0..d.domain.parallel).collect::<Vec<_>>());
@@ -42,21 +32,17 @@ impl Contraction {
         let given: i64 = drafts.iter().map(size).sum();
         let parts = drafts.iter().map(Panels::of).collect::<Option<Vec<_>>>()?;
         let clear_bytes = if given == whole { 0 } else { nest.results[0].size_bytes() as usize };
-        Some(Contraction::Panels { parts, clear_bytes })
+        Some(Self { parts, clear_bytes })
     }
     pub(crate) fn workspace_bytes(&self) -> usize {
-        match self {
-            Contraction::Strided(product) => product.workspace_bytes(),
-            Contraction::Panels { parts, .. } => parts.iter().map(Panels::workspace_bytes).max().unwrap_or(0),
-        }
+        self.parts.iter().map(Panels::workspace_bytes).max().unwrap_or(0)
     }
     pub(crate) fn strategy(&self) -> String {
-        let (parts, apart) = match self {
-            Contraction::Strided(product) => return product.strategy(),
-            Contraction::Panels { parts, .. } => (parts, parts.len()),
-        };
-        let largest = parts.iter().max_by_key(|p| p.depth()).map(Panels::strategy).unwrap_or_default();
-        if apart > 1 { format!("{largest}, and {} more", apart - 1) } else { largest }
+        let largest = self.parts.iter().max_by_key(|p| p.depth()).map(Panels::strategy).unwrap_or_default();
+        match self.parts.len() {
+            0 | 1 => largest,
+            count => format!("{largest}, and {} more", count - 1),
+        }
     }
     /// # Safety
     /// See `CompiledKernel::run`.
@@ -69,13 +55,8 @@ impl Contraction {
     ) {
         // SAFETY: the caller's promise.
         unsafe {
-            match self {
-                Contraction::Strided(product) => product.run(operands, results, workspace, pool),
-                Contraction::Panels { parts, clear_bytes } => {
-                    results[0].write_bytes(0, *clear_bytes);
-                    parts.iter().for_each(|p| p.run(operands, results, workspace, pool));
-                }
-            }
+            results[0].write_bytes(0, self.clear_bytes);
+            self.parts.iter().for_each(|p| p.run(operands, results, workspace, pool));
         }
     }
 }
@@ -132,15 +113,9 @@ impl Draft {
     pub(crate) fn size(&self, axes: &[usize]) -> i64 {
         axes.iter().map(|a| self.extent(*a)).product()
     }
-    /// Neither side's rows lie side by side, and there is much depth: reading whole rows along depth beats strides.
-    fn is_deep(&self) -> bool {
-        let parallel = 0..self.domain.parallel;
-        let beside = |s: usize| {
-            let map = &self.domain.maps[self.sides[s].linear];
-            parallel.clone().any(|a| !self.uses(1 - s, a) && map.coefficient(a as u16) == 1)
-        };
-        let depth = self.size(&(self.domain.parallel..self.domain.extents.len()).collect::<Vec<_>>());
-        let rows = |s: usize| self.size(&parallel.clone().filter(|a| self.uses(s, *a)).collect::<Vec<_>>());
-        depth >= DEEP && !beside(0) && !beside(1) && rows(0).min(rows(1)) >= 64
+    /// Every element is the product of two vectors of its own: nothing is used twice.
+    fn is_dot(&self) -> bool {
+        let mut parallel = 0..self.domain.parallel;
+        !parallel.any(|a| self.uses(0, a) != self.uses(1, a))
     }
 }

@@ -19,7 +19,6 @@ mod pool;
 mod program;
 mod scatter;
 mod scratch;
-mod strided;
 mod tile;
 
 pub use device::CpuDevice;

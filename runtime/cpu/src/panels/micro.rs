@@ -29,14 +29,21 @@ pub(crate) struct Columns<T> {
     pub(crate) depth: isize,
 }
 
-/// `out[column][row] = Σ rows[k][row] · columns[k][column]` over `depth`; `rows` holds `M` vectors per step of depth.
+/// Where the rows lie: `M` vectors side by side, and a step along depth.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<T> {
+    pub(crate) at: *const T,
+    pub(crate) depth: isize,
+}
+
+/// `out[column][row] = Σ rows[k][row] · columns[k][column]` over `depth`.
 ///
 /// # Safety
 /// All of that lies in memory, and the machine has the instructions of `S`.
 #[inline(always)]
 unsafe fn tile<S: Simd, const M: usize, const N: usize>(
     depth: usize,
-    rows: *const S::T,
+    rows: Rows<S::T>,
     columns: Columns<S::T>,
     out: *mut S::T,
 ) {
@@ -47,11 +54,11 @@ unsafe fn tile<S: Simd, const M: usize, const N: usize>(
         for (j, start) in starts.iter_mut().enumerate() {
             *start = columns.at.wrapping_offset(j as isize * columns.column);
         }
-        let (mut rows, mut along) = (rows, 0isize);
+        let (mut from, mut along) = (rows.at, 0isize);
         for _ in 0..depth {
             let mut vectors = [S::zero(); M];
             for (i, v) in vectors.iter_mut().enumerate() {
-                *v = S::load(rows.add(i * S::LANES));
+                *v = S::load(from.wrapping_add(i * S::LANES));
             }
             for j in 0..N {
                 let x = S::splat(*starts[j].wrapping_offset(along));
@@ -59,7 +66,7 @@ unsafe fn tile<S: Simd, const M: usize, const N: usize>(
                     sums[j][i] = S::fma(vectors[i], x, sums[j][i]);
                 }
             }
-            rows = rows.add(M * S::LANES);
+            from = from.wrapping_offset(rows.depth);
             along += columns.depth;
         }
         for j in 0..N {
@@ -71,14 +78,14 @@ unsafe fn tile<S: Simd, const M: usize, const N: usize>(
 }
 
 /// A tile function for given numbers of vectors and columns.
-pub(crate) type Tile<T> = unsafe fn(usize, *const T, Columns<T>, *mut T);
+pub(crate) type Tile<T> = unsafe fn(usize, Rows<T>, Columns<T>, *mut T);
 
 /// A table of tiles, `[vectors − 1][columns − 1]`, compiled with the instructions of `$S`.
 macro_rules! tiles {
     ($name:ident, $S:ty, $T:ty $(, $feature:literal)?) => {
         pub(crate) fn $name(vectors: usize, columns: usize) -> Tile<$T> {
             $(#[target_feature(enable = $feature)])?
-            unsafe fn one<const M: usize, const N: usize>(depth: usize, rows: *const $T, columns: Columns<$T>, out: *mut $T) {
+            unsafe fn one<const M: usize, const N: usize>(depth: usize, rows: Rows<$T>, columns: Columns<$T>, out: *mut $T) {
                 // SAFETY: the caller's promise.
                 unsafe { tile::<$S, M, N>(depth, rows, columns, out) }
             }
@@ -143,7 +150,7 @@ pub(crate) use x86::*;
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Columns, Simd, Tile, tile};
+    use super::{Columns, Rows, Simd, Tile, tile};
 
     macro_rules! vectors {
         ($name:ident, $T:ty, $V:ty, $lanes:literal, $zero:ident, $splat:ident, $load:ident, $store:ident,

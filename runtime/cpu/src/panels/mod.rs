@@ -25,6 +25,8 @@ pub(crate) use residues::split;
 const GROUPS: usize = 16;
 /// Most steps of depth in a block: a panel of 48 rows is then 96 KB of f32, which stays in the second cache.
 const BLOCK: usize = 384;
+/// The same where rows are not packed.
+const SHALLOW: usize = 32;
 /// Rows (and steps of depth) that are listed: axes are taken innermost first until there are so many.
 const LISTED: i64 = 768;
 /// Columns that are listed at most.
@@ -33,6 +35,8 @@ const MOST_COLUMNS: i64 = 1 << 16;
 const ONCE: usize = 4 << 20;
 /// Most elements of it that a task packs for itself.
 const OWN: usize = 128 << 10;
+/// Columns for which rows that lie side by side are not worth packing.
+const FEW_COLUMNS: usize = 32;
 /// Most borders that an operand has.
 const MOST_BORDERS: usize = 8;
 
@@ -87,6 +91,8 @@ pub(crate) struct Panels {
     rows: Side,
     columns: Side,
     form: Form,
+    /// The step along depth, where rows are read where they lie.
+    rows_step: Option<isize>,
     /// Parallel axes walked task by task, and fold axes walked block by block, with extents.
     loops: Vec<(usize, i64)>,
     depth_loops: Vec<(usize, i64)>,
@@ -132,13 +138,19 @@ impl Panels {
         };
         let (only, size) = ([only(0), only(1)], |axes: &[usize]| draft.size(axes));
         // Vectors hold rows: prefer the side whose rows lie side by side in the result, little padding and little to
-        // pack; an element packed costs as much as some sixteen multiplied.
+        // pack. In multiplications: an element packed costs some sixteen, one stored apart from its neighbours 64.
+        let depth = size(&fold) as f64;
+        let beside = |map: &Affine, axes: &[usize]| axes.iter().any(|a| map.coefficient(*a as u16) == 1);
         let cost = |s: usize| {
             let lanes = width.lanes as i64;
             let (rows, columns) = ((size(&only[s]) + lanes - 1) / lanes * lanes, size(&only[1 - s]));
-            let scattered = !only[s].iter().any(|a| draft.result.coefficient(*a as u16) == 1);
-            let packed = rows + if draft.sides[1 - s].checks.is_empty() { 0 } else { columns };
-            (rows * columns.max(4)) as f64 * if scattered { 1.15 } else { 1.0 } + 16.0 * packed as f64
+            let checked = |s: usize| !draft.sides[s].checks.is_empty();
+            let apart = !beside(&draft.result, &only[s]);
+            let own = &draft.domain.maps[draft.sides[s].linear];
+            let read = !checked(s) && columns <= FEW_COLUMNS as i64 && beside(own, &only[s]);
+            let packed = if read { 0 } else { rows } + if checked(1 - s) { columns } else { 0 };
+            let stored = if apart { 64.0 * (depth / BLOCK as f64).ceil() } else { 0.0 };
+            (rows * columns.max(4)) as f64 * (depth + stored) + 16.0 * depth * packed as f64
         };
         let row_side = if cost(1) < cost(0) { 1 } else { 0 };
         let columns_side = 1 - row_side;
@@ -182,7 +194,13 @@ impl Panels {
         let result_columns = Line::new(&with_extents(&column_axes), &draft.result, &[])?;
 
         let depth = rows.matrix.depth.len;
-        let block = depth.div_ceil(depth.div_ceil(BLOCK)).next_multiple_of(DEPTH_STEP);
+        let rows_step = match rows.direct(std::slice::from_ref(&(0..depth))) {
+            Some(Form::Direct { column: 1, depth }) if n <= FEW_COLUMNS => Some(depth),
+            _ => None,
+        };
+        // Rows that are read where they lie are read across: many panels over little depth, as memory has them.
+        let most = if rows_step.is_some() { SHALLOW } else { BLOCK };
+        let block = depth.div_ceil(depth.div_ceil(most)).next_multiple_of(DEPTH_STEP);
         let blocks: Vec<_> = (0..depth).step_by(block).map(|k| k..(k + block).min(depth)).collect();
         let groups = result_rows.len.div_ceil(width.lanes);
         let count = groups.div_ceil(micro::MOST_VECTORS);
@@ -199,7 +217,8 @@ impl Panels {
         };
 
         let row_tasks = loop_count * panels.len();
-        let mut cuts = [panels.len().min(GROUPS.div_ceil(loop_count)), 1, 1];
+        let pieces = if rows_step.is_some() { GROUPS / 4 } else { GROUPS };
+        let mut cuts = [panels.len().min(pieces.div_ceil(loop_count)), 1, 1];
         if row_tasks < GROUPS / 2 {
             cuts[1] = (n / 64).clamp(1, GROUPS / row_tasks);
         }
@@ -223,6 +242,7 @@ impl Panels {
             rows,
             columns,
             form,
+            rows_step,
             loops,
             depth_loops,
             blocks,

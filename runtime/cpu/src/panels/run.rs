@@ -6,7 +6,7 @@ use thalweg_graph::DType;
 use thalweg_graph::kernel::Affine;
 
 use super::line::Groups;
-use super::micro::{self, Columns, TILE, Tile};
+use super::micro::{self, Columns, Rows, TILE, Tile};
 use super::{Form, GROUPS, MOST_BORDERS, Panels, Side};
 use crate::isa::Isa;
 use crate::pool::{self, Shared};
@@ -165,6 +165,13 @@ impl Panels {
         false
     }
 
+    /// The step along depth with which tiles can read a panel's rows where they lie: side by side, all of them, and too
+    /// few columns for packing to pay.
+    fn direct_rows(&self, panel: &std::ops::Range<usize>) -> Option<isize> {
+        let lanes = panel.start * self.width.lanes..panel.end * self.width.lanes;
+        (lanes.end <= self.rows.matrix.rows.len).then_some(self.rows_step?)
+    }
+
     /// Some panels by some columns over some blocks of depth.
     unsafe fn piece<T: Real>(&self, buffers: Buffers<T>, group: usize, piece: usize) {
         let [row_cuts, column_cuts, parts] = self.cuts;
@@ -204,8 +211,19 @@ impl Panels {
             };
             let (from, at) = self.rows.place(buffers.rows, &origin);
             for panel in panels {
-                // SAFETY: the buffer is this group's and has room for a panel over a block.
-                unsafe { self.rows.matrix.pack(self.is_wide(), from, &at, panel.clone(), depth.clone(), row_buffer) };
+                let rows = match self.direct_rows(panel) {
+                    Some(step) => {
+                        let offsets = (&self.rows.matrix.rows.offsets, &self.rows.matrix.depth.offsets);
+                        let at = offsets.0[panel.start * self.width.lanes] + offsets.1[depth.start];
+                        Rows { at: from.wrapping_offset(at as isize), depth: step }
+                    }
+                    None => {
+                        let (matrix, depth) = (&self.rows.matrix, depth.clone());
+                        // SAFETY: the buffer is this group's and has room for a panel over a block.
+                        unsafe { matrix.pack(self.is_wide(), from, &at, panel.clone(), depth, row_buffer) };
+                        Rows { at: row_buffer.cast_const(), depth: (panel.len() * self.width.lanes) as isize }
+                    }
+                };
                 for columns in column_groups.clone() {
                     let first_column = columns * self.per_tile;
                     let count = self.per_tile.min(self.result_columns.len - first_column);
@@ -224,7 +242,7 @@ impl Panels {
                     // SAFETY: both operands hold `depth` steps; the tile has room; whoever made `isa` asked the machine.
                     unsafe {
                         let multiply = T::tile(self.width.isa, panel.len(), count);
-                        multiply(depth.len(), row_buffer, lie, tile);
+                        multiply(depth.len(), rows, lie, tile);
                         self.store(tile, panel.clone(), first_column, count, target, partial, block != first);
                     }
                 }

@@ -190,7 +190,7 @@ unsafe fn values(reader: &Reader, cx: &Tiles<'_>, offsets: *mut Offsets, out: &m
             let (operand, offsets) = (cx.operands[reader.operand].cast::<S>(), &*offsets);
             for (l, o) in out.iter_mut().enumerate() {
                 *o = if offsets.inside[l] != 0 {
-                    (*operand.offset(offsets.at[l] as isize)).load().index()
+                    (*operand.wrapping_offset(offsets.at[l] as isize)).load().index()
                 } else {
                     <<S as Stored>::Reg as Lane>::decode(reader.fill).index()
                 };
@@ -226,7 +226,7 @@ unsafe fn fetch_lanes<S: Stored>(reader: &Reader, cx: &Tiles<'_>, out: &mut [S::
             locate_lanes(reader, cx, cx.offsets, n);
             let offsets = &*cx.offsets;
             for ((o, at), inside) in out.iter_mut().zip(&offsets.at).zip(&offsets.inside) {
-                *o = if *inside != 0 { (*operand.offset(*at as isize)).load() } else { fill };
+                *o = if *inside != 0 { (*operand.wrapping_offset(*at as isize)).load() } else { fill };
             }
         }
         return;

@@ -9,6 +9,7 @@ mod contract;
 mod device;
 mod domain;
 mod fold;
+mod group;
 mod isa;
 mod kernel;
 mod kind;
@@ -20,6 +21,7 @@ mod product;
 mod program;
 mod scatter;
 mod scratch;
+mod sequence;
 mod tile;
 
 pub use device::CpuDevice;

@@ -11,7 +11,7 @@ use crate::isa::Isa;
 use crate::pool::{self, Shared};
 use crate::program::{Layout, Machine, Program, Slot, Slots, Source};
 use crate::scratch;
-use crate::tile::{LANES, Tile, Walk};
+use crate::tile::{LANES, Origin, Tile, Walk};
 
 /// A nest that runs on tiles.
 #[derive(Debug)]
@@ -47,18 +47,29 @@ struct Draft<'a> {
 
 impl TileNest {
     pub(crate) fn compile(nest: &LoopNest) -> Self {
-        let mut domain = Domain::new(&nest.axes);
-        let accesses = domain.accesses(&nest.reads, &nest.operands, &nest.axes);
-        let body = domain.program(&nest.body, &nest.axes);
-        let epilogue = domain.program(&nest.epilogue, &nest.axes);
-        let writes = nest.writes.iter().map(|w| domain.linear(&w.coords, &nest.results[w.result as usize])).collect();
-        domain.collapse();
-        let draft = Draft { nest, domain, accesses, body, epilogue, writes };
+        let draft = Draft::new(nest, Domain::collapse);
         let candidates = draft.tiles().into_iter().map(|tile| draft.build(tile));
         let best = candidates.min_by(|a, b| a.cost().total_cmp(&b.cost()));
         best.unwrap_or_else(|| draft.build(Tile::new(&draft.domain, 1, LANES)))
     }
-    fn cost(&self) -> f64 {
+    /// The same nest over a block of `counts` points along its first axes, wherever that starts. It folds as this one
+    /// does, to the same bits.
+    pub(crate) fn compile_block(&self, nest: &LoopNest, counts: &[u64]) -> Self {
+        let draft = Draft::new(nest, |domain| domain.collapse_block(counts));
+        let mut block = draft.build(Tile::in_block(&draft.domain, &self.tile));
+        block.chunks = 1;
+        block
+    }
+    /// Whether the fold is cut into parts.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.chunks > 1
+    }
+    /// Bytes of a thread's memory that running takes.
+    pub(crate) fn layout_bytes(&self) -> usize {
+        self.layout.bytes
+    }
+    /// Nanoseconds of all tiles, a guess.
+    pub(crate) fn cost(&self) -> f64 {
         self.parallel.tiles as f64 * self.tile_cost
     }
     pub(crate) fn strategy(&self) -> String {
@@ -121,15 +132,43 @@ impl TileNest {
                     machine.constants(&self.body);
                     machine.constants(&self.epilogue);
                     for tile in tiles * piece / pieces..tiles * (piece + 1) / pieces {
-                        self.run_tile(machine, tile, results, workspace);
+                        self.run_tile(machine, tile, [0; _], results, workspace);
                     }
                 }
             });
         });
     }
 
-    unsafe fn run_tile(&self, machine: &Machine<'_>, tile: usize, results: &[*mut u8], workspace: *mut u8) {
-        let mut origin = [0i64; 32];
+    /// Runs a block that starts at `start`, in a thread's memory of [`TileNest::layout_bytes`].
+    ///
+    /// # Safety
+    /// See `CompiledKernel::run`; the block lies in the nest's domain.
+    pub(crate) unsafe fn run_block(
+        &self,
+        start: &Origin,
+        operands: &[*const u8],
+        results: &[*mut u8],
+        memory: *mut u8,
+    ) {
+        // SAFETY: as in `run`; a fold that is not cut needs no workspace.
+        unsafe {
+            let machine = Machine::new(self.isa, operands, &self.layout, memory);
+            machine.constants(&self.body);
+            machine.constants(&self.epilogue);
+            for tile in 0..self.parallel.tiles {
+                self.run_tile(&machine, tile, *start, results, std::ptr::null_mut());
+            }
+        }
+    }
+
+    unsafe fn run_tile(
+        &self,
+        machine: &Machine<'_>,
+        tile: usize,
+        mut origin: Origin,
+        results: &[*mut u8],
+        workspace: *mut u8,
+    ) {
         let points = self.parallel.seek(tile, &mut origin);
         // SAFETY: the caller's promise.
         unsafe {
@@ -157,7 +196,7 @@ impl TileNest {
     }
 
     /// Folds some steps of a tile; the states end in the first `points` lanes of the accumulators.
-    unsafe fn fold(&self, machine: &Machine<'_>, origin: &mut [i64; 32], points: usize, steps: std::ops::Range<usize>) {
+    unsafe fn fold(&self, machine: &Machine<'_>, origin: &mut Origin, points: usize, steps: std::ops::Range<usize>) {
         if self.accumulators.is_empty() {
             return;
         }
@@ -190,7 +229,7 @@ impl TileNest {
 
     /// Folds one chunk of a tile into `state`.
     unsafe fn partial(&self, machine: &Machine<'_>, tile: usize, chunk: usize, state: *mut u8) {
-        let mut origin = [0i64; 32];
+        let mut origin: Origin = [0; _];
         let points = self.parallel.seek(tile, &mut origin);
         let steps = self.steps * chunk / self.chunks..self.steps * (chunk + 1) / self.chunks;
         // SAFETY: the caller's promise.
@@ -243,7 +282,16 @@ impl TileNest {
     }
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    fn new(nest: &'a LoopNest, collapse: impl FnOnce(&mut Domain)) -> Self {
+        let mut domain = Domain::new(&nest.axes);
+        let accesses = domain.accesses(&nest.reads, &nest.operands, &nest.axes);
+        let body = domain.program(&nest.body, &nest.axes);
+        let epilogue = domain.program(&nest.epilogue, &nest.axes);
+        let writes = nest.writes.iter().map(|w| domain.linear(&w.coords, &nest.results[w.result as usize])).collect();
+        collapse(&mut domain);
+        Draft { nest, domain, accesses, body, epilogue, writes }
+    }
     /// Tiles worth considering: along the parallel axes, along the fold, and mixtures.
     fn tiles(&self) -> Vec<Tile> {
         let mut tiles = vec![Tile::new(&self.domain, 1, LANES)];

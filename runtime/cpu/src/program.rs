@@ -9,7 +9,7 @@ use crate::domain::{Access, Domain, Lowered, LoweredOp};
 use crate::isa::Isa;
 use crate::kind::Kind;
 use crate::lanes::{self, LaneOp};
-use crate::tile::{LANES, LaneMap, Tile};
+use crate::tile::{LANES, LaneMap, Origin, Tile};
 
 /// A place for one register.
 pub(crate) type Slot = u16;
@@ -212,13 +212,13 @@ fn levels(source: &Source<'_>) -> Vec<Level> {
         let level = match &inst.op {
             LoweredOp::Literal(_) => Level::Constant,
             LoweredOp::Iota(map) => {
-                let folds = domain.maps[*map].terms.iter().any(|(a, _)| *a as usize >= domain.parallel);
+                let folds = domain.maps[*map].terms.iter().any(|(a, _)| domain.folds(*a as usize));
                 if folds { Level::Step } else { Level::Tile }
             }
             LoweredOp::Plain(ScalarOp::Read(r) | ScalarOp::Valid(r)) => {
                 let access = &accesses[*r as usize];
                 let uses = |is: &dyn Fn(usize) -> bool| domain.uses(access, accesses, is);
-                match (uses(&|a| a >= domain.parallel), uses(&|_| true)) {
+                match (uses(&|a| domain.folds(a)), uses(&|_| true)) {
                     (true, _) => Level::Step,
                     (_, true) => Level::Tile,
                     _ => Level::Constant,
@@ -304,7 +304,7 @@ impl<'a> Machine<'a> {
 
     /// Runs what never changes.
     pub(crate) unsafe fn constants(&self, program: &Program) {
-        let origin = [0; 32];
+        let origin: Origin = [0; _];
         // SAFETY: the caller's promise, see `run`.
         unsafe { self.run(program, &program.levels[0], &origin, program.lanes) }
     }

@@ -12,7 +12,7 @@ use crate::kind::{Lane, Stored, encode, with_stored};
 use crate::lanes::math::Float;
 use crate::program::{Layout, Machine, Program, Slot, Slots, Source};
 use crate::scratch;
-use crate::tile::{LANES, Tile, Walk};
+use crate::tile::{LANES, Origin, Tile, Walk};
 
 /// A scatter made ready.
 #[derive(Debug)]
@@ -87,7 +87,7 @@ impl TileScatter {
                 let machine = Machine::new(self.isa, operands, &self.layout, memory);
                 machine.constants(&self.program);
                 for index in 0..self.walk.tiles {
-                    let mut origin = [0i64; 32];
+                    let mut origin: Origin = [0; _];
                     let n = self.walk.seek(index, &mut origin);
                     machine.tile(&self.program, &origin, n);
                     let cx =

@@ -10,6 +10,12 @@ use crate::domain::Domain;
 /// of registers stay in the first-level cache.
 pub(crate) const LANES: usize = 1024;
 
+/// Where a tile lies: per axis of the domain its first point, and from [`STARTS`] on, where the block of rows that the
+/// tile is in starts along the axes that a group shares.
+pub(crate) type Origin = [i64; STARTS + 8];
+/// A domain has no more axes than this.
+pub(crate) const STARTS: usize = 32;
+
 /// The shape of a box, axis by axis.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tile {
@@ -31,6 +37,16 @@ impl Tile {
         let exact = counts[split..].iter().any(|c| *c > 1);
         take(&domain.extents[..split], &mut counts[..split], parallel as i64, exact);
         Self { counts, parallel: split }
+    }
+    /// A tile of a block of rows that folds as `alone` does over all rows: to the same bits.
+    pub(crate) fn in_block(domain: &Domain, alone: &Self) -> Self {
+        let fold = &alone.counts[alone.parallel..];
+        let mut tile = Self { counts: vec![1; domain.parallel], parallel: domain.parallel };
+        let room = LANES / alone.fold_lanes().max(1);
+        let exact = fold.iter().any(|c| *c > 1);
+        take(&domain.extents[..domain.parallel], &mut tile.counts, room as i64, exact);
+        tile.counts.extend(fold);
+        tile
     }
     /// The same parallel points without the fold.
     pub(crate) fn without_fold(&self) -> Self {
@@ -69,9 +85,11 @@ impl Tile {
     /// `map` seen from this tile.
     pub(crate) fn lane_map(&self, map: &Affine) -> LaneMap {
         let terms: Vec<_> = map.terms.iter().map(|(a, c)| (*a as usize, *c)).collect();
+        // All lanes of a tile start where its block does.
+        let apart: Vec<_> = terms.iter().copied().filter(|(a, _)| *a < STARTS).collect();
         let mut table = Vec::with_capacity(self.lanes());
         self.for_each_lane(|at| {
-            table.push(terms.iter().fold(0i64, |s, (a, c)| s.wrapping_add(c.wrapping_mul(at[*a]))))
+            table.push(apart.iter().fold(0i64, |s, (a, c)| s.wrapping_add(c.wrapping_mul(at[*a]))))
         });
         let (min, max) = (table.iter().copied().min().unwrap_or(0), table.iter().copied().max().unwrap_or(0));
         let step = table.get(1).copied().unwrap_or(1);

@@ -203,6 +203,17 @@ impl TileNest {
         let lanes = self.tile.fold_lanes() * points;
         // SAFETY: accumulators have the tile's lanes.
         unsafe {
+            // All that is folded at once.
+            if self.steps == 1 && self.accumulators.iter().all(Accumulator::starts_with_values) {
+                machine.tile(&self.body, origin, lanes);
+                let n = self.fold.seek(steps.start, origin) * points;
+                machine.step(&self.body, origin, n);
+                for (accumulator, inputs) in self.accumulators.iter().zip(&self.inputs) {
+                    let values = machine.register(inputs[0]).cast_const();
+                    accumulator.fold_values(self.isa, self.parts(machine, accumulator), values, n / points, points);
+                }
+                return;
+            }
             for accumulator in &self.accumulators {
                 accumulator.clear(self.parts(machine, accumulator), lanes);
             }

@@ -232,6 +232,40 @@ fn levels(source: &Source<'_>) -> Vec<Level> {
     levels
 }
 
+/// What the next tile will read in place, most likely: it is brought nearer while this one is computed, a little with every
+/// instruction. Hardware fetches ahead within a page, and a tile is a page.
+#[derive(Default)]
+struct Ahead {
+    places: [(usize, usize); 4],
+    used: usize,
+}
+
+impl Ahead {
+    /// Lines per instruction.
+    const SOME: usize = 16;
+    fn add(&mut self, place: *const u8) {
+        if let Some(free) = self.places.get_mut(self.used) {
+            *free = (place as usize, place as usize + LANES * 4);
+            self.used += 1;
+        }
+    }
+    #[inline]
+    fn fetch_some(&mut self) {
+        let Some(last) = self.used.checked_sub(1) else { return };
+        let (next, end) = &mut self.places[last];
+        for _ in 0..Self::SOME {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                // SAFETY: a hint, which no address makes fail.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(*next as *const i8) };
+            }
+            *next += 64;
+        }
+        self.used -= usize::from(next >= end);
+    }
+}
+
 /// One thread's registers and what they are computed from.
 pub(crate) struct Machine<'a> {
     pub(crate) isa: Isa,
@@ -323,6 +357,7 @@ impl<'a> Machine<'a> {
     #[inline]
     unsafe fn run(&self, program: &Program, insts: &[Inst], origin: &[i64], n: usize) {
         let cx = Tiles { readers: &program.readers, operands: self.operands, origin, offsets: self.offsets() };
+        let mut ahead = Ahead::default();
         for inst in insts {
             // SAFETY: slots belong to the layout, hold the types they were taken for, and an instruction's target is
             // none of its arguments; operands are live and tiles lie in the domain that was verified.
@@ -332,12 +367,18 @@ impl<'a> Machine<'a> {
                 *self.pointer(inst.to) = to;
                 match &inst.what {
                     What::Compute(op, args) => {
+                        ahead.fetch_some();
                         lanes::apply(self.isa, *op, to, args.map(|a| self.register(a).cast_const()), n)
                     }
                     What::Read { read, in_place } => {
                         let reader = &program.readers[*read as usize];
                         match if *in_place { reader.in_place(&cx) } else { None } {
-                            Some(place) => *self.pointer(inst.to) = place.cast_mut(),
+                            Some(place) => {
+                                *self.pointer(inst.to) = place.cast_mut();
+                                if n == LANES {
+                                    ahead.add(place.wrapping_add(n * reader.dtype.size_bytes()));
+                                }
+                            }
                             None => access::fetch(self.isa, reader, &cx, n, to),
                         }
                     }

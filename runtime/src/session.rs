@@ -14,8 +14,9 @@ use thalweg_graph::plan::{Instruction, Memory, Plan};
 use thalweg_graph::{Array, Bindings, DType};
 
 use crate::cursor::Cursors;
-use crate::device::{AbortFlag, Device, DeviceError, Loaded};
+use crate::device::{AbortFlag, Device, DeviceError, Lent, Loaded};
 use crate::feed::{self, FeedError, Inputs};
+use crate::outputs::{Outputs, Shelf};
 
 /// Plans kept per session; the oldest goes first.
 const PLANS_KEPT: usize = 16;
@@ -66,32 +67,6 @@ pub enum RunError {
     Device(#[from] DeviceError),
 }
 
-/// What a program returned.
-#[derive(Clone, Debug)]
-pub struct Outputs {
-    values: Vec<(Arc<str>, Array)>,
-}
-
-impl Outputs {
-    /// The output called `name`.
-    pub fn get(&self, name: &str) -> Option<&Array> {
-        self.values.iter().find(|(n, _)| &**n == name).map(|(_, a)| a)
-    }
-    /// The one element of the output called `name`.
-    ///
-    /// # Panics
-    /// If there is no such output or it has not exactly one element.
-    #[track_caller]
-    pub fn item(&self, name: &str) -> f64 {
-        let names = || self.values.iter().map(|(n, _)| n.to_string()).collect::<Vec<_>>().join(", ");
-        self.get(name).unwrap_or_else(|| panic!("no output `{name}`; there are {}", names())).item()
-    }
-    /// Every output with its name, in the program's order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Array)> {
-        self.values.iter().map(|(n, a)| (&**n, a))
-    }
-}
-
 /// What one launch took.
 #[derive(Clone, Debug)]
 pub struct ProfileRow {
@@ -123,6 +98,9 @@ struct Ready {
     loaded: Loaded,
 }
 
+/// Feeds smaller than this are copied: that costs less than looking for them at every launch.
+const WORTH_LENDING_BYTES: usize = 64 << 10;
+
 /// Sees every graph between passes, by the name of the pass.
 type Observer = Box<dyn FnMut(&str, &Graph) + Send>;
 
@@ -137,6 +115,7 @@ pub struct Session {
     abort: AbortFlag,
     cursors: Cursors,
     observe: Observer,
+    shelf: Arc<Shelf>,
 }
 
 impl Session {
@@ -152,7 +131,8 @@ impl Session {
         let by_name = programs.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
         let (graph, abort) = (Arc::new(graph), AbortFlag::default());
         let (ready, cursors, observe) = (vec![], Cursors::default(), Box::new(|_: &str, _: &Graph| {}));
-        let mut session = Self { graph, layout, device, programs, by_name, ready, abort, cursors, observe };
+        let shelf = Arc::default();
+        let mut session = Self { graph, layout, device, programs, by_name, ready, abort, cursors, observe, shelf };
         session.reset()?;
         Ok(session)
     }
@@ -267,6 +247,8 @@ impl Session {
     fn execute(&mut self, plan: &Plan, loaded: Loaded, feeds: &[Option<&Array>]) -> Result<Outputs, RunError> {
         let part = &plan.devices[0];
         let tail = part.tail_start();
+        let borrows = self.device.borrows_feeds(loaded);
+        let mut lent: Vec<Lent<'_>> = Vec::new();
         let mut outputs = Vec::new();
         let mut at = 0;
         while at < part.instructions.len() {
@@ -274,13 +256,21 @@ impl Session {
                 Instruction::Wait { channel, buffer } => {
                     let (to, array) = (&part.buffers[*buffer], feeds[channel.0 as usize]);
                     let array = array.expect("a channel from the driver is an input of the program");
-                    self.device.write(to.memory, to.offset, array.bytes())?;
+                    let bytes = array.bytes();
+                    if borrows && to.memory == Memory::Staging && bytes.len() >= WORTH_LENDING_BYTES {
+                        lent.push(Lent { offset: to.offset, bytes });
+                    } else {
+                        self.device.write(to.memory, to.offset, bytes)?;
+                    }
                     at += 1;
                 }
                 Instruction::Post { channel, buffer } => {
                     let (channel, from) = (&plan.channels[*channel], &part.buffers[*buffer]);
-                    let mut array = Array::zeros(channel.ty.dtype, &channel.ty.shape);
-                    self.device.read(from.memory, from.offset, array.bytes_mut())?;
+                    let mut array = self.shelf.take(channel.ty.dtype, &channel.ty.shape);
+                    match lent.iter().find_map(|l| l.bytes_at(from)) {
+                        Some(bytes) => array.bytes_mut().copy_from_slice(bytes),
+                        None => self.device.read(from.memory, from.offset, array.bytes_mut())?,
+                    }
                     outputs.push((channel.label.clone(), array));
                     at += 1;
                 }
@@ -291,7 +281,7 @@ impl Session {
                         .position(|i| !runs(i))
                         .map_or(part.instructions.len(), |n| at + n);
                     let abort = (at < tail).then_some(&self.abort);
-                    self.device.run(loaded, at..end, abort)?;
+                    self.device.run_lent(loaded, at..end, abort, &lent)?;
                     at = end;
                 }
                 Instruction::Commit => {
@@ -307,7 +297,7 @@ impl Session {
         if tail < part.instructions.len() {
             self.cursors.commit();
         }
-        Ok(Outputs { values: outputs })
+        Ok(Outputs::new(outputs, self.shelf.clone()))
     }
 
     /// Starts timing every launch from here on.

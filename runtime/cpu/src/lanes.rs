@@ -18,6 +18,8 @@ pub(crate) enum LaneOp {
     Literal(Kind, u64),
     Unary(Unary, DType),
     Binary(Binary, DType),
+    /// Of f32, with an operand that is the same in every lane: which one. The others' cache is not spent on copies of it.
+    Splat(Binary, u8),
     Select(Kind),
     Fma(DType),
     Cast(DType, DType),
@@ -38,6 +40,8 @@ multiversion! {
                 LaneOp::Literal(kind, bits) => with_lane!(kind, T => regs.out::<T>().fill(T::decode(bits))),
                 LaneOp::Unary(op, dtype) => unary(op, dtype, &regs),
                 LaneOp::Binary(op, dtype) => binary(op, dtype, &regs),
+                LaneOp::Splat(op, 0) => splat(op, &regs, 1, |one, x| (one, x)),
+                LaneOp::Splat(op, _) => splat(op, &regs, 0, |one, x| (x, one)),
                 LaneOp::Select(kind) => with_lane!(kind, T => {
                     let (c, a, b) = (regs.arg::<u8>(0), regs.arg::<T>(1), regs.arg::<T>(2));
                     let lanes = regs.out::<T>().iter_mut().zip(c).zip(a).zip(b);
@@ -289,6 +293,43 @@ unsafe fn float_binary<T: Float>(op: Binary, regs: &Regs) {
             Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr => {
                 unreachable!("verified: not of floats")
             }
+        }
+    }
+}
+
+/// Operand `many` changes from lane to lane, the other does not; `order` puts them in theirs.
+#[inline(always)]
+unsafe fn splat(op: Binary, regs: &Regs, many: usize, order: impl Fn(f32, f32) -> (f32, f32)) {
+    // SAFETY: as for `apply`.
+    unsafe {
+        let one = regs.arg::<f32>(1 - many)[0];
+        let regs = &Regs { out: regs.out, args: [regs.args[many]; 3], n: regs.n };
+        match op {
+            Binary::Add => regs.map(|x| {
+                let (a, b) = order(one, x);
+                Float::add(a, b)
+            }),
+            Binary::Sub => regs.map(|x| {
+                let (a, b) = order(one, x);
+                Float::sub(a, b)
+            }),
+            Binary::Mul => regs.map(|x| {
+                let (a, b) = order(one, x);
+                Float::mul(a, b)
+            }),
+            Binary::Div => regs.map(|x| {
+                let (a, b) = order(one, x);
+                Float::div(a, b)
+            }),
+            Binary::Max => regs.map(|x| {
+                let (a, b) = order(one, x);
+                a.max_nan(b)
+            }),
+            Binary::Min => regs.map(|x| {
+                let (a, b) = order(one, x);
+                a.min_nan(b)
+            }),
+            _ => unreachable!("only these are made"),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! step of a fold), so that a step runs only what depends on it; registers share slots where lives do not overlap.
 
 use thalweg_graph::DType;
-use thalweg_graph::kernel::{Reg, ScalarOp};
+use thalweg_graph::kernel::{Binary, Reg, ScalarOp};
 
 use crate::access::{self, Offsets, Reader, Tiles};
 use crate::domain::{Access, Domain, Lowered, LoweredOp};
@@ -124,7 +124,10 @@ impl Program {
                         ScalarOp::Valid(read) => What::Valid(read),
                         ScalarOp::Philox { key, index, step } => lane(LaneOp::Philox(key), &[index, step]),
                         ScalarOp::Unary(op, a) => lane(LaneOp::Unary(op, of(a)), &[a]),
-                        ScalarOp::Binary(op, a, b) => lane(LaneOp::Binary(op, of(a)), &[a, b]),
+                        ScalarOp::Binary(op, a, b) => {
+                            let literal = |r: Reg| matches!(code[r as usize].op, LoweredOp::Literal(_));
+                            lane(LaneOp::binary(op, of(a), [a, b].map(literal)), &[a, b])
+                        }
                         ScalarOp::Select(c, a, b) => lane(LaneOp::Select(Kind::of(inst.dtype)), &[c, a, b]),
                         ScalarOp::Fma(a, b, c) => lane(LaneOp::Fma(inst.dtype), &[a, b, c]),
                         ScalarOp::Cast(a) => lane(LaneOp::Cast(of(a), inst.dtype), &[a]),
@@ -170,9 +173,18 @@ impl Program {
 }
 
 impl LaneOp {
+    /// `literal`: which operands are literals.
+    fn binary(op: Binary, dtype: DType, literal: [bool; 2]) -> Self {
+        let plain = matches!(op, Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Max | Binary::Min);
+        match literal {
+            [true, false] if plain && dtype == DType::F32 => LaneOp::Splat(op, 0),
+            [false, true] if plain && dtype == DType::F32 => LaneOp::Splat(op, 1),
+            _ => LaneOp::Binary(op, dtype),
+        }
+    }
     /// A guess at nanoseconds per lane.
     fn cost(self) -> f64 {
-        use thalweg_graph::kernel::{Binary, Unary};
+        use thalweg_graph::kernel::Unary;
         match self {
             LaneOp::Philox(_) => 5.0,
             LaneOp::Unary(Unary::Sin | Unary::Cos | Unary::Log | Unary::Exp | Unary::Tanh | Unary::Erf, DType::F64)

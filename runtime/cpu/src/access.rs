@@ -104,10 +104,13 @@ impl Reader {
     pub(crate) fn in_place(&self, cx: &Tiles<'_>) -> Option<*const u8> {
         let contiguous = matches!(self.linear.pattern, Pattern::Linear(1));
         let plain = !is_half(self.dtype);
-        (contiguous && plain && self.is_inside(cx.origin)).then(|| {
-            let offset = self.linear.at(cx.origin) as isize * self.dtype.size_bytes() as isize;
-            cx.operands[self.operand].wrapping_offset(offset)
-        })
+        (contiguous && plain && self.is_inside(cx.origin)).then(|| self.place(cx.operands, cx.origin))
+    }
+    /// Where the first lane of a tile lies, if it is inside.
+    #[inline]
+    pub(crate) fn place(&self, operands: &[*const u8], origin: &[i64]) -> *const u8 {
+        let offset = self.linear.at(origin) as isize * self.dtype.size_bytes() as isize;
+        operands[self.operand].wrapping_offset(offset)
     }
 }
 

@@ -7,6 +7,7 @@ use thalweg_graph::kernel::interpret::Number;
 use thalweg_graph::kernel::{Affine, Axis, Beyond, Binary, BufferType, Coord, Literal, Read, Reg, Scalar, ScalarOp};
 
 use crate::kind::encode;
+use crate::lanes::Pair;
 use crate::tile::STARTS;
 
 /// An affine map of a [`Domain`].
@@ -65,6 +66,8 @@ pub(crate) enum LoweredOp {
     Literal(u64),
     /// An affine map of the axes (i64).
     Iota(MapId),
+    /// Two operations after each other, on three registers.
+    Pair(Pair, [Reg; 3]),
     /// Anything else, as it was.
     Plain(ScalarOp),
 }

@@ -20,10 +20,29 @@ pub(crate) enum LaneOp {
     Binary(Binary, DType),
     /// Of f32, with an operand that is the same in every lane: which one. The others' cache is not spent on copies of it.
     Splat(Binary, u8),
+    /// Two of f32 after each other, each rounded: what is between is not stored.
+    Pair(Pair),
     Select(Kind),
     Fma(DType),
     Cast(DType, DType),
     Philox(u64),
+}
+
+/// `(a first b) second c`, or `c second (a first b)`; sums, differences and products.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Pair {
+    pub(crate) first: Binary,
+    pub(crate) second: Binary,
+    pub(crate) flipped: bool,
+    /// `b` is the same in every lane.
+    pub(crate) splat: bool,
+}
+
+impl Pair {
+    /// Whether an operation may be in a pair.
+    pub(crate) fn takes(op: Binary) -> bool {
+        matches!(op, Binary::Add | Binary::Sub | Binary::Mul)
+    }
 }
 
 multiversion! {
@@ -40,6 +59,11 @@ multiversion! {
                 LaneOp::Literal(kind, bits) => with_lane!(kind, T => regs.out::<T>().fill(T::decode(bits))),
                 LaneOp::Unary(op, dtype) => unary(op, dtype, &regs),
                 LaneOp::Binary(op, dtype) => binary(op, dtype, &regs),
+                LaneOp::Pair(pair) => match pair.first {
+                    Binary::Add => pair_after(pair, &regs, |a, b| a + b),
+                    Binary::Sub => pair_after(pair, &regs, |a, b| a - b),
+                    _ => pair_after(pair, &regs, |a, b| a * b),
+                },
                 LaneOp::Splat(op, 0) => splat(op, &regs, 1, |one, x| (one, x)),
                 LaneOp::Splat(op, _) => splat(op, &regs, 0, |one, x| (x, one)),
                 LaneOp::Select(kind) => with_lane!(kind, T => {
@@ -293,6 +317,35 @@ unsafe fn float_binary<T: Float>(op: Binary, regs: &Regs) {
             Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr => {
                 unreachable!("verified: not of floats")
             }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn pair_after(pair: Pair, regs: &Regs, first: impl Fn(f32, f32) -> f32) {
+    // SAFETY: as for `apply`.
+    unsafe {
+        match (pair.second, pair.flipped) {
+            (Binary::Add, _) => pair_of(pair, regs, |a, b, c| first(a, b) + c),
+            (Binary::Sub, false) => pair_of(pair, regs, |a, b, c| first(a, b) - c),
+            (Binary::Sub, true) => pair_of(pair, regs, |a, b, c| c - first(a, b)),
+            _ => pair_of(pair, regs, |a, b, c| first(a, b) * c),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn pair_of(pair: Pair, regs: &Regs, f: impl Fn(f32, f32, f32) -> f32) {
+    // SAFETY: as for `apply`.
+    let (out, a, b, c) = unsafe { (regs.out::<f32>(), regs.arg::<f32>(0), regs.arg::<f32>(1), regs.arg::<f32>(2)) };
+    if pair.splat {
+        let b = b[0];
+        for ((o, a), c) in out.iter_mut().zip(a).zip(c) {
+            *o = f(*a, b, *c);
+        }
+    } else {
+        for (((o, a), b), c) in out.iter_mut().zip(a).zip(b).zip(c) {
+            *o = f(*a, *b, *c);
         }
     }
 }

@@ -5,6 +5,7 @@
 use thalweg_graph::kernel::{LoopNest, Reg};
 
 use crate::access::{self, Writer};
+use crate::ahead::Ahead;
 use crate::domain::{Access, Domain, Lowered};
 use crate::fold::{Accumulator, Parts};
 use crate::isa::Isa;
@@ -169,11 +170,17 @@ impl TileNest {
         results: &[*mut u8],
         workspace: *mut u8,
     ) {
+        let next = (tile + 1 < self.parallel.tiles).then(|| {
+            let mut next = origin;
+            self.parallel.seek(tile + 1, &mut next);
+            next
+        });
+        let mut ahead = Ahead::new(next);
         let points = self.parallel.seek(tile, &mut origin);
         // SAFETY: the caller's promise.
         unsafe {
             if self.chunks == 1 {
-                self.fold(machine, &mut origin, points, 0..self.steps);
+                self.fold(machine, &mut origin, points, 0..self.steps, &mut ahead);
             } else {
                 self.gather(machine, workspace.add(tile * self.chunks * self.state_bytes()), points);
             }
@@ -183,9 +190,13 @@ impl TileNest {
                 if machine.operands.contains(&to.cast_const()) { None } else { writer.in_place(&origin, to) }
             };
             for (writer, slot) in self.writers.iter().rev() {
-                in_place(writer).into_iter().for_each(|place| machine.write_to(*slot, place));
+                let Some(place) = in_place(writer) else { continue };
+                machine.write_to(*slot, place);
+                if let Some(then) = next.as_ref().and_then(|next| writer.in_place(next, results[writer.result])) {
+                    ahead.add(then, place, points * writer.dtype.size_bytes(), true);
+                }
             }
-            machine.tile(&self.epilogue, &origin, points);
+            machine.tile(&self.epilogue, &origin, points, &mut ahead);
             for (writer, slot) in &self.writers {
                 let (from, to) = (machine.register(*slot), results[writer.result]);
                 if in_place(writer) != Some(from) {
@@ -196,7 +207,14 @@ impl TileNest {
     }
 
     /// Folds some steps of a tile; the states end in the first `points` lanes of the accumulators.
-    unsafe fn fold(&self, machine: &Machine<'_>, origin: &mut Origin, points: usize, steps: std::ops::Range<usize>) {
+    unsafe fn fold(
+        &self,
+        machine: &Machine<'_>,
+        origin: &mut Origin,
+        points: usize,
+        steps: std::ops::Range<usize>,
+        ahead: &mut Ahead,
+    ) {
         if self.accumulators.is_empty() {
             return;
         }
@@ -205,9 +223,9 @@ impl TileNest {
         unsafe {
             // All that is folded at once.
             if self.steps == 1 && self.accumulators.iter().all(Accumulator::starts_with_values) {
-                machine.tile(&self.body, origin, lanes);
+                machine.tile(&self.body, origin, lanes, ahead);
                 let n = self.fold.seek(steps.start, origin) * points;
-                machine.step(&self.body, origin, n);
+                machine.step(&self.body, origin, n, ahead);
                 for (accumulator, inputs) in self.accumulators.iter().zip(&self.inputs) {
                     let values = machine.register(inputs[0]).cast_const();
                     accumulator.fold_values(self.isa, self.parts(machine, accumulator), values, n / points, points);
@@ -217,10 +235,11 @@ impl TileNest {
             for accumulator in &self.accumulators {
                 accumulator.clear(self.parts(machine, accumulator), lanes);
             }
-            machine.tile(&self.body, origin, lanes);
+            let ahead = &mut Ahead::new(None);
+            machine.tile(&self.body, origin, lanes, ahead);
             for step in steps {
                 let n = self.fold.seek(step, origin) * points;
-                machine.step(&self.body, origin, n);
+                machine.step(&self.body, origin, n, ahead);
                 for (accumulator, inputs) in self.accumulators.iter().zip(&self.inputs) {
                     let inputs = inputs.map(|s| machine.register(s).cast_const());
                     accumulator.accumulate(self.isa, self.parts(machine, accumulator), inputs, n);
@@ -246,7 +265,7 @@ impl TileNest {
         // SAFETY: the caller's promise.
         unsafe {
             machine.constants(&self.body);
-            self.fold(machine, &mut origin, points, steps);
+            self.fold(machine, &mut origin, points, steps, &mut Ahead::new(None));
             for (accumulator, to) in self.accumulators.iter().zip(self.states(state)) {
                 for (p, part) in self.parts(machine, accumulator).into_iter().take(accumulator.parts.len()).enumerate()
                 {

@@ -5,10 +5,11 @@ use thalweg_graph::DType;
 use thalweg_graph::kernel::{Binary, Reg, ScalarOp};
 
 use crate::access::{self, Offsets, Reader, Tiles};
+use crate::ahead::Ahead;
 use crate::domain::{Access, Domain, Lowered, LoweredOp};
 use crate::isa::Isa;
 use crate::kind::Kind;
-use crate::lanes::{self, LaneOp};
+use crate::lanes::{self, LaneOp, Pair};
 use crate::tile::{LANES, LaneMap, Origin, Tile};
 
 /// A place for one register.
@@ -89,7 +90,9 @@ pub(crate) struct Source<'a> {
 
 impl Program {
     pub(crate) fn compile(source: &Source<'_>, tile: &Tile, slots: &mut Slots) -> Self {
-        let Source { code, accesses, domain, outputs, folded } = *source;
+        let Source { accesses, domain, outputs, folded, .. } = *source;
+        let code = &paired(source)[..];
+        let source = &Source { code, ..*source };
         let live = live(code, outputs);
         let levels = levels(source);
         let mut last_use = vec![0; code.len()];
@@ -118,6 +121,7 @@ impl Program {
                 let of = |r: Reg| code[r as usize].dtype;
                 let what = match &inst.op {
                     LoweredOp::Literal(bits) => lane(LaneOp::Literal(Kind::of(inst.dtype), *bits), &[]),
+                    LoweredOp::Pair(pair, args) => lane(LaneOp::Pair(*pair), args),
                     LoweredOp::Iota(map) => What::Iota(tile.lane_map(&domain.maps[*map])),
                     LoweredOp::Plain(op) => match *op {
                         ScalarOp::Read(read) => What::Read { read, in_place: !outputs.contains(&(i as Reg)) },
@@ -199,9 +203,45 @@ impl LaneOp {
 fn uses(op: &LoweredOp) -> Vec<Reg> {
     match op {
         LoweredOp::Plain(op) => op.uses(),
+        LoweredOp::Pair(_, args) => args.to_vec(),
         LoweredOp::Literal(_) | LoweredOp::Iota(_) => vec![],
     }
 }
+/// The code with sums, differences and products of f32 that have one reader, of their sort and as often run, joined with
+/// it. What they computed on their own is dead then.
+fn paired(source: &Source<'_>) -> Vec<Lowered> {
+    let mut code = source.code.to_vec();
+    let (live, levels) = (live(&code, source.outputs), levels(source));
+    let mut readers = vec![0; code.len()];
+    for (inst, _) in code.iter().zip(&live).filter(|(_, live)| **live) {
+        uses(&inst.op).iter().for_each(|r| readers[*r as usize] += 1);
+    }
+    source.outputs.iter().for_each(|r| readers[*r as usize] += 1);
+    let binary = |inst: &Lowered| match inst.op {
+        LoweredOp::Plain(ScalarOp::Binary(op, a, b)) if inst.dtype == DType::F32 && Pair::takes(op) => Some((op, a, b)),
+        _ => None,
+    };
+    for i in (0..code.len()).filter(|i| live[*i]) {
+        let Some((second, x, y)) = binary(&code[i]) else { continue };
+        let literal = |r: Reg| matches!(code[r as usize].op, LoweredOp::Literal(_));
+        // A literal has a shorter way of its own.
+        if literal(x) || literal(y) {
+            continue;
+        }
+        let joined = [(x, y, false), (y, x, true)].into_iter().find_map(|(inner, c, flipped)| {
+            let (first, a, b) = binary(&code[inner as usize])?;
+            let own = readers[inner as usize] == 1 && levels[inner as usize] == levels[i];
+            let (a, b) = if literal(a) && first != Binary::Sub { (b, a) } else { (a, b) };
+            let pair = Pair { first, second, flipped, splat: literal(b) };
+            (own && !literal(a)).then_some(LoweredOp::Pair(pair, [a, b, c]))
+        });
+        if let Some(joined) = joined {
+            code[i].op = joined;
+        }
+    }
+    code
+}
+
 fn is_folded(op: &LoweredOp) -> bool {
     matches!(op, LoweredOp::Plain(ScalarOp::Folded { .. }))
 }
@@ -237,45 +277,12 @@ fn levels(source: &Source<'_>) -> Vec<Level> {
                 }
             }
             LoweredOp::Plain(ScalarOp::Folded { .. }) => Level::Tile,
+            LoweredOp::Pair(_, args) => args.iter().map(|r| levels[*r as usize]).max().unwrap_or(Level::Constant),
             LoweredOp::Plain(op) => op.uses().iter().map(|r| levels[*r as usize]).max().unwrap_or(Level::Constant),
         };
         levels.push(level);
     }
     levels
-}
-
-/// What the next tile will read in place, most likely: it is brought nearer while this one is computed, a little with every
-/// instruction. Hardware fetches ahead within a page, and a tile is a page.
-#[derive(Default)]
-struct Ahead {
-    places: [(usize, usize); 4],
-    used: usize,
-}
-
-impl Ahead {
-    /// Lines per instruction.
-    const SOME: usize = 16;
-    fn add(&mut self, place: *const u8) {
-        if let Some(free) = self.places.get_mut(self.used) {
-            *free = (place as usize, place as usize + LANES * 4);
-            self.used += 1;
-        }
-    }
-    #[inline]
-    fn fetch_some(&mut self) {
-        let Some(last) = self.used.checked_sub(1) else { return };
-        let (next, end) = &mut self.places[last];
-        for _ in 0..Self::SOME {
-            #[cfg(target_arch = "x86_64")]
-            {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                // SAFETY: a hint, which no address makes fail.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(*next as *const i8) };
-            }
-            *next += 64;
-        }
-        self.used -= usize::from(next >= end);
-    }
 }
 
 /// One thread's registers and what they are computed from.
@@ -352,24 +359,23 @@ impl<'a> Machine<'a> {
     pub(crate) unsafe fn constants(&self, program: &Program) {
         let origin: Origin = [0; _];
         // SAFETY: the caller's promise, see `run`.
-        unsafe { self.run(program, &program.levels[0], &origin, program.lanes) }
+        unsafe { self.run(program, &program.levels[0], &origin, program.lanes, &mut Ahead::new(None)) }
     }
     /// Runs what changes with the tile.
-    pub(crate) unsafe fn tile(&self, program: &Program, origin: &[i64], n: usize) {
+    pub(crate) unsafe fn tile(&self, program: &Program, origin: &[i64], n: usize, ahead: &mut Ahead) {
         // SAFETY: the caller's promise, see `run`.
-        unsafe { self.run(program, &program.levels[1], origin, n) }
+        unsafe { self.run(program, &program.levels[1], origin, n, ahead) }
     }
     /// Runs what changes with each step of a fold.
-    pub(crate) unsafe fn step(&self, program: &Program, origin: &[i64], n: usize) {
+    pub(crate) unsafe fn step(&self, program: &Program, origin: &[i64], n: usize, ahead: &mut Ahead) {
         // SAFETY: the caller's promise, see `run`.
-        unsafe { self.run(program, &program.levels[2], origin, n) }
+        unsafe { self.run(program, &program.levels[2], origin, n, ahead) }
     }
 
     /// Runs instructions on the first `n` lanes of the tile at `origin`, which must be a tile of the domain.
     #[inline]
-    unsafe fn run(&self, program: &Program, insts: &[Inst], origin: &[i64], n: usize) {
+    unsafe fn run(&self, program: &Program, insts: &[Inst], origin: &[i64], n: usize, ahead: &mut Ahead) {
         let cx = Tiles { readers: &program.readers, operands: self.operands, origin, offsets: self.offsets() };
-        let mut ahead = Ahead::default();
         for inst in insts {
             // SAFETY: slots belong to the layout, hold the types they were taken for, and an instruction's target is
             // none of its arguments; operands are live and tiles lie in the domain that was verified.
@@ -387,8 +393,9 @@ impl<'a> Machine<'a> {
                         match if *in_place { reader.in_place(&cx) } else { None } {
                             Some(place) => {
                                 *self.pointer(inst.to) = place.cast_mut();
-                                if n == LANES {
-                                    ahead.add(place.wrapping_add(n * reader.dtype.size_bytes()));
+                                if let Some(next) = &ahead.next {
+                                    let place_then = reader.place(self.operands, next);
+                                    ahead.add(place_then, place, n * reader.dtype.size_bytes(), false);
                                 }
                             }
                             None => access::fetch(self.isa, reader, &cx, n, to),

@@ -6,6 +6,7 @@ use thalweg_graph::kernel::interpret::{Number, neutral};
 use thalweg_graph::kernel::{Monoid, Scatter};
 
 use crate::access::{self, Reader, Tiles};
+use crate::ahead::Ahead;
 use crate::domain::Domain;
 use crate::isa::Isa;
 use crate::kind::{Lane, Stored, encode, with_stored};
@@ -89,7 +90,7 @@ impl TileScatter {
                 for index in 0..self.walk.tiles {
                     let mut origin: Origin = [0; _];
                     let n = self.walk.seek(index, &mut origin);
-                    machine.tile(&self.program, &origin, n);
+                    machine.tile(&self.program, &origin, n, &mut Ahead::new(None));
                     let cx =
                         Tiles { readers: &self.program.readers, operands, origin: &origin, offsets: machine.offsets() };
                     access::locate(self.isa, &self.place, &cx, n);

@@ -244,6 +244,17 @@ unsafe fn fetch_lanes<S: Stored>(reader: &Reader, cx: &Tiles<'_>, out: &mut [S::
                 let step = *step as isize;
                 out.iter_mut().enumerate().for_each(|(l, o)| *o = (*from.offset(l as isize * step)).load());
             }
+            Pattern::Turned { run, unit } => {
+                // By column: a column lies in one line, and the register in the nearest cache.
+                let rows = n.div_ceil(*run);
+                for column in 0..(*run).min(n) {
+                    let from = from.offset(column as isize * *unit as isize);
+                    let rows = if column + (rows - 1) * run < n { rows } else { rows - 1 };
+                    for row in 0..rows {
+                        *out.get_unchecked_mut(row * run + column) = (*from.add(row)).load();
+                    }
+                }
+            }
             Pattern::Table { relative, run, unit: 1 } if *run >= 8 => {
                 for (row, o) in out.chunks_mut(*run).enumerate() {
                     load_run::<S>(from.offset(relative[row * run] as isize), o);
@@ -320,6 +331,10 @@ unsafe fn store_lanes<S: Stored>(writer: &Writer, origin: &[i64], from: *const S
             Pattern::Linear(step) => {
                 let step = *step as isize;
                 (0..n).for_each(|l| *to.offset(l as isize * step) = S::store(*from.add(l)));
+            }
+            Pattern::Turned { run, unit } => {
+                let at = |l: usize| (l / run) as isize + (l % run) as isize * *unit as isize;
+                (0..n).for_each(|l| *to.offset(at(l)) = S::store(*from.add(l)));
             }
             Pattern::Table { relative, run, unit: 1 } if S::PLAIN && *run >= 8 => {
                 for start in (0..n).step_by(*run) {

@@ -30,6 +30,8 @@ pub(crate) struct TileNest {
     epilogue: Program,
     writers: Vec<(Writer, Slot)>,
     layout: Layout,
+    /// It computes long enough on a tile for the memory of the next to arrive meanwhile.
+    fetches_ahead: bool,
     /// Partial folds per parallel tile; 1 when the fold is not cut.
     chunks: usize,
     /// Nanoseconds of one parallel tile, a guess.
@@ -48,16 +50,15 @@ struct Draft<'a> {
 
 impl TileNest {
     pub(crate) fn compile(nest: &LoopNest) -> Self {
-        let draft = Draft::new(nest, Domain::collapse);
-        let candidates = draft.tiles().into_iter().map(|tile| draft.build(tile));
-        let best = candidates.min_by(|a, b| a.cost().total_cmp(&b.cost()));
-        best.unwrap_or_else(|| draft.build(Tile::new(&draft.domain, 1, LANES)))
+        Draft::new(nest, Domain::collapse).best()
     }
     /// The same nest over a block of `counts` points along its first axes, wherever that starts. It folds as this one
     /// does, to the same bits.
     pub(crate) fn compile_block(&self, nest: &LoopNest, counts: &[u64]) -> Self {
         let draft = Draft::new(nest, |domain| domain.collapse_block(counts));
-        let mut block = draft.build(Tile::in_block(&draft.domain, &self.tile));
+        // Without a fold no tile changes a bit.
+        let mut block =
+            if nest.folds.is_empty() { draft.best() } else { draft.build(Tile::in_block(&draft.domain, &self.tile)) };
         block.chunks = 1;
         block
     }
@@ -170,7 +171,7 @@ impl TileNest {
         results: &[*mut u8],
         workspace: *mut u8,
     ) {
-        let next = (tile + 1 < self.parallel.tiles).then(|| {
+        let next = (self.fetches_ahead && tile + 1 < self.parallel.tiles).then(|| {
             let mut next = origin;
             self.parallel.seek(tile + 1, &mut next);
             next
@@ -322,6 +323,11 @@ impl<'a> Draft<'a> {
         collapse(&mut domain);
         Draft { nest, domain, accesses, body, epilogue, writes }
     }
+    fn best(&self) -> TileNest {
+        let candidates = self.tiles().into_iter().map(|tile| self.build(tile));
+        let best = candidates.min_by(|a, b| a.cost().total_cmp(&b.cost()));
+        best.unwrap_or_else(|| self.build(Tile::new(&self.domain, 1, LANES)))
+    }
     /// Tiles worth considering: along the parallel axes, along the fold, and mixtures.
     fn tiles(&self) -> Vec<Tile> {
         let mut tiles = vec![Tile::new(&self.domain, 1, LANES)];
@@ -332,6 +338,19 @@ impl<'a> Draft<'a> {
                     tiles.push(tile);
                 }
             }
+        }
+        if self.nest.folds.is_empty() {
+            // Where something is read across the grain: the axis along which it is contiguous.
+            let grain = |access: &Access| {
+                let unit = |(axis, c): &(u16, i64)| (*c == 1).then_some(usize::from(*axis));
+                self.domain.maps[access.linear].terms.iter().find_map(unit).filter(|axis| *axis < self.domain.parallel)
+            };
+            let turned = self.accesses.iter().filter_map(grain).filter_map(|axis| Tile::turned(&self.domain, axis));
+            turned.for_each(|tile| {
+                if !tiles.contains(&tile) {
+                    tiles.push(tile)
+                }
+            });
         }
         tiles
     }
@@ -370,6 +389,7 @@ impl<'a> Draft<'a> {
             is_empty: domain.is_empty,
             tile_cost: 20.0 + body_cost + nest.folds.len() as f64 * per_fold + epilogue.cost(),
             chunks: if few && !nest.folds.is_empty() { (steps / 16).min(16) } else { 1 },
+            fetches_ahead: body.computes() + epilogue.computes() >= 4,
             layout: Layout::new(&slots, body.depth.max(epilogue.depth)),
             inputs: nest.folds.iter().map(fold_inputs).collect(),
             writers: nest.writes.iter().zip(&self.writes).map(writer).collect(),

@@ -163,6 +163,11 @@ impl Program {
     pub(crate) fn slot(&self, reg: Reg) -> Slot {
         self.slots[reg as usize].unwrap_or_default()
     }
+    /// Instructions that compute, of a tile and a step of its fold.
+    pub(crate) fn computes(&self) -> usize {
+        let insts = self.levels[1].iter().chain(&self.levels[2]);
+        insts.filter(|i| matches!(i.what, What::Compute(..))).count()
+    }
     /// A guess at the nanoseconds of one tile (without what is constant).
     pub(crate) fn cost(&self) -> f64 {
         let per_lane = |inst: &Inst| match &inst.what {

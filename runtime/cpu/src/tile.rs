@@ -54,7 +54,7 @@ impl Tile {
     /// A box of the innermost axis by axis `other`, both parallel: for what is read along `other` and written along the
     /// innermost, so that every line that is read serves all of its lanes. `None` where the innermost has no good part.
     pub(crate) fn turned(domain: &Domain, other: usize) -> Option<Self> {
-        let inner = domain.parallel.checked_sub(1).filter(|inner| *inner != other)?;
+        let inner = domain.parallel.checked_sub(1).filter(|inner| *inner != other && !domain.is_empty)?;
         let part = (8..=LANES as i64 / LINE).rev().find(|n| domain.extents[inner] % n == 0)?;
         let mut counts = vec![1; domain.extents.len()];
         (counts[inner], counts[other]) = (part, domain.extents[other].min(LINE));
@@ -109,7 +109,7 @@ impl Tile {
             Pattern::Linear(step)
         } else {
             let (run, unit) = self.order().next_back().map_or((1, 0), |(a, c)| (c as usize, map.coefficient(a as u16)));
-            let turned = |(l, t): (usize, &i64)| *t == (l / run) as i64 + (l % run) as i64 * unit;
+            let turned = |(l, t): (usize, &i64)| *t == (l / run) as i64 + unit.wrapping_mul((l % run) as i64);
             if unit > 1 && table.iter().enumerate().all(turned) {
                 Pattern::Turned { run, unit }
             } else {

@@ -94,13 +94,14 @@ fn print_scatter(scatter: &Scatter, f: &mut Formatter<'_>, indent: usize) -> fmt
 fn print_group(group: &Group, f: &mut Formatter<'_>, indent: usize) -> fmt::Result {
     let inner = indent + 2;
     print_head("group", &group.operands, &group.results, f)?;
-    for (word, list) in [("rows", group.rows.iter().map(u64::to_string).collect::<Vec<_>>())]
-        .into_iter()
-        .chain([("local", group.locals.iter().map(ToString::to_string).collect())])
-        .filter(|(_, list)| !list.is_empty())
-    {
-        write!(f, "{:inner$}{word} ", "")?;
-        write_list(f, list)?;
+    if !group.rows.is_empty() {
+        write!(f, "{:inner$}rows ", "")?;
+        write_list(f, &group.rows)?;
+        writeln!(f)?;
+    }
+    if !group.locals.is_empty() {
+        write!(f, "{:inner$}local ", "")?;
+        write_list(f, &group.locals)?;
         writeln!(f)?;
     }
     for (m, member) in group.members.iter().enumerate() {

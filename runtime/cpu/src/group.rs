@@ -17,6 +17,9 @@ const BLOCK_ELEMENTS: u64 = 16 << 10;
 /// So many blocks leave something for every thread, if they need not be smaller for it than that.
 const BLOCKS: u64 = 32;
 
+/// Groups whose blocks take more than this of a thread's memory have locals in the plan's workspace.
+const MOST_BYTES: usize = 8 << 20;
+
 #[derive(Debug)]
 pub(crate) struct TileGroup {
     members: Vec<BlockMember>,
@@ -89,6 +92,10 @@ impl TileGroup {
             locals.push(Carried { offset: bytes, row_bytes });
             // A line between them, so that they do not all compete for the same sets of the cache.
             bytes += (row_bytes * counts.iter().product::<u64>() as usize).next_multiple_of(64) + 64;
+        }
+        // What a thread keeps of its own is no business of the plan's, so it has to be little whatever the group says.
+        if bytes > MOST_BYTES {
+            return None;
         }
         let cost = members.iter().map(|m| m.full.cost()).sum::<f64>() * blocks as f64;
         Some(Self { members, axes, blocks, locals, pointers, most_reads, bytes, cost })

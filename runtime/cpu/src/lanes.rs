@@ -8,7 +8,10 @@ use thalweg_graph::kernel::{Binary, Unary, philox};
 use crate::isa::multiversion;
 use crate::kind::{Kind, Lane, with_lane};
 use crate::tile::LANES;
+mod joined;
 pub(crate) mod math;
+pub(crate) use joined::Pair;
+use joined::{pair_after, splat};
 use math::Float;
 
 /// What is computed from registers, with the types that decide how.
@@ -26,23 +29,6 @@ pub(crate) enum LaneOp {
     Fma(DType),
     Cast(DType, DType),
     Philox(u64),
-}
-
-/// `(a first b) second c`, or `c second (a first b)`; sums, differences and products.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Pair {
-    pub(crate) first: Binary,
-    pub(crate) second: Binary,
-    pub(crate) flipped: bool,
-    /// `b` is the same in every lane.
-    pub(crate) splat: bool,
-}
-
-impl Pair {
-    /// Whether an operation may be in a pair.
-    pub(crate) fn takes(op: Binary) -> bool {
-        matches!(op, Binary::Add | Binary::Sub | Binary::Mul)
-    }
 }
 
 multiversion! {
@@ -317,72 +303,6 @@ unsafe fn float_binary<T: Float>(op: Binary, regs: &Regs) {
             Binary::And | Binary::Or | Binary::Xor | Binary::Shl | Binary::Shr => {
                 unreachable!("verified: not of floats")
             }
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn pair_after(pair: Pair, regs: &Regs, first: impl Fn(f32, f32) -> f32) {
-    // SAFETY: as for `apply`.
-    unsafe {
-        match (pair.second, pair.flipped) {
-            (Binary::Add, _) => pair_of(pair, regs, |a, b, c| first(a, b) + c),
-            (Binary::Sub, false) => pair_of(pair, regs, |a, b, c| first(a, b) - c),
-            (Binary::Sub, true) => pair_of(pair, regs, |a, b, c| c - first(a, b)),
-            _ => pair_of(pair, regs, |a, b, c| first(a, b) * c),
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn pair_of(pair: Pair, regs: &Regs, f: impl Fn(f32, f32, f32) -> f32) {
-    // SAFETY: as for `apply`.
-    let (out, a, b, c) = unsafe { (regs.out::<f32>(), regs.arg::<f32>(0), regs.arg::<f32>(1), regs.arg::<f32>(2)) };
-    if pair.splat {
-        let b = b[0];
-        for ((o, a), c) in out.iter_mut().zip(a).zip(c) {
-            *o = f(*a, b, *c);
-        }
-    } else {
-        for (((o, a), b), c) in out.iter_mut().zip(a).zip(b).zip(c) {
-            *o = f(*a, *b, *c);
-        }
-    }
-}
-
-/// Operand `many` changes from lane to lane, the other does not; `order` puts them in theirs.
-#[inline(always)]
-unsafe fn splat(op: Binary, regs: &Regs, many: usize, order: impl Fn(f32, f32) -> (f32, f32)) {
-    // SAFETY: as for `apply`.
-    unsafe {
-        let one = regs.arg::<f32>(1 - many)[0];
-        let regs = &Regs { out: regs.out, args: [regs.args[many]; 3], n: regs.n };
-        match op {
-            Binary::Add => regs.map(|x| {
-                let (a, b) = order(one, x);
-                Float::add(a, b)
-            }),
-            Binary::Sub => regs.map(|x| {
-                let (a, b) = order(one, x);
-                Float::sub(a, b)
-            }),
-            Binary::Mul => regs.map(|x| {
-                let (a, b) = order(one, x);
-                Float::mul(a, b)
-            }),
-            Binary::Div => regs.map(|x| {
-                let (a, b) = order(one, x);
-                Float::div(a, b)
-            }),
-            Binary::Max => regs.map(|x| {
-                let (a, b) = order(one, x);
-                a.max_nan(b)
-            }),
-            Binary::Min => regs.map(|x| {
-                let (a, b) = order(one, x);
-                a.min_nan(b)
-            }),
-            _ => unreachable!("only these are made"),
         }
     }
 }

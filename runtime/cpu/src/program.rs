@@ -1,6 +1,8 @@
 //! Scalar programs compiled for tiles. Instructions are sorted by how often their value changes (never, per tile, per
 //! step of a fold), so that a step runs only what depends on it; registers share slots where lives do not overlap.
 
+mod pairs;
+
 use thalweg_graph::DType;
 use thalweg_graph::kernel::{Binary, Reg, ScalarOp};
 
@@ -9,7 +11,7 @@ use crate::ahead::Ahead;
 use crate::domain::{Access, Domain, Lowered, LoweredOp};
 use crate::isa::Isa;
 use crate::kind::Kind;
-use crate::lanes::{self, LaneOp, Pair};
+use crate::lanes::{self, LaneOp};
 use crate::tile::{LANES, LaneMap, Origin, Tile};
 
 /// A place for one register.
@@ -91,7 +93,7 @@ pub(crate) struct Source<'a> {
 impl Program {
     pub(crate) fn compile(source: &Source<'_>, tile: &Tile, slots: &mut Slots) -> Self {
         let Source { accesses, domain, outputs, folded, .. } = *source;
-        let code = &paired(source)[..];
+        let code = &pairs::joined(source)[..];
         let source = &Source { code, ..*source };
         let live = live(code, outputs);
         let levels = levels(source);
@@ -212,41 +214,6 @@ fn uses(op: &LoweredOp) -> Vec<Reg> {
         LoweredOp::Literal(_) | LoweredOp::Iota(_) => vec![],
     }
 }
-/// The code with sums, differences and products of f32 that have one reader, of their sort and as often run, joined with
-/// it. What they computed on their own is dead then.
-fn paired(source: &Source<'_>) -> Vec<Lowered> {
-    let mut code = source.code.to_vec();
-    let (live, levels) = (live(&code, source.outputs), levels(source));
-    let mut readers = vec![0; code.len()];
-    for (inst, _) in code.iter().zip(&live).filter(|(_, live)| **live) {
-        uses(&inst.op).iter().for_each(|r| readers[*r as usize] += 1);
-    }
-    source.outputs.iter().for_each(|r| readers[*r as usize] += 1);
-    let binary = |inst: &Lowered| match inst.op {
-        LoweredOp::Plain(ScalarOp::Binary(op, a, b)) if inst.dtype == DType::F32 && Pair::takes(op) => Some((op, a, b)),
-        _ => None,
-    };
-    for i in (0..code.len()).filter(|i| live[*i]) {
-        let Some((second, x, y)) = binary(&code[i]) else { continue };
-        let literal = |r: Reg| matches!(code[r as usize].op, LoweredOp::Literal(_));
-        // A literal has a shorter way of its own.
-        if literal(x) || literal(y) {
-            continue;
-        }
-        let joined = [(x, y, false), (y, x, true)].into_iter().find_map(|(inner, c, flipped)| {
-            let (first, a, b) = binary(&code[inner as usize])?;
-            let own = readers[inner as usize] == 1 && levels[inner as usize] == levels[i];
-            let (a, b) = if literal(a) && first != Binary::Sub { (b, a) } else { (a, b) };
-            let pair = Pair { first, second, flipped, splat: literal(b) };
-            (own && !literal(a)).then_some(LoweredOp::Pair(pair, [a, b, c]))
-        });
-        if let Some(joined) = joined {
-            code[i].op = joined;
-        }
-    }
-    code
-}
-
 fn is_folded(op: &LoweredOp) -> bool {
     matches!(op, LoweredOp::Plain(ScalarOp::Folded { .. }))
 }

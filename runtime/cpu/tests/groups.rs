@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::slice::from_ref;
 
 use common::{Random, device, run_bytes, to_bytes, ty};
 use thalweg_cpu::CompiledKernel;
@@ -54,11 +55,11 @@ fn centered(dtype: DType, shape: &[u64], monoid: Monoid) -> Group {
     let mut axes = Axes::new();
     let (r, [c]) = (axes.par_over(rows), axes.fold([width]));
     let at: Vec<_> = r.iter().copied().chain([c]).collect();
-    let fold = axes.nest(&[x.clone()], &[row.clone()], [fold(monoid, read(0, at.clone()).abs())]);
+    let fold = axes.nest(from_ref(&x), from_ref(&row), [fold(monoid, read(0, at.clone()).abs())]);
     let whole = |operands: &[BufferType], value: &dyn Fn(&[AxisVar]) -> Expr| {
         let mut axes = Axes::new();
         let at = axes.par_over(shape);
-        axes.nest(operands, &[x.clone()], [value(&at)])
+        axes.nest(operands, from_ref(&x), [value(&at)])
     };
     let sub = whole(&[x.clone(), row.clone()], &|at| {
         read(0, at.to_vec()) - read(1, at[..at.len() - 1].to_vec()) / lit_as(3.0, dtype)
@@ -114,10 +115,10 @@ fn a_member_may_see_rows_under_another_shape_and_rows_may_be_single_elements() {
     let (flat, matrix) = (ty(F32, &[6000]), ty(F32, &[60, 100]));
     let mut axes = Axes::new();
     let at = axes.par_over(&[60, 100]);
-    let first = axes.nest(&[matrix.clone()], &[matrix.clone()], [read(0, at).tanh()]);
+    let first = axes.nest(from_ref(&matrix), from_ref(&matrix), [read(0, at).tanh()]);
     let mut axes = Axes::new();
     let [r, c] = axes.par([60, 100]);
-    let second = axes.nest_at(&[flat.clone()], &[flat.clone()], [(read(0, [r * 100 + c]) * 2.0, vec![r * 100 + c])]);
+    let second = axes.nest_at(from_ref(&flat), from_ref(&flat), [(read(0, [r * 100 + c]) * 2.0, vec![r * 100 + c])]);
     for rows in [vec![60], vec![60, 100]] {
         same_bits(
             Group {
@@ -147,15 +148,15 @@ fn values_may_be_fetched_from_within_the_row() {
     let (x, at, row) = (ty(F32, &[300, 77]), ty(DType::I32, &[300]), ty(F32, &[300]));
     let mut axes = Axes::new();
     let [r, c] = axes.par([300, 77]);
-    let first = axes.nest(&[x.clone()], &[x.clone()], [read(0, [r, c]) + 1.0]);
+    let first = axes.nest(from_ref(&x), from_ref(&x), [read(0, [r, c]) + 1.0]);
     let mut axes = Axes::new();
     let ([r], [k]) = (axes.par([300]), axes.fold([3]));
     let window = read_or(0, [Affine::from(r), k + 75], 0.5);
-    let second = axes.nest(&[x.clone()], &[row.clone()], [sum(window)]);
+    let second = axes.nest(from_ref(&x), from_ref(&row), [sum(window)]);
     let mut axes = Axes::new();
     let [r] = axes.par([300]);
     let picked = read_or(0, [r.into(), found(read(1, [r]))], -7.0);
-    let third = axes.nest(&[x.clone(), at.clone()], &[row.clone()], [picked]);
+    let third = axes.nest(&[x.clone(), at.clone()], from_ref(&row), [picked]);
     same_bits(
         Group {
             operands: vec![x.clone(), at],

@@ -27,17 +27,40 @@ fn producers_join_folds() {
 }
 
 #[test]
-fn a_value_with_two_readers_or_that_is_fetched_stays() {
+fn a_value_with_two_readers_or_that_is_fetched_is_made_once_and_shared_by_the_row() {
     let found = launches(|g, x, y| {
         let twice = x.tanh();
         drop(g.program("run").outputs([(twice * y).named("a"), twice.sum_over(&[0]).named("b")]));
     });
-    assert_eq!(found.len(), 3, "{found:?}");
+    // The sum is over rows: it needs all of them.
+    assert_eq!(found, ["tanh | a: mul", "b: sum"]);
     let found = launches(|g, x, y| {
         let fetched = x.tanh().named("t");
         drop(g.program("run").outputs([(fetched * y).named("a"), fetched]));
     });
-    assert_eq!(found, ["t: tanh", "a: mul"]);
+    assert_eq!(found, ["t: tanh | a: mul"]);
+}
+
+#[test]
+fn what_hands_rows_on_is_one_launch() {
+    let found = launches(|g, x, _| drop(g.program("run").outputs([x.softmax(-1).named("z")])));
+    assert_eq!(found.len(), 1, "{found:?}");
+    let found = launches(|g, x, y| {
+        let mean = x.mean_over(&[1]).reshape([4, 1]);
+        drop(g.program("run").outputs([((x - mean) * y).sum_over(&[1]).named("z")]))
+    });
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
+fn a_group_ends_where_somebody_else_reads_what_it_makes() {
+    let found = launches(|g, x, y| {
+        let made = x.tanh();
+        let product = made.matmul(y.t()).named("p");
+        drop(g.program("run").outputs([product, (made * y + product.sum()).named("a")]))
+    });
+    // The last addition reads the product, which reads the first launch: it cannot be in a group with that.
+    assert_eq!(found, ["tanh", "transpose", "p: matmul", "sum", "mul + a: add"]);
 }
 
 #[test]

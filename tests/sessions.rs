@@ -5,7 +5,10 @@ mod common;
 
 use thalweg::graph::Bindings;
 use thalweg::graph::builder::Builder;
+use thalweg::graph::id::Id;
+use thalweg::graph::ir::VarId;
 use thalweg::graph::{Init, Site, VarKind};
+use thalweg::ops::Update;
 use thalweg::prelude::*;
 use thalweg::runtime::{DeviceError, FeedError, RunError, Session};
 
@@ -235,4 +238,26 @@ fn an_input_that_expansion_drops_does_not_shift_the_others() {
     let (step, x) = (Array::scalar(4i64), numbers(&[1.0, 2.0, 3.0]));
     let out = model.run("run", feed! { a_step: &step, x: &x }).unwrap();
     assert_eq!(out.get("y").unwrap().to_f64(), [2.0, 4.0, 6.0]);
+}
+
+#[test]
+fn large_feeds_stay_where_they_are_and_mean_the_same() {
+    // As large as what is lent, in every way in which a feed is used: computed with, fetched, kept.
+    let n = 40_000;
+    let g = Graph::new("lent");
+    let x = g.input("x", F32, [n]);
+    let kept = g.parameter("kept", F32, [n], Init::Constant(0.0));
+    let (twice, same) = ((x + kept).named("sum"), x.named("same"));
+    let update = Update { updates: vec![(VarId::new(0), x.value())] };
+    g.program("run").outputs([twice, same]).update(update);
+    let mut model = g.compile(&Cluster::cpu(1)).unwrap();
+    let feed = |k: f32| numbers(&(0..n).map(|i| i as f32 + k).collect::<Vec<_>>());
+    let (first, second) = (feed(0.5), feed(7.0));
+    let before = model.run("run", feed! { x: &first }).unwrap();
+    assert_eq!(before.get("sum"), Some(&first));
+    let after = model.run("run", feed! { x: &second }).unwrap();
+    let sum: Vec<f32> = (0..n).map(|i| 2.0 * i as f32 + 7.5).collect();
+    assert_eq!(after.get("sum"), Some(&numbers(&sum)));
+    assert_eq!((before.get("same"), after.get("same")), (Some(&first), Some(&second)));
+    assert_eq!(model.get("kept").unwrap(), second);
 }

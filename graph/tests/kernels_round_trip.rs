@@ -9,6 +9,7 @@ use common::Die;
 use proptest::prelude::*;
 use thalweg_graph::DType;
 use thalweg_graph::kernel::build::{Axes, digit, found, holes, index, lit, philox, read, read_or, sum, valid};
+use thalweg_graph::kernel::interpret::{Number, Precision, Values, run};
 use thalweg_graph::kernel::{
     Affine, Axis, Beyond, Binary, BufferType, Coord, Fold, Inst, Kernel, Literal, LoopNest, Monoid, Read, Scalar,
     ScalarOp, Scatter, Unary, Write,
@@ -382,4 +383,76 @@ fn a_read_of_its_own_value_is_refused_without_recursion() {
     let kernel = Kernel::parse(text).expect("it parses");
     assert!(!kernel.verify().is_empty());
     assert!(Kernel::from_bytes(&kernel.to_bytes()).is_err());
+}
+
+/// `x − Σ x`, row by row.
+const GROUP: &str = "group (f32[8, 4]) -> f32[8, 4] {
+  rows 8
+  local f32[8]
+  m0 (in0) -> (local0) = nest (f32[8, 4]) -> f32[8] {
+    par a0: 8
+    fold a1: 4
+    r0 = in0[a0, a1]
+    body {
+      v0: f32 = read r0
+    }
+    f0: f32 = sum v0
+    epilogue {
+      v0: f32 = folded f0.0
+    }
+    out0[a0] = v0
+  }
+  m1 (in0, local0) -> (out0) = nest (f32[8, 4], f32[8]) -> f32[8, 4] {
+    par a0: 8, a1: 4
+    r0 = in0[a0, a1]
+    r1 = in1[a0]
+    epilogue {
+      v0: f32 = read r0
+      v1: f32 = read r1
+      v2: f32 = sub v0, v1
+    }
+    out0[a0, a1] = v2
+  }
+}";
+
+#[test]
+fn a_group_comes_back_and_means_its_members_in_turn() {
+    let group = Kernel::parse(GROUP).expect("it is a group");
+    assert_eq!(group.to_string(), GROUP);
+    assert_eq!(group.verify(), Vec::<String>::new());
+    assert!(group.may_write_in_place(0, 0), "every row is read before it is written");
+    let data = (0..32).map(|i| Number::Float(f64::from(i))).collect();
+    let x = Values { ty: group.operands()[0].clone(), data };
+    let result = run(&group, &[&x], Precision::Exact).remove(0);
+    assert_eq!(result.data[..5], [-6.0, -5.0, -4.0, -3.0, -18.0].map(Number::Float));
+}
+
+#[test]
+fn a_group_whose_rows_meet_is_refused() {
+    let faults = |changes: &[(&str, &str)]| {
+        let text = changes.iter().fold(GROUP.to_string(), |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replacen(from, to, 1)
+        });
+        Kernel::parse(&text).expect("it reads").verify()
+    };
+    // A sum of columns is whole after all rows only; a row read upside down is another's; so is what is written so.
+    let columns = [("local f32[8]", "local f32[8, 4]"), ("(in0) -> (local0)", "(in0) -> (local1)")];
+    assert!(!faults(&columns).is_empty());
+    assert_eq!(faults(&[("r1 = in1[a0]", "r1 = in1[-a0+7]")]), ["member m1 reads local0 beyond its row"]);
+    assert_eq!(faults(&[("r1 = in1[a0]", "r1 = in1[0]")]), ["member m1 reads local0 beyond its row"]);
+    let others = faults(&[("rows 8", "rows 4")]);
+    assert_eq!(others[0], "member m0 does not lead with the shared axes");
+    let early = faults(&[("(in0) -> (local0)", "(in0) -> (local1)"), ("local f32[8]", "local f32[8], f32[8]")]);
+    assert_eq!(early, ["member m1 reads local0 before it is written"]);
+    let twice = faults(&[("(in0, local0) -> (out0)", "(in0, local0) -> (in0)")]);
+    assert_eq!(twice, ["member m1 writes in0, which is an operand or written already", "no member writes out0"]);
+    // Whoever reads another row than it writes, before or while it is written, must not find it written over.
+    let turns =
+        [("in0[a0, a1]\n    body", "in0[-a0+7, a1]\n    body"), ("in0[a0, a1]\n    r1", "in0[-a0+7, a1]\n    r1")];
+    for (from, to) in turns {
+        assert!(GROUP.contains(from));
+        let turned = Kernel::parse(&GROUP.replacen(from, to, 1)).expect("it reads");
+        assert_eq!((turned.verify(), turned.may_write_in_place(0, 0)), (vec![], false));
+    }
 }

@@ -31,6 +31,10 @@ impl Target for Device {
     fn workspace_bytes(&self, kernel: &Kernel) -> u64 {
         if kernel.operands().len() == 1 { self.0 } else { 0 }
     }
+    fn runs_groups(&self) -> bool {
+        // Both ways of lowering.
+        self.0 > 0
+    }
 }
 
 fn plan(graph: &Graph, program: usize, workspace: u64) -> Plan {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use thalweg_graph::lower::Target;
-use thalweg_graph::plan::{Memory, Plan};
+use thalweg_graph::plan::{Buffer, Memory, Plan};
 
 /// Asks the body of a step to end early. State is untouched: only the tail writes it, and the tail does not look.
 #[derive(Clone, Debug, Default)]
@@ -81,6 +81,27 @@ pub struct Timing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Loaded(pub usize);
 
+/// A feed that stays in the caller's memory for a step, in the place of what a plan has copied to the staging arena.
+#[derive(Clone, Copy, Debug)]
+pub struct Lent<'a> {
+    /// Where in the staging arena the plan looks for it.
+    pub offset: u64,
+    /// What is there.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Lent<'a> {
+    /// The bytes of `buffer`, if it lies in this feed.
+    pub fn bytes_at(&self, buffer: &Buffer) -> Option<&'a [u8]> {
+        (buffer.memory == Memory::Staging).then(|| self.range(buffer.range())).flatten()
+    }
+    /// The bytes of a range of the staging arena, if it lies in this feed.
+    pub fn range(&self, range: Range<u64>) -> Option<&'a [u8]> {
+        let (start, end) = (range.start.checked_sub(self.offset)?, range.end.checked_sub(self.offset)?);
+        self.bytes.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
+    }
+}
+
 /// One place where kernels run.
 pub trait Device: Send {
     /// What lowering has to know of it.
@@ -93,6 +114,24 @@ pub trait Device: Send {
     fn unload(&mut self, loaded: Loaded);
     /// Runs the launches and copies of `range`, in order. In the body it looks at `abort` between launches.
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError>;
+    /// Whether feeds of this plan may be lent to [`Device::run_lent`] and need not be written to the staging arena.
+    fn borrows_feeds(&self, _: Loaded) -> bool {
+        false
+    }
+    /// [`Device::run`] with feeds in the caller's memory, of which there are only those that
+    /// [`Device::borrows_feeds`] allows.
+    fn run_lent(
+        &mut self,
+        loaded: Loaded,
+        range: Range<usize>,
+        abort: Option<&AbortFlag>,
+        lent: &[Lent<'_>],
+    ) -> Result<(), DeviceError> {
+        for feed in lent {
+            self.write(Memory::Staging, feed.offset, feed.bytes)?;
+        }
+        self.run(loaded, range, abort)
+    }
     /// Starts or stops timing instructions; gives the timings so far. Timing costs a little, and is off at first.
     fn time(&mut self, on: bool) -> Vec<Timing>;
     /// The time on the clock that its timings are read from, since it was made.

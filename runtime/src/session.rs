@@ -27,8 +27,9 @@ use record::Recorder;
 
 use crate::checkpoint::{ModelDigest, Saver, Variables};
 use crate::cursor::Cursors;
-use crate::device::{AbortFlag, Device, DeviceError, Loaded};
+use crate::device::{AbortFlag, Device, DeviceError, Lent, Loaded};
 use crate::feed::{self, FeedError, Inputs};
+use crate::outputs::{Outputs, Shelf};
 
 /// Plans kept per session; the oldest goes first.
 const PLANS_KEPT: usize = 16;
@@ -91,32 +92,6 @@ pub enum RunError {
     Device(#[from] DeviceError),
 }
 
-/// What a program returned.
-#[derive(Clone, Debug)]
-pub struct Outputs {
-    values: Vec<(Arc<str>, Array)>,
-}
-
-impl Outputs {
-    /// The output called `name`.
-    pub fn get(&self, name: &str) -> Option<&Array> {
-        self.values.iter().find(|(n, _)| &**n == name).map(|(_, a)| a)
-    }
-    /// The one element of the output called `name`.
-    ///
-    /// # Panics
-    /// If there is no such output or it has not exactly one element.
-    #[track_caller]
-    pub fn item(&self, name: &str) -> f64 {
-        let names = || self.values.iter().map(|(n, _)| n.to_string()).collect::<Vec<_>>().join(", ");
-        self.get(name).unwrap_or_else(|| panic!("no output `{name}`; there are {}", names())).item()
-    }
-    /// Every output with its name, in the program's order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Array)> {
-        self.values.iter().map(|(n, a)| (&**n, a))
-    }
-}
-
 struct ProgramState {
     name: Arc<str>,
     inputs: Inputs,
@@ -153,6 +128,9 @@ enum Outcome {
     NotFinite(Vec<(Value, Finiteness)>),
 }
 
+/// Feeds smaller than this are copied: that costs less than looking for them at every launch.
+const WORTH_LENDING_BYTES: usize = 64 << 10;
+
 /// Sees every graph between passes, by the name of the pass.
 type Observer = Box<dyn FnMut(&str, &Graph) + Send>;
 
@@ -173,6 +151,7 @@ pub struct Session {
     recorder: Recorder,
     /// Whether every value of every step is to be finite.
     checks_all: bool,
+    shelf: Arc<Shelf>,
 }
 
 impl Session {
@@ -188,7 +167,8 @@ impl Session {
         let by_name = programs.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
         let (graph, abort) = (Arc::new(graph), AbortFlag::default());
         let (ready, cursors, observe) = (vec![], Cursors::default(), Box::new(|_: &str, _: &Graph| {}));
-        let (recorder, checks_all, saved_as, saver) = (Recorder::default(), false, None, Saver::default());
+        let (recorder, checks_all, saved_as, saver, shelf) =
+            (Recorder::default(), false, None, Saver::default(), Arc::default());
         let mut session = Self {
             graph,
             layout,
@@ -203,6 +183,7 @@ impl Session {
             observe,
             recorder,
             checks_all,
+            shelf,
         };
         session.reset()?;
         Ok(session)
@@ -361,6 +342,8 @@ impl Session {
         let part = &plan.devices[0];
         let tail = part.tail_start();
         let program = &step.graph.programs[0];
+        let borrows = self.device.borrows_feeds(loaded);
+        let mut lent: Vec<Lent<'_>> = Vec::new();
         let mut outputs = Vec::with_capacity(program.outputs.len());
         let mut found = Vec::with_capacity(program.checks.len());
         let mut at = 0;
@@ -370,9 +353,14 @@ impl Session {
                     let started = self.recorder.now(&*self.device);
                     let (to, array) = (&part.buffers[*buffer], feeds[channel.0 as usize]);
                     let array = array.expect("a channel from the driver is an input of the program");
-                    self.device.write(to.memory, to.offset, array.bytes())?;
+                    let bytes = array.bytes();
+                    if borrows && to.memory == Memory::Staging && bytes.len() >= WORTH_LENDING_BYTES {
+                        lent.push(Lent { offset: to.offset, bytes });
+                    } else {
+                        self.device.write(to.memory, to.offset, bytes)?;
+                    }
                     let name = &plan.channels[*channel].label;
-                    self.recorder.session(&*self.device, started, "feed", name, array.bytes().len());
+                    self.recorder.session(&*self.device, started, "feed", name, bytes.len());
                     at += 1;
                 }
                 Instruction::Post { buffer, .. } if outputs.len() == program.outputs.len() => {
@@ -384,8 +372,11 @@ impl Session {
                 Instruction::Post { channel, buffer } => {
                     let started = self.recorder.now(&*self.device);
                     let (channel, from) = (&plan.channels[*channel], &part.buffers[*buffer]);
-                    let mut array = Array::zeros(channel.ty.dtype, &channel.ty.shape);
-                    self.device.read(from.memory, from.offset, array.bytes_mut())?;
+                    let mut array = self.shelf.take(channel.ty.dtype, &channel.ty.shape);
+                    match lent.iter().find_map(|l| l.bytes_at(from)) {
+                        Some(bytes) => array.bytes_mut().copy_from_slice(bytes),
+                        None => self.device.read(from.memory, from.offset, array.bytes_mut())?,
+                    }
                     self.recorder.session(&*self.device, started, "fetch", &channel.label, array.bytes().len());
                     outputs.push((channel.label.clone(), array));
                     at += 1;
@@ -397,7 +388,7 @@ impl Session {
                         .position(|i| !runs(i))
                         .map_or(part.instructions.len(), |n| at + n);
                     let abort = (at < tail).then_some(&self.abort);
-                    self.device.run(loaded, at..end, abort)?;
+                    self.device.run_lent(loaded, at..end, abort, &lent)?;
                     at = end;
                 }
                 Instruction::Commit => {
@@ -418,7 +409,7 @@ impl Session {
         } else if check::fails(step, &found) {
             return Ok(Outcome::NotFinite(found));
         }
-        Ok(Outcome::Done(Outputs { values: outputs }))
+        Ok(Outcome::Done(Outputs::new(outputs, self.shelf.clone())))
     }
 
     fn variable(&self, name: &str) -> Result<VarId, RunError> {

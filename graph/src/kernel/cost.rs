@@ -3,7 +3,7 @@
 
 use super::affine::Coord;
 use super::scalar::{Scalar, ScalarOp};
-use super::{BufferType, Kernel};
+use super::{BufferType, Kernel, LoopNest};
 
 /// Work of one run of a kernel.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -21,19 +21,21 @@ impl Kernel {
     pub fn cost(&self) -> Cost {
         let bytes = |b: &[BufferType]| b.iter().map(|b| b.size_bytes() as f64).sum();
         let flops = match self {
-            Kernel::Nest(nest) => {
-                let extent =
-                    |fold: bool| nest.axes.iter().filter(|a| a.fold == fold).map(|a| a.extent as f64).product::<f64>();
-                let dense: f64 = nest.reads.iter().flat_map(|r| &r.coords).map(density).product();
-                let per_point = work(&nest.body) + nest.folds.len() as f64;
-                extent(false) * (extent(true) * dense * per_point + work(&nest.epilogue))
-            }
+            Kernel::Nest(nest) => flops_of(nest),
+            Kernel::Group(group) => group.members.iter().map(|m| flops_of(&m.nest)).sum(),
             Kernel::Scatter(scatter) => {
                 scatter.axes.iter().map(|a| a.extent as f64).product::<f64>() * (work(&scatter.body) + 1.0)
             }
         };
         Cost { flops, bytes_read: bytes(self.operands()), bytes_written: bytes(self.results()) }
     }
+}
+
+fn flops_of(nest: &LoopNest) -> f64 {
+    let extent = |fold: bool| nest.axes.iter().filter(|a| a.fold == fold).map(|a| a.extent as f64).product::<f64>();
+    let dense: f64 = nest.reads.iter().flat_map(|r| &r.coords).map(density).product();
+    let per_point = work(&nest.body) + nest.folds.len() as f64;
+    extent(false) * (extent(true) * dense * per_point + work(&nest.epilogue))
 }
 
 fn density(coord: &Coord) -> f64 {

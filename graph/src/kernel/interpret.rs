@@ -2,10 +2,12 @@
 //! cleverness. `Exact` rounds every operation to its type and folds in row-major order; `Reference` keeps floats in
 //! f64 throughout and is what accuracy is measured against.
 
+use std::collections::BTreeMap;
+
 use super::affine::Coord;
 use super::nest::{Axis, Beyond, LoopNest, Monoid, Read, Scatter};
 use super::scalar::{Binary, Scalar, ScalarOp, Unary};
-use super::{BufferType, Kernel, philox};
+use super::{BufferType, Group, Kernel, Passed, philox};
 use crate::types::DType;
 
 /// How floats are kept.
@@ -93,7 +95,30 @@ pub fn run(kernel: &Kernel, operands: &[&Values], precision: Precision) -> Vec<V
     match kernel {
         Kernel::Nest(nest) => run_nest(nest, operands, precision),
         Kernel::Scatter(scatter) => vec![run_scatter(scatter, operands, precision)],
+        Kernel::Group(group) => run_group(group, operands, precision),
     }
+}
+
+/// Each member over all its points, one after the other.
+fn run_group(group: &Group, operands: &[&Values], precision: Precision) -> Vec<Values> {
+    let mut made: BTreeMap<Passed, Values> = BTreeMap::new();
+    for member in &group.members {
+        let reshaped = |(passed, ty): (&Passed, &BufferType)| {
+            let value = match passed {
+                Passed::Operand(i) => operands[usize::from(*i)],
+                _ => &made[passed],
+            };
+            Values { ty: ty.clone(), data: value.data.clone() }
+        };
+        let reads: Vec<Values> = member.reads.iter().zip(&member.nest.operands).map(reshaped).collect();
+        let results = run_nest(&member.nest, &reads.iter().collect::<Vec<_>>(), precision);
+        made.extend(member.writes.iter().copied().zip(results));
+    }
+    let result = |(i, ty): (usize, &BufferType)| {
+        let made = made.remove(&Passed::Result(i as u16)).expect("a verified group writes its results");
+        Values { ty: ty.clone(), data: made.data }
+    };
+    group.results.iter().enumerate().map(result).collect()
 }
 
 /// Calls `visit` with every point of `extents`, row-major.

@@ -5,6 +5,7 @@
 pub mod affine;
 pub mod build;
 pub mod cost;
+pub mod group;
 mod inline;
 pub mod interpret;
 pub mod nest;
@@ -16,6 +17,7 @@ mod verify;
 use serde::{Deserialize, Serialize};
 
 pub use affine::{Affine, Coord};
+pub use group::{Group, Member, Passed};
 pub use nest::{Axis, Beyond, Fold, LoopNest, Monoid, Read, Scatter, Write};
 pub use scalar::{Binary, Inst, Literal, Reg, Scalar, ScalarOp, Unary};
 
@@ -82,6 +84,8 @@ pub enum Kernel {
     Nest(LoopNest),
     /// Contributions sent to places that data decides.
     Scatter(Scatter),
+    /// Nests that run in turn, block by block over axes they share.
+    Group(Group),
 }
 
 impl Kernel {
@@ -90,6 +94,7 @@ impl Kernel {
         match self {
             Kernel::Nest(nest) => &nest.operands,
             Kernel::Scatter(scatter) => &scatter.operands,
+            Kernel::Group(group) => &group.operands,
         }
     }
     /// Types of the buffers written, in result order.
@@ -97,6 +102,7 @@ impl Kernel {
         match self {
             Kernel::Nest(nest) => &nest.results,
             Kernel::Scatter(scatter) => std::slice::from_ref(&scatter.result),
+            Kernel::Group(group) => &group.results,
         }
     }
     /// Everything that is wrong with it; empty when sound. Devices only run kernels that have passed.
@@ -108,6 +114,11 @@ impl Kernel {
 impl From<LoopNest> for Kernel {
     fn from(nest: LoopNest) -> Self {
         Kernel::Nest(nest)
+    }
+}
+impl From<Group> for Kernel {
+    fn from(group: Group) -> Self {
+        Kernel::Group(group)
     }
 }
 impl From<Scatter> for Kernel {

@@ -9,10 +9,11 @@ use super::{BufferType, Kernel};
 impl Kernel {
     /// Whether result `result` may lie at exactly the address of operand `operand`: they have the same size, nothing is
     /// folded, and every point reads that operand only where it writes that result. A scatter may update what it starts
-    /// from.
+    /// from; a group may write over an operand whose row has been read.
     pub fn may_write_in_place(&self, result: usize, operand: usize) -> bool {
         let nest = match self {
             Kernel::Nest(nest) => nest,
+            Kernel::Group(group) => return group.may_write_in_place(result, operand),
             Kernel::Scatter(s) => {
                 let starts = s.init.map(usize::from) == Some(operand);
                 return starts && s.reads.iter().all(|r| r.operand as usize != operand);
@@ -85,6 +86,8 @@ impl Kernel {
                 }
                 (&mut s.operands, &mut s.reads, vec![&mut s.body])
             }
+            // Lowering forms groups after constants have found their readers.
+            Kernel::Group(_) => return None,
         };
         let gone: Vec<bool> = reads.iter().map(|r| r.operand as usize == operand).collect();
         let is_index = reads

@@ -1,6 +1,8 @@
 //! What a sound kernel is. Every fault is reported, none is assumed away: a device runs unsafe code on the strength of
 //! this check, and a worker repeats it on kernels that come from a peer.
 
+mod group;
+
 use super::affine::{Affine, Coord};
 use super::nest::{Axis, Beyond, LoopNest, Monoid, Read, Scatter};
 use super::scalar::{Binary, Scalar, ScalarOp, Unary};
@@ -13,7 +15,19 @@ const MAX_AXES: usize = 32;
 
 pub(super) fn verify(kernel: &Kernel) -> Vec<String> {
     let mut faults = Faults::default();
-    for buffer in kernel.operands().iter().chain(kernel.results()) {
+    verify_buffers(kernel.operands().iter().chain(kernel.results()), &mut faults);
+    if faults.list.is_empty() {
+        match kernel {
+            Kernel::Nest(nest) => verify_nest(nest, &mut faults),
+            Kernel::Scatter(scatter) => verify_scatter(scatter, &mut faults),
+            Kernel::Group(group) => group::verify_group(group, &mut faults),
+        }
+    }
+    faults.list
+}
+
+fn verify_buffers<'a>(buffers: impl Iterator<Item = &'a BufferType>, faults: &mut Faults) {
+    for buffer in buffers {
         let fits = buffer.shape.len() <= MAX_AXES
             && buffer.shape.iter().all(|d| *d <= MAX_ELEMENTS)
             && buffer
@@ -24,13 +38,6 @@ pub(super) fn verify(kernel: &Kernel) -> Vec<String> {
                 .is_some_and(|n| n <= MAX_ELEMENTS);
         faults.require(fits, || format!("a buffer {buffer} is too large"));
     }
-    if faults.list.is_empty() {
-        match kernel {
-            Kernel::Nest(nest) => verify_nest(nest, &mut faults),
-            Kernel::Scatter(scatter) => verify_scatter(scatter, &mut faults),
-        }
-    }
-    faults.list
 }
 
 #[derive(Default)]

@@ -88,16 +88,16 @@ fn join(step: &Step, producer: &Step, root: Root) -> Option<Step> {
     }
     let Kernel::Nest(fused) = &kernel else { return None };
     let fits = reads.len() <= MAX_OPERANDS && fused.body.insts.len() + fused.epilogue.insts.len() <= MAX_INSTRUCTIONS;
-    let label = joined(&producer.label, &step.label).into();
+    let label = joined(&producer.label, " + ", &step.label).into();
     fits.then(|| Step { kernel, reads, writes: step.writes.clone(), label, site: step.site.clone() })
 }
 
 /// `body: lt + select`: a scope that both share is said once.
-fn joined(first: &str, second: &str) -> String {
+pub(super) fn joined(first: &str, with: &str, second: &str) -> String {
     let scope = |label: &str| label.split_once(": ").map_or(0, |(scope, _)| scope.len() + 2);
     let (a, b) = (scope(first), scope(second));
     let rest = if first[..a] == second[..b] { &second[b..] } else { second };
-    format!("{first} + {rest}")
+    format!("{first}{with}{rest}")
 }
 
 fn twins(reads: &[Root]) -> Option<(usize, usize)> {
@@ -119,7 +119,7 @@ fn looks_once(nest: &LoopNest, k: usize) -> bool {
 }
 
 /// Whether devices run this as a matrix product or a convolution.
-fn is_contraction(nest: &LoopNest) -> bool {
+pub(super) fn is_contraction(nest: &LoopNest) -> bool {
     let product = nest.body.insts.iter().any(|i| match i.op {
         ScalarOp::Binary(Binary::Mul, a, b) => {
             [a, b].iter().all(|r| matches!(nest.body.insts[*r as usize].op, ScalarOp::Read(_)))

@@ -2,6 +2,7 @@
 //! and constants disappear, updates move behind `commit` and are done in place, every buffer gets its offset.
 
 mod fuse;
+mod group;
 mod offsets;
 mod state;
 mod steps;
@@ -24,6 +25,10 @@ pub trait Target {
     fn name(&self) -> Arc<str>;
     /// Scratch that `kernel` needs while it runs, in bytes.
     fn workspace_bytes(&self, kernel: &Kernel) -> u64;
+    /// Whether it runs [`Kernel::Group`]; no device has to.
+    fn runs_groups(&self) -> bool {
+        false
+    }
 }
 
 /// Why a graph has no plan.
@@ -152,7 +157,8 @@ pub fn lower(
     let fetched = lowered.outputs.iter().map(|(_, root, _)| *root).collect();
     let updates = lowered.updates.iter().map(|(_, root)| *root).collect();
     let fused = fuse::fuse(lowered.steps, &lowered.places, &fetched, &updates);
-    let (mut places, body, tail) = tail::split(layout, lowered.places, fused, &lowered.outputs, &lowered.updates);
+    let grouped = if target.runs_groups() { group::group(fused, &lowered.places, &fetched, &updates) } else { fused };
+    let (mut places, body, tail) = tail::split(layout, lowered.places, grouped, &lowered.outputs, &lowered.updates);
 
     // The order: feeds, body, fetches, commit, tail.
     let mut actions: Vec<Slot> = Vec::new();

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use super::lex::{Cursor, Kind, ParseError};
 use super::value::{parse_buffer_type, parse_dtype, parse_literal, parse_types};
 use crate::kernel::{
-    Affine, Axis, Beyond, Binary, BufferType, Coord, Fold, Inst, Kernel, LoopNest, Monoid, Read, Reg, Scalar, ScalarOp,
-    Scatter, Unary, Write,
+    Affine, Axis, Beyond, Binary, BufferType, Coord, Fold, Group, Inst, Kernel, LoopNest, Member, Monoid, Passed, Read,
+    Reg, Scalar, ScalarOp, Scatter, Unary, Write,
 };
 
 impl Kernel {
@@ -23,9 +23,12 @@ impl Kernel {
 
 /// Reads a kernel, to its closing brace.
 pub(crate) fn parse_kernel(cursor: &mut Cursor<'_>) -> Result<Kernel, ParseError> {
+    if cursor.sees("group") {
+        return parse_group(cursor).map(Kernel::Group);
+    }
     let scatter = cursor.sees("scatter");
     if !scatter && !cursor.sees("nest") {
-        return Err(cursor.unexpected("a kernel: `nest` or `scatter`"));
+        return Err(cursor.unexpected("a kernel: `nest`, `scatter` or `group`"));
     }
     cursor.bump();
     let operands = cursor.list("(", ")", parse_buffer_type)?;
@@ -58,6 +61,56 @@ pub(crate) fn parse_kernel(cursor: &mut Cursor<'_>) -> Result<Kernel, ParseError
     }
     cursor.bump();
     Ok(kernel)
+}
+
+fn parse_group(cursor: &mut Cursor<'_>) -> Result<Group, ParseError> {
+    cursor.bump();
+    let operands = cursor.list("(", ")", parse_buffer_type)?;
+    cursor.expect("->")?;
+    let results = parse_types(cursor, parse_buffer_type)?;
+    cursor.expect("{")?;
+    let rows = if cursor.eat("rows") { parse_run(cursor, |c| c.int("an extent"))? } else { vec![] };
+    let locals = if cursor.eat("local") { parse_run(cursor, parse_buffer_type)? } else { vec![] };
+    let mut members = Vec::new();
+    while cursor.sees_numbered("m").is_some() {
+        cursor.in_order("m", members.len())?;
+        let reads = cursor.list("(", ")", parse_passed)?;
+        cursor.expect("->")?;
+        let writes = cursor.list("(", ")", parse_passed)?;
+        cursor.expect("=")?;
+        if !cursor.sees("nest") {
+            return Err(cursor.unexpected("a member of a group: `nest`"));
+        }
+        let Kernel::Nest(nest) = parse_kernel(cursor)? else { unreachable!("it says `nest`") };
+        members.push(Member { nest, reads, writes });
+    }
+    if !cursor.sees("}") {
+        return Err(cursor.unexpected("a line of a group (rows, local, members) or `}`"));
+    }
+    cursor.bump();
+    Ok(Group { operands, results, locals, rows, members })
+}
+
+/// One or more, between commas.
+fn parse_run<T>(
+    cursor: &mut Cursor<'_>,
+    item: impl Fn(&mut Cursor<'_>) -> Result<T, ParseError>,
+) -> Result<Vec<T>, ParseError> {
+    let mut list = vec![item(cursor)?];
+    while cursor.eat(",") {
+        list.push(item(cursor)?);
+    }
+    Ok(list)
+}
+
+fn parse_passed(cursor: &mut Cursor<'_>) -> Result<Passed, ParseError> {
+    if cursor.sees_numbered("out").is_some() {
+        return cursor.numbered("out", "a result").map(Passed::Result);
+    }
+    if cursor.sees_numbered("local").is_some() {
+        return cursor.numbered("local", "a local").map(Passed::Local);
+    }
+    cursor.numbered("in", "what a member reads or writes: `in0`, `out0` or `local0`").map(Passed::Operand)
 }
 
 fn parse_scatter(

@@ -22,13 +22,23 @@
 //!   …
 //!   out0[found(r0)] = sum v0 onto in2
 //! }
+//! group (f32[64, 10]) -> f32[64, 10] {
+//!   rows 64
+//!   local f32[64]
+//!   m0 (in0) -> (local0) = nest (f32[64, 10]) -> f32[64] {
+//!     …
+//!   }
+//!   m1 (in0, local0) -> (out0) = nest (f32[64, 10], f32[64]) -> f32[64, 10] {
+//!     …
+//!   }
+//! }
 //! ```
 
 use std::fmt::{self, Display, Formatter};
 
 use super::value::{FloatText, write_list, write_types};
 use crate::kernel::{
-    Affine, Axis, Beyond, BufferType, Coord, Kernel, Literal, LoopNest, Read, Scalar, ScalarOp, Scatter,
+    Affine, Axis, Beyond, BufferType, Coord, Group, Kernel, Literal, LoopNest, Passed, Read, Scalar, ScalarOp, Scatter,
 };
 
 /// Prints `kernel` from the middle of a line that is indented by `indent` spaces, up to its closing brace.
@@ -36,6 +46,7 @@ pub(crate) fn print_kernel(kernel: &Kernel, f: &mut Formatter<'_>, indent: usize
     match kernel {
         Kernel::Nest(nest) => print_nest(nest, f, indent),
         Kernel::Scatter(scatter) => print_scatter(scatter, f, indent),
+        Kernel::Group(group) => print_group(group, f, indent),
     }
 }
 
@@ -78,6 +89,41 @@ fn print_scatter(scatter: &Scatter, f: &mut Formatter<'_>, indent: usize) -> fmt
         write!(f, " onto in{operand}")?;
     }
     write!(f, "\n{:indent$}}}", "")
+}
+
+fn print_group(group: &Group, f: &mut Formatter<'_>, indent: usize) -> fmt::Result {
+    let inner = indent + 2;
+    print_head("group", &group.operands, &group.results, f)?;
+    if !group.rows.is_empty() {
+        write!(f, "{:inner$}rows ", "")?;
+        write_list(f, &group.rows)?;
+        writeln!(f)?;
+    }
+    if !group.locals.is_empty() {
+        write!(f, "{:inner$}local ", "")?;
+        write_list(f, &group.locals)?;
+        writeln!(f)?;
+    }
+    for (m, member) in group.members.iter().enumerate() {
+        write!(f, "{:inner$}m{m} (", "")?;
+        write_list(f, &member.reads)?;
+        f.write_str(") -> (")?;
+        write_list(f, &member.writes)?;
+        f.write_str(") = ")?;
+        print_nest(&member.nest, f, inner)?;
+        writeln!(f)?;
+    }
+    write!(f, "{:indent$}}}", "")
+}
+
+impl Display for Passed {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Passed::Operand(i) => write!(f, "in{i}"),
+            Passed::Result(i) => write!(f, "out{i}"),
+            Passed::Local(i) => write!(f, "local{i}"),
+        }
+    }
 }
 
 fn print_head(kind: &str, operands: &[BufferType], results: &[BufferType], f: &mut Formatter<'_>) -> fmt::Result {

@@ -10,7 +10,7 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 
-use thalweg_graph::kernel::{Affine, Axis, Coord, Kernel, LoopNest};
+use thalweg_graph::kernel::{Affine, Axis, Coord, Group, Kernel, LoopNest, Member, Passed};
 use thalweg_graph::plan::{BufferId, ChannelId, DevicePlan, Endpoint, Instruction, Launch, Memory, Plan};
 
 /// A byte: of which value, and which of its bytes. `None` is poison.
@@ -213,64 +213,67 @@ impl<'a> Run<'a> {
 
     fn launch(&mut self, launch: &Launch) -> Result<(), String> {
         let kernel = self.plan.kernels.get(launch.kernel).ok_or("no such kernel")?;
-        let Kernel::Nest(nest) = kernel else { return Err("the judge knows nests alone".into()) };
         let typed = |ids: &[BufferId], types: &[thalweg_graph::kernel::BufferType]| {
             let same = |(id, ty): (&BufferId, &thalweg_graph::kernel::BufferType)| {
                 self.device.buffers.get(*id).is_some_and(|b| b.ty.dtype == ty.dtype)
             };
             ids.len() == types.len() && ids.iter().zip(types).all(same)
         };
-        if !typed(&launch.reads, &nest.operands) || !typed(&launch.writes, &nest.results) {
+        if !typed(&launch.reads, kernel.operands()) || !typed(&launch.writes, kernel.results()) {
             return Err("operands of another type".into());
         }
-        let name = hash(kernel);
-        let mut points = points(&nest.axes[..nest.parallel_axes()]);
-        if self.mode == Mode::Down {
-            points.reverse();
-        }
         self.scribble(launch.workspace)?;
-        let mut held = Vec::new();
-        for point in points {
-            let new = self.point(name, nest, launch, &point)?;
-            // By name, all is read before anything is written.
-            if self.mode == Mode::ByName { held.extend(new) } else { self.store(new)? }
+        match kernel {
+            Kernel::Nest(nest) => self.nest(hash(kernel), nest, launch)?,
+            Kernel::Group(group) => self.group(hash(kernel), group, launch)?,
+            other => return Err(format!("the judge does not know {other}")),
         }
-        self.store(held)?;
         self.scribble(launch.workspace)
     }
 
-    /// What one point writes: buffer, element, provenance.
-    fn point(
-        &self,
-        name: u64,
-        nest: &LoopNest,
-        launch: &Launch,
-        point: &[i64],
-    ) -> Result<Vec<(BufferId, u64, u64)>, String> {
-        let mut from = Vec::new();
-        for folded in points(&nest.axes[nest.parallel_axes()..]) {
-            let at = [point, &folded[..]].concat();
-            for read in &nest.reads {
-                let plain = |c: &Coord| match c {
-                    Coord::Affine(a) => a.clone(),
-                    other => unreachable!("the judge knows affine coordinates alone, not {other:?}"),
-                };
-                let coords: Vec<Affine> = read.coords.iter().map(plain).collect();
-                from.push(match flat(&coords, &nest.operands[read.operand as usize].shape, &at) {
-                    Some(element) => self.element(launch.reads[read.operand as usize], element)?,
-                    None if read.fill.is_some() => 0,
-                    None => return Err("reads outside an operand".into()),
-                });
+    /// `points` in the order of this mode.
+    fn in_order<T>(&self, mut points: Vec<T>) -> Vec<T> {
+        if self.mode == Mode::Down {
+            points.reverse();
+        }
+        points
+    }
+
+    fn nest(&mut self, name: u64, nest: &LoopNest, launch: &Launch) -> Result<(), String> {
+        let mut held = Vec::new();
+        for at in self.in_order(points(&nest.axes[..nest.parallel_axes()])) {
+            let read = |operand: usize, element| self.element(launch.reads[operand], element);
+            let new = point(name, nest, &at, &read)?;
+            let new = new.into_iter().map(|(result, element, value)| (launch.writes[result], element, value)).collect();
+            // By name, all is read before anything is written.
+            if self.mode == Mode::ByName { held.push(new) } else { self.store(new)? }
+        }
+        held.into_iter().try_for_each(|new| self.store(new))
+    }
+
+    /// Row by row, and in a row member by member: locals are nowhere in memory.
+    fn group(&mut self, name: u64, group: &Group, launch: &Launch) -> Result<(), String> {
+        let shared: Vec<Axis> = group.rows.iter().map(|extent| Axis::new(*extent, false)).collect();
+        let mut locals: BTreeMap<(Passed, u64), u64> = BTreeMap::new();
+        for row in self.in_order(points(&shared)) {
+            for (m, Member { nest, reads, writes }) in group.members.iter().enumerate() {
+                for rest in self.in_order(points(&nest.axes[shared.len()..nest.parallel_axes()])) {
+                    let read = |operand: usize, element| match reads[operand] {
+                        Passed::Operand(k) => self.element(launch.reads[usize::from(k)], element),
+                        Passed::Result(k) => self.element(launch.writes[usize::from(k)], element),
+                        local => locals.get(&(local, element)).copied().ok_or("reads a local unwritten".to_string()),
+                    };
+                    let new = point(hash((name, m)), nest, &[&row[..], &rest].concat(), &read)?;
+                    for (result, element, value) in new {
+                        match writes[result] {
+                            Passed::Result(k) => self.store(vec![(launch.writes[usize::from(k)], element, value)])?,
+                            local => drop(locals.insert((local, element), value)),
+                        }
+                    }
+                }
             }
         }
-        nest.writes
-            .iter()
-            .map(|write| {
-                let shape = &nest.results[write.result as usize].shape;
-                let element = flat(&write.coords, shape, point).ok_or("writes outside a result")?;
-                Ok((launch.writes[write.result as usize], element, hash((name, write.result, point, &from))))
-            })
-            .collect()
+        Ok(())
     }
 
     fn store(&mut self, new: Vec<(BufferId, u64, u64)>) -> Result<(), String> {
@@ -293,6 +296,39 @@ impl<'a> Run<'a> {
         cells.fill(None);
         Ok(())
     }
+}
+
+/// What one point writes: result, element, provenance. `read` gives the provenance of an operand's element.
+fn point(
+    name: u64,
+    nest: &LoopNest,
+    point: &[i64],
+    read: &dyn Fn(usize, u64) -> Result<u64, String>,
+) -> Result<Vec<(usize, u64, u64)>, String> {
+    let mut from = Vec::new();
+    for folded in points(&nest.axes[nest.parallel_axes()..]) {
+        let at = [point, &folded[..]].concat();
+        for r in &nest.reads {
+            let plain = |c: &Coord| match c {
+                Coord::Affine(a) => a.clone(),
+                other => unreachable!("the judge knows affine coordinates alone, not {other:?}"),
+            };
+            let coords: Vec<Affine> = r.coords.iter().map(plain).collect();
+            from.push(match flat(&coords, &nest.operands[r.operand as usize].shape, &at) {
+                Some(element) => read(r.operand as usize, element)?,
+                None if r.fill.is_some() => 0,
+                None => return Err("reads outside an operand".into()),
+            });
+        }
+    }
+    nest.writes
+        .iter()
+        .map(|write| {
+            let shape = &nest.results[write.result as usize].shape;
+            let element = flat(&write.coords, shape, point).ok_or("writes outside a result")?;
+            Ok((write.result as usize, element, hash((name, write.result, point, &from))))
+        })
+        .collect()
 }
 
 /// Every point of some axes, in row-major order.

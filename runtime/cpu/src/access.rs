@@ -104,10 +104,13 @@ impl Reader {
     pub(crate) fn in_place(&self, cx: &Tiles<'_>) -> Option<*const u8> {
         let contiguous = matches!(self.linear.pattern, Pattern::Linear(1));
         let plain = !is_half(self.dtype);
-        (contiguous && plain && self.is_inside(cx.origin)).then(|| {
-            let offset = self.linear.at(cx.origin) as isize * self.dtype.size_bytes() as isize;
-            cx.operands[self.operand].wrapping_offset(offset)
-        })
+        (contiguous && plain && self.is_inside(cx.origin)).then(|| self.place(cx.operands, cx.origin))
+    }
+    /// Where the first lane of a tile lies, if it is inside.
+    #[inline]
+    pub(crate) fn place(&self, operands: &[*const u8], origin: &[i64]) -> *const u8 {
+        let offset = self.linear.at(origin) as isize * self.dtype.size_bytes() as isize;
+        operands[self.operand].wrapping_offset(offset)
     }
 }
 
@@ -190,7 +193,7 @@ unsafe fn values(reader: &Reader, cx: &Tiles<'_>, offsets: *mut Offsets, out: &m
             let (operand, offsets) = (cx.operands[reader.operand].cast::<S>(), &*offsets);
             for (l, o) in out.iter_mut().enumerate() {
                 *o = if offsets.inside[l] != 0 {
-                    (*operand.offset(offsets.at[l] as isize)).load().index()
+                    (*operand.wrapping_offset(offsets.at[l] as isize)).load().index()
                 } else {
                     <<S as Stored>::Reg as Lane>::decode(reader.fill).index()
                 };
@@ -226,7 +229,7 @@ unsafe fn fetch_lanes<S: Stored>(reader: &Reader, cx: &Tiles<'_>, out: &mut [S::
             locate_lanes(reader, cx, cx.offsets, n);
             let offsets = &*cx.offsets;
             for ((o, at), inside) in out.iter_mut().zip(&offsets.at).zip(&offsets.inside) {
-                *o = if *inside != 0 { (*operand.offset(*at as isize)).load() } else { fill };
+                *o = if *inside != 0 { (*operand.wrapping_offset(*at as isize)).load() } else { fill };
             }
         }
         return;
@@ -240,6 +243,17 @@ unsafe fn fetch_lanes<S: Stored>(reader: &Reader, cx: &Tiles<'_>, out: &mut [S::
             Pattern::Linear(step) => {
                 let step = *step as isize;
                 out.iter_mut().enumerate().for_each(|(l, o)| *o = (*from.offset(l as isize * step)).load());
+            }
+            Pattern::Turned { run, unit } => {
+                // By column: a column lies in one line, and the register in the nearest cache.
+                let rows = n.div_ceil(*run);
+                for column in 0..(*run).min(n) {
+                    let from = from.offset(column as isize * *unit as isize);
+                    let rows = if column + (rows - 1) * run < n { rows } else { rows - 1 };
+                    for row in 0..rows {
+                        *out.get_unchecked_mut(row * run + column) = (*from.add(row)).load();
+                    }
+                }
             }
             Pattern::Table { relative, run, unit: 1 } if *run >= 8 => {
                 for (row, o) in out.chunks_mut(*run).enumerate() {
@@ -317,6 +331,10 @@ unsafe fn store_lanes<S: Stored>(writer: &Writer, origin: &[i64], from: *const S
             Pattern::Linear(step) => {
                 let step = *step as isize;
                 (0..n).for_each(|l| *to.offset(l as isize * step) = S::store(*from.add(l)));
+            }
+            Pattern::Turned { run, unit } => {
+                let at = |l: usize| (l / run) as isize + (l % run) as isize * *unit as isize;
+                (0..n).for_each(|l| *to.offset(at(l)) = S::store(*from.add(l)));
             }
             Pattern::Table { relative, run, unit: 1 } if S::PLAIN && *run >= 8 => {
                 for start in (0..n).step_by(*run) {

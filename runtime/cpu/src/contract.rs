@@ -10,10 +10,15 @@ use crate::panels::{self, Panels};
 /// A nest that multiplies matrices.
 #[derive(Debug)]
 pub(crate) struct Contraction {
+    dtype: DType,
     /// One after another; each gives its own part of the result.
     parts: Vec<Panels>,
     /// How much of the result is zero before, since the parts leave some of it out.
     clear_bytes: usize,
+    /// What holes are multiplied with, which the parts leave out: operands with their lengths. Unless all of it is finite,
+    /// zero times it is not zero, and the product runs whole.
+    finite: Vec<(usize, usize)>,
+    whole: Option<Box<Panels>>,
 }
 
 /// Multiplications below which tiles do as well.
@@ -28,14 +33,19 @@ impl Contraction {
             return None;
         }
         let size = |d: &Draft| d.size(&(0..d.domain.parallel).collect::<Vec<_>>());
-        let (whole, drafts) = (size(&draft), panels::split(draft));
+        let (rows, dtype) = (size(&draft), draft.dtype);
+        let holed = |s: usize| draft.sides[s].checks.iter().any(|c| matches!(c, Check::Holes { .. }));
+        let others = (0..2).filter(|s| holed(*s)).map(|s| draft.sides[1 - s].operand);
+        let finite: Vec<_> = others.map(|o| (o, nest.operands[o].len())).collect();
+        let drafts = panels::split(draft.clone());
         let given: i64 = drafts.iter().map(size).sum();
+        let whole = if drafts.len() > 1 || given < rows { Some(Box::new(Panels::of(&draft)?)) } else { None };
         let parts = drafts.iter().map(Panels::of).collect::<Option<Vec<_>>>()?;
-        let clear_bytes = if given == whole { 0 } else { nest.results[0].size_bytes() as usize };
-        Some(Self { parts, clear_bytes })
+        let clear_bytes = if given == rows { 0 } else { nest.results[0].size_bytes() as usize };
+        Some(Self { dtype, parts, clear_bytes, finite, whole })
     }
     pub(crate) fn workspace_bytes(&self) -> usize {
-        self.parts.iter().map(Panels::workspace_bytes).max().unwrap_or(0)
+        self.parts.iter().chain(self.whole.as_deref()).map(Panels::workspace_bytes).max().unwrap_or(0)
     }
     pub(crate) fn strategy(&self) -> String {
         let largest = self.parts.iter().max_by_key(|p| p.depth()).map(Panels::strategy).unwrap_or_default();
@@ -55,8 +65,27 @@ impl Contraction {
     ) {
         // SAFETY: the caller's promise.
         unsafe {
+            if let Some(whole) = &self.whole
+                && !self.finite.iter().all(|(o, len)| self.is_finite(operands[*o], *len))
+            {
+                return whole.run(operands, results, workspace, pool);
+            }
             results[0].write_bytes(0, self.clear_bytes);
             self.parts.iter().for_each(|p| p.run(operands, results, workspace, pool));
+        }
+    }
+
+    /// # Safety
+    /// So many elements lie there.
+    unsafe fn is_finite(&self, at: *const u8, len: usize) -> bool {
+        // SAFETY: the caller's promise. No early end: the loop is a few vector instructions per cache line.
+        unsafe {
+            match self.dtype {
+                DType::F64 => {
+                    std::slice::from_raw_parts(at.cast::<f64>(), len).iter().fold(true, |all, x| all & x.is_finite())
+                }
+                _ => std::slice::from_raw_parts(at.cast::<f32>(), len).iter().fold(true, |all, x| all & x.is_finite()),
+            }
         }
     }
 }

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use thalweg_graph::kernel::Kernel;
 use thalweg_graph::lower::Target;
-use thalweg_graph::plan::{Buffer, Instruction, Memory, Plan};
-use thalweg_runtime::device::{AbortFlag, Device, DeviceError, Loaded, Timing};
+use thalweg_graph::plan::{Buffer, DevicePlan, Instruction, Memory, Plan};
+use thalweg_runtime::device::{AbortFlag, Device, DeviceError, Lent, Loaded, Timing};
 use thalweg_runtime::memory::HostArenas;
 
 use crate::isa::Isa;
 use crate::kernel::CompiledKernel;
+use crate::scratch;
 
 /// Some or all cores of this machine.
 pub struct CpuDevice {
@@ -22,7 +23,7 @@ pub struct CpuDevice {
     pool: Option<rayon::ThreadPool>,
     arenas: HostArenas,
     compiled: RefCell<HashMap<Kernel, Arc<CompiledKernel>>>,
-    plans: Vec<Option<Vec<Action>>>,
+    plans: Vec<Option<LoadedPlan>>,
     /// Pointers of the launch that is running; kept to be reused.
     pointers: (Vec<*const u8>, Vec<*mut u8>),
     /// When this device was made; what timings count from.
@@ -32,6 +33,12 @@ pub struct CpuDevice {
 
 // SAFETY: the pointers are only filled and used within one call of `run`.
 unsafe impl Send for CpuDevice {}
+
+struct LoadedPlan {
+    actions: Vec<Action>,
+    /// See [`Device::borrows_feeds`].
+    borrows: bool,
+}
 
 /// An instruction of a loaded plan, with everything looked up.
 enum Action {
@@ -99,12 +106,36 @@ impl CpuDevice {
     }
 }
 
+/// Whether feeds may stay where the caller has them: nothing is written to staging, and whatever is read of it lies in one
+/// feed.
+fn may_borrow(device: &DevicePlan, actions: &[Action]) -> bool {
+    let arrives = |i: &Instruction| match i {
+        Instruction::Wait { buffer, .. } => Some(Place::of(&device.buffers[*buffer])),
+        _ => None,
+    };
+    let feeds: Vec<Place> = device.instructions.iter().filter_map(arrives).collect();
+    let inside = |p: &Place| {
+        let within = |f: &Place| f.memory == p.memory && f.range.start <= p.range.start && p.range.end <= f.range.end;
+        p.memory != Memory::Staging || feeds.iter().any(within)
+    };
+    actions.iter().all(|action| match action {
+        Action::Launch { reads, writes, .. } => {
+            reads.iter().all(inside) && writes.iter().all(|w| w.memory != Memory::Staging)
+        }
+        Action::Copy { from, to } => inside(from) && to.memory != Memory::Staging,
+        Action::Other => true,
+    })
+}
+
 impl Target for CpuDevice {
     fn name(&self) -> Arc<str> {
         self.name.clone()
     }
     fn workspace_bytes(&self, kernel: &Kernel) -> u64 {
         self.compile(kernel).map_or(0, |k| k.workspace_bytes() as u64)
+    }
+    fn runs_groups(&self) -> bool {
+        true
     }
 }
 
@@ -120,6 +151,7 @@ impl Device for CpuDevice {
         self.reserve(Memory::Scratch, device.scratch_bytes)?;
         self.reserve(Memory::Staging, device.staging_bytes)?;
         let mut actions = Vec::with_capacity(device.instructions.len());
+        let mut thread_bytes = 0;
         for instruction in &device.instructions {
             let failed = |label: &Arc<str>, cause: String| DeviceError::Launch {
                 device: self.name.clone(),
@@ -139,6 +171,7 @@ impl Device for CpuDevice {
                     if !fits {
                         return Err(failed(&launch.label, "the plan leaves its arenas".into()));
                     }
+                    thread_bytes = thread_bytes.max(kernel.thread_bytes());
                     Action::Launch { kernel, reads, writes, workspace: offset }
                 }
                 Instruction::Copy { from, to } => {
@@ -147,12 +180,13 @@ impl Device for CpuDevice {
                 _ => Action::Other,
             });
         }
+        scratch::reserve(thread_bytes, self.pool.as_ref());
         let free = self.plans.iter().position(Option::is_none);
         let slot = free.unwrap_or_else(|| {
             self.plans.push(None);
             self.plans.len() - 1
         });
-        self.plans[slot] = Some(actions);
+        self.plans[slot] = Some(LoadedPlan { borrows: may_borrow(device, &actions), actions });
         Ok(Loaded(slot))
     }
     fn unload(&mut self, loaded: Loaded) {
@@ -160,11 +194,29 @@ impl Device for CpuDevice {
         self.compiled.borrow_mut().retain(|_, k| Arc::strong_count(k) > 1);
     }
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError> {
+        self.run_lent(loaded, range, abort, &[])
+    }
+    fn borrows_feeds(&self, loaded: Loaded) -> bool {
+        self.plans[loaded.0].as_ref().is_some_and(|p| p.borrows)
+    }
+    fn run_lent(
+        &mut self,
+        loaded: Loaded,
+        range: Range<usize>,
+        abort: Option<&AbortFlag>,
+        lent: &[Lent<'_>],
+    ) -> Result<(), DeviceError> {
         let Self { plans, arenas, pool, pointers: (reads_at, writes_at), epoch, timings, .. } = self;
-        let actions = plans[loaded.0].as_ref().expect("a loaded plan");
+        let LoadedPlan { actions, .. } = plans[loaded.0].as_ref().expect("a loaded plan");
         let base = Memory::ALL.map(|m| arenas.bytes_mut(m).as_mut_ptr());
         // The order of `Memory::ALL` is that of its variants.
         let at = |place: &Place| base[place.memory as usize].wrapping_add(place.range.start as usize);
+        // Only ever read through: `may_borrow` saw that nothing is written to staging.
+        let from = |place: &Place| {
+            let feed = |l: &Lent<'_>| l.range(place.range.clone()).map(<[u8]>::as_ptr);
+            let found = if place.memory == Memory::Staging { lent.iter().find_map(feed) } else { None };
+            found.unwrap_or_else(|| at(place).cast_const())
+        };
         for (instruction, action) in actions[range.clone()].iter().enumerate() {
             let started = timings.as_ref().map(|_| Instant::now());
             if abort.is_some_and(AbortFlag::is_raised) {
@@ -174,17 +226,17 @@ impl Device for CpuDevice {
                 Action::Launch { kernel, reads, writes, workspace } => {
                     reads_at.clear();
                     writes_at.clear();
-                    reads_at.extend(reads.iter().map(|p| at(p).cast_const()));
+                    reads_at.extend(reads.iter().map(from));
                     writes_at.extend(writes.iter().map(at));
                     let scratch = base[Memory::Scratch as usize].wrapping_add(*workspace as usize);
                     // SAFETY: the plan was verified (types, lifetimes, aliasing only where a kernel may write in place)
                     // and `load` checked that every place and the workspace lie inside the arenas.
                     unsafe { kernel.run(reads_at, writes_at, scratch, pool.as_ref()) };
                 }
-                Action::Copy { from, to } => {
-                    let bytes = (from.range.end - from.range.start) as usize;
+                Action::Copy { from: source, to } => {
+                    let bytes = (source.range.end - source.range.start) as usize;
                     // SAFETY: both places lie inside arenas, as above; `copy` allows overlap.
-                    unsafe { std::ptr::copy(at(from), at(to), bytes) };
+                    unsafe { std::ptr::copy(from(source), at(to), bytes) };
                 }
                 Action::Other => unreachable!("channels and commits are the executor's"),
             }
@@ -202,7 +254,7 @@ impl Device for CpuDevice {
         self.epoch.elapsed()
     }
     fn strategy(&self, loaded: Loaded, instruction: usize) -> String {
-        match self.plans[loaded.0].as_ref().and_then(|p| p.get(instruction)) {
+        match self.plans[loaded.0].as_ref().and_then(|p| p.actions.get(instruction)) {
             Some(Action::Launch { kernel, .. }) => kernel.strategy(),
             Some(Action::Copy { .. }) => "copy".into(),
             _ => String::new(),

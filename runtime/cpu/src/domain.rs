@@ -7,6 +7,8 @@ use thalweg_graph::kernel::interpret::Number;
 use thalweg_graph::kernel::{Affine, Axis, Beyond, Binary, BufferType, Coord, Literal, Read, Reg, Scalar, ScalarOp};
 
 use crate::kind::encode;
+use crate::lanes::Pair;
+use crate::tile::STARTS;
 
 /// An affine map of a [`Domain`].
 pub(crate) type MapId = usize;
@@ -64,6 +66,8 @@ pub(crate) enum LoweredOp {
     Literal(u64),
     /// An affine map of the axes (i64).
     Iota(MapId),
+    /// Two operations after each other, on three registers.
+    Pair(Pair, [Reg; 3]),
     /// Anything else, as it was.
     Plain(ScalarOp),
 }
@@ -193,6 +197,23 @@ impl Domain {
                 self.parallel -= usize::from(axis < self.parallel);
             }
         }
+    }
+
+    /// [`Domain::collapse`] for a block of `counts` points along the first axes: maps also follow where it starts.
+    pub(crate) fn collapse_block(&mut self, counts: &[u64]) {
+        let starts = |map: &Affine| {
+            let term = |d: usize| ((STARTS + d) as u16, map.coefficient(d as u16));
+            (0..counts.len()).map(term).filter(|(_, c)| *c != 0).collect::<Vec<_>>()
+        };
+        let starts: Vec<_> = self.maps.iter().map(starts).collect();
+        self.extents.iter_mut().zip(counts).for_each(|(e, c)| *e = *c as i64);
+        self.collapse();
+        self.maps.iter_mut().zip(starts).for_each(|(map, terms)| map.terms.extend(terms));
+    }
+
+    /// Whether an axis that a map names is folded.
+    pub(crate) fn folds(&self, axis: usize) -> bool {
+        (self.parallel..STARTS).contains(&axis)
     }
 
     /// Whether any map in `access` (or in the reads it takes values from) uses an axis for which `is` holds.

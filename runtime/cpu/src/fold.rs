@@ -52,6 +52,22 @@ impl Accumulator {
         // SAFETY: the caller's promise.
         unsafe { combine(isa, self.monoid, self.dtype, parts, others.map(|p| p.cast_const()), false, n) }
     }
+    /// Whether the state is one value, and folding a value into a neutral state leaves that value: the first values are
+    /// then a state as they are.
+    pub(crate) fn starts_with_values(&self) -> bool {
+        !matches!(self.dtype, DType::F16 | DType::BF16)
+            && matches!(self.monoid, Monoid::Sum | Monoid::Prod | Monoid::Max | Monoid::Min)
+            && self.dtype != DType::Bool
+    }
+    /// Folds `fold` groups of `lanes` lanes of values into one group of states: what clearing, combining and
+    /// [`Accumulator::fold_lanes`] give, at once.
+    ///
+    /// # Safety
+    /// Only where [`Accumulator::starts_with_values`]; `values` and the state have that many lanes and do not overlap.
+    pub(crate) unsafe fn fold_values(&self, isa: Isa, parts: Parts, values: *const u8, fold: usize, lanes: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { tree(isa, self.monoid, self.dtype, parts[0], values, fold, lanes) }
+    }
     /// Merges `fold` groups of `lanes` lanes into the first group.
     pub(crate) unsafe fn fold_lanes(&self, isa: Isa, parts: Parts, mut fold: usize, lanes: usize) {
         while fold > 1 {
@@ -101,6 +117,85 @@ multiversion! {
                 },
             }
         }
+    }
+}
+
+multiversion! {
+    /// Combines the upper half of `fold` groups of lanes with the lower, and so on, into the first group at `state`.
+    ///
+    /// # Safety
+    /// See [`Accumulator::fold_values`].
+    unsafe fn tree(
+        monoid: Monoid, dtype: DType, state: *mut u8, values: *const u8, fold: usize, lanes: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match dtype {
+                DType::F32 => float_tree::<f32>(monoid, state, values, fold, lanes),
+                DType::F64 => float_tree::<f64>(monoid, state, values, fold, lanes),
+                DType::U8 => int_tree(monoid, state, values, fold, lanes, u8::wrapping_add, u8::wrapping_mul),
+                DType::U32 => int_tree(monoid, state, values, fold, lanes, u32::wrapping_add, u32::wrapping_mul),
+                DType::I32 => int_tree(monoid, state, values, fold, lanes, i32::wrapping_add, i32::wrapping_mul),
+                DType::I64 => int_tree(monoid, state, values, fold, lanes, i64::wrapping_add, i64::wrapping_mul),
+                DType::F16 | DType::BF16 | DType::Bool => unreachable!("they do not start with values"),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn float_tree<T: Float>(monoid: Monoid, state: *mut u8, values: *const u8, fold: usize, lanes: usize) {
+    // SAFETY: as for `tree`.
+    unsafe {
+        match monoid {
+            Monoid::Sum => halve(state, values, fold, lanes, |a: T, b| a.add(b)),
+            Monoid::Prod => halve(state, values, fold, lanes, |a: T, b| a.mul(b)),
+            Monoid::Max => halve(state, values, fold, lanes, |a: T, b| a.max_nan(b)),
+            Monoid::Min => halve(state, values, fold, lanes, |a: T, b| a.min_nan(b)),
+            _ => unreachable!("they do not start with values"),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn int_tree<T: Lane + Ord>(
+    monoid: Monoid,
+    state: *mut u8,
+    values: *const u8,
+    fold: usize,
+    lanes: usize,
+    add: impl Fn(T, T) -> T,
+    mul: impl Fn(T, T) -> T,
+) {
+    // SAFETY: as for `tree`.
+    unsafe {
+        match monoid {
+            Monoid::Sum => halve(state, values, fold, lanes, add),
+            Monoid::Prod => halve(state, values, fold, lanes, mul),
+            Monoid::Max => halve(state, values, fold, lanes, |a: T, b| a.max(b)),
+            Monoid::Min => halve(state, values, fold, lanes, |a: T, b| a.min(b)),
+            _ => unreachable!("they do not start with values"),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn halve<T: Copy>(state: *mut u8, values: *const u8, fold: usize, lanes: usize, f: impl Fn(T, T) -> T) {
+    // SAFETY: as for `tree`.
+    let (mut state, values) = unsafe { (self::lanes::<T>(state, fold * lanes), inputs::<T>(values, fold * lanes)) };
+    let mut keep = fold.div_ceil(2) * lanes;
+    for ((s, a), b) in state.iter_mut().zip(&values[..keep]).zip(&values[keep..]) {
+        *s = f(*a, *b);
+    }
+    let pairs = values.len() - keep;
+    state[pairs..keep].copy_from_slice(&values[pairs..keep]);
+    while keep > lanes {
+        let next = (keep / lanes).div_ceil(2) * lanes;
+        let (low, high) = state[..keep].split_at_mut(next);
+        for (a, b) in low.iter_mut().zip(high) {
+            *a = f(*a, *b);
+        }
+        (state, keep) = (&mut state[..next], next);
     }
 }
 

@@ -4,8 +4,10 @@
 use thalweg_graph::kernel::Kernel;
 
 use crate::contract::Contraction;
+use crate::group::TileGroup;
 use crate::nest::TileNest;
 use crate::scatter::TileScatter;
+use crate::sequence::Sequence;
 
 /// Why a kernel cannot run here: it does not verify.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +31,8 @@ enum Engine {
     Tiles(Box<TileNest>),
     Contraction(Contraction),
     Scatter(Box<TileScatter>),
+    Group(Box<TileGroup>),
+    Sequence(Box<Sequence>),
 }
 
 impl CompiledKernel {
@@ -57,6 +61,10 @@ impl CompiledKernel {
                 None => Engine::Tiles(Box::new(TileNest::compile(nest))),
             },
             Kernel::Scatter(scatter) => Engine::Scatter(Box::new(TileScatter::compile(scatter))),
+            Kernel::Group(group) => match recognize.then(|| TileGroup::compile(group)).flatten() {
+                Some(blocks) => Engine::Group(Box::new(blocks)),
+                None => Engine::Sequence(Box::new(Sequence::compile(group, recognize)?)),
+            },
             _ => return Err(CompileError("a sort of kernel that this device does not know".into())),
         };
         Ok(Self { engine })
@@ -67,16 +75,31 @@ impl CompiledKernel {
         match &self.engine {
             Engine::Tiles(nest) => nest.workspace_bytes(),
             Engine::Contraction(product) => product.workspace_bytes(),
-            Engine::Scatter(_) => 0,
+            Engine::Scatter(_) | Engine::Group(_) => 0,
+            Engine::Sequence(sequence) => sequence.workspace_bytes(),
         }
     }
 
-    /// How it runs, for people: `contraction 64×10×32`, `tiles of 512 lanes × 4`, `scatter`.
+    /// Bytes that every thread running it keeps for itself.
+    pub(crate) fn thread_bytes(&self) -> usize {
+        match &self.engine {
+            Engine::Tiles(nest) => nest.thread_bytes(),
+            Engine::Contraction(_) => 0,
+            Engine::Scatter(scatter) => scatter.thread_bytes(),
+            Engine::Group(group) => group.thread_bytes(),
+            Engine::Sequence(sequence) => sequence.thread_bytes(),
+        }
+    }
+
+    /// How it runs, for people: `contraction 64×10×32`, `tiles of 512 lanes × 4`, `scatter`,
+    /// `3 nests over 4096 rows, 16 at a time`.
     pub fn strategy(&self) -> String {
         match &self.engine {
             Engine::Tiles(nest) => nest.strategy(),
             Engine::Contraction(product) => product.strategy(),
             Engine::Scatter(_) => "scatter".into(),
+            Engine::Group(group) => group.strategy(),
+            Engine::Sequence(sequence) => sequence.strategy(),
         }
     }
 
@@ -100,6 +123,8 @@ impl CompiledKernel {
                 Engine::Tiles(nest) => nest.run(operands, results, workspace, pool),
                 Engine::Contraction(product) => product.run(operands, results, workspace, pool),
                 Engine::Scatter(scatter) => scatter.run(operands, results[0]),
+                Engine::Group(group) => group.run(operands, results, pool),
+                Engine::Sequence(sequence) => sequence.run(operands, results, workspace, pool),
             }
         }
     }

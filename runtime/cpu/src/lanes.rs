@@ -8,7 +8,10 @@ use thalweg_graph::kernel::{Binary, Unary, philox};
 use crate::isa::multiversion;
 use crate::kind::{Kind, Lane, with_lane};
 use crate::tile::LANES;
+mod joined;
 pub(crate) mod math;
+pub(crate) use joined::Pair;
+use joined::{pair_after, splat};
 use math::Float;
 
 /// What is computed from registers, with the types that decide how.
@@ -18,6 +21,10 @@ pub(crate) enum LaneOp {
     Literal(Kind, u64),
     Unary(Unary, DType),
     Binary(Binary, DType),
+    /// Of f32, with an operand that is the same in every lane: which one. The others' cache is not spent on copies of it.
+    Splat(Binary, u8),
+    /// Two of f32 after each other, each rounded: what is between is not stored.
+    Pair(Pair),
     Select(Kind),
     Fma(DType),
     Cast(DType, DType),
@@ -38,6 +45,13 @@ multiversion! {
                 LaneOp::Literal(kind, bits) => with_lane!(kind, T => regs.out::<T>().fill(T::decode(bits))),
                 LaneOp::Unary(op, dtype) => unary(op, dtype, &regs),
                 LaneOp::Binary(op, dtype) => binary(op, dtype, &regs),
+                LaneOp::Pair(pair) => match pair.first {
+                    Binary::Add => pair_after(pair, &regs, |a, b| a + b),
+                    Binary::Sub => pair_after(pair, &regs, |a, b| a - b),
+                    _ => pair_after(pair, &regs, |a, b| a * b),
+                },
+                LaneOp::Splat(op, 0) => splat(op, &regs, 1, |one, x| (one, x)),
+                LaneOp::Splat(op, _) => splat(op, &regs, 0, |one, x| (x, one)),
                 LaneOp::Select(kind) => with_lane!(kind, T => {
                     let (c, a, b) = (regs.arg::<u8>(0), regs.arg::<T>(1), regs.arg::<T>(2));
                     let lanes = regs.out::<T>().iter_mut().zip(c).zip(a).zip(b);

@@ -5,10 +5,12 @@
 //! tiles of lanes. What is computed, bit for bit, depends on the kernel alone and never on the number of threads.
 
 mod access;
+mod ahead;
 mod contract;
 mod device;
 mod domain;
 mod fold;
+mod group;
 mod isa;
 mod kernel;
 mod kind;
@@ -19,6 +21,7 @@ mod pool;
 mod program;
 mod scatter;
 mod scratch;
+mod sequence;
 mod tile;
 
 pub use device::CpuDevice;

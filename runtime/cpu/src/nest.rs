@@ -5,13 +5,14 @@
 use thalweg_graph::kernel::{LoopNest, Reg};
 
 use crate::access::{self, Writer};
+use crate::ahead::Ahead;
 use crate::domain::{Access, Domain, Lowered};
 use crate::fold::{Accumulator, Parts};
 use crate::isa::Isa;
 use crate::pool::{self, Shared};
 use crate::program::{Layout, Machine, Program, Slot, Slots, Source};
 use crate::scratch;
-use crate::tile::{LANES, Tile, Walk};
+use crate::tile::{LANES, Origin, Tile, Walk};
 
 /// A nest that runs on tiles.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct TileNest {
     epilogue: Program,
     writers: Vec<(Writer, Slot)>,
     layout: Layout,
+    /// It computes long enough on a tile for the memory of the next to arrive meanwhile.
+    fetches_ahead: bool,
     /// Partial folds per parallel tile; 1 when the fold is not cut.
     chunks: usize,
     /// Nanoseconds of one parallel tile, a guess.
@@ -47,18 +50,28 @@ struct Draft<'a> {
 
 impl TileNest {
     pub(crate) fn compile(nest: &LoopNest) -> Self {
-        let mut domain = Domain::new(&nest.axes);
-        let accesses = domain.accesses(&nest.reads, &nest.operands, &nest.axes);
-        let body = domain.program(&nest.body, &nest.axes);
-        let epilogue = domain.program(&nest.epilogue, &nest.axes);
-        let writes = nest.writes.iter().map(|w| domain.linear(&w.coords, &nest.results[w.result as usize])).collect();
-        domain.collapse();
-        let draft = Draft { nest, domain, accesses, body, epilogue, writes };
-        let candidates = draft.tiles().into_iter().map(|tile| draft.build(tile));
-        let best = candidates.min_by(|a, b| a.cost().total_cmp(&b.cost()));
-        best.unwrap_or_else(|| draft.build(Tile::new(&draft.domain, 1, LANES)))
+        Draft::new(nest, Domain::collapse).best()
     }
-    fn cost(&self) -> f64 {
+    /// The same nest over a block of `counts` points along its first axes, wherever that starts. It folds as this one
+    /// does, to the same bits.
+    pub(crate) fn compile_block(&self, nest: &LoopNest, counts: &[u64]) -> Self {
+        let draft = Draft::new(nest, |domain| domain.collapse_block(counts));
+        // Without a fold no tile changes a bit.
+        let mut block =
+            if nest.folds.is_empty() { draft.best() } else { draft.build(Tile::in_block(&draft.domain, &self.tile)) };
+        block.chunks = 1;
+        block
+    }
+    /// Whether the fold is cut into parts.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.chunks > 1
+    }
+    /// Bytes of a thread's memory that running takes.
+    pub(crate) fn thread_bytes(&self) -> usize {
+        self.layout.bytes
+    }
+    /// Nanoseconds of all tiles, a guess.
+    pub(crate) fn cost(&self) -> f64 {
         self.parallel.tiles as f64 * self.tile_cost
     }
     pub(crate) fn strategy(&self) -> String {
@@ -121,20 +134,54 @@ impl TileNest {
                     machine.constants(&self.body);
                     machine.constants(&self.epilogue);
                     for tile in tiles * piece / pieces..tiles * (piece + 1) / pieces {
-                        self.run_tile(machine, tile, results, workspace);
+                        self.run_tile(machine, tile, [0; _], results, workspace);
                     }
                 }
             });
         });
     }
 
-    unsafe fn run_tile(&self, machine: &Machine<'_>, tile: usize, results: &[*mut u8], workspace: *mut u8) {
-        let mut origin = [0i64; 32];
+    /// Runs a block that starts at `start`, in a thread's memory of [`TileNest::thread_bytes`].
+    ///
+    /// # Safety
+    /// See `CompiledKernel::run`; the block lies in the nest's domain.
+    pub(crate) unsafe fn run_block(
+        &self,
+        start: &Origin,
+        operands: &[*const u8],
+        results: &[*mut u8],
+        memory: *mut u8,
+    ) {
+        // SAFETY: as in `run`; a fold that is not cut needs no workspace.
+        unsafe {
+            let machine = Machine::new(self.isa, operands, &self.layout, memory);
+            machine.constants(&self.body);
+            machine.constants(&self.epilogue);
+            for tile in 0..self.parallel.tiles {
+                self.run_tile(&machine, tile, *start, results, std::ptr::null_mut());
+            }
+        }
+    }
+
+    unsafe fn run_tile(
+        &self,
+        machine: &Machine<'_>,
+        tile: usize,
+        mut origin: Origin,
+        results: &[*mut u8],
+        workspace: *mut u8,
+    ) {
+        let next = (self.fetches_ahead && tile + 1 < self.parallel.tiles).then(|| {
+            let mut next = origin;
+            self.parallel.seek(tile + 1, &mut next);
+            next
+        });
+        let mut ahead = Ahead::new(next);
         let points = self.parallel.seek(tile, &mut origin);
         // SAFETY: the caller's promise.
         unsafe {
             if self.chunks == 1 {
-                self.fold(machine, &mut origin, points, 0..self.steps);
+                self.fold(machine, &mut origin, points, 0..self.steps, &mut ahead);
             } else {
                 self.gather(machine, workspace.add(tile * self.chunks * self.state_bytes()), points);
             }
@@ -144,9 +191,13 @@ impl TileNest {
                 if machine.operands.contains(&to.cast_const()) { None } else { writer.in_place(&origin, to) }
             };
             for (writer, slot) in self.writers.iter().rev() {
-                in_place(writer).into_iter().for_each(|place| machine.write_to(*slot, place));
+                let Some(place) = in_place(writer) else { continue };
+                machine.write_to(*slot, place);
+                if let Some(then) = next.as_ref().and_then(|next| writer.in_place(next, results[writer.result])) {
+                    ahead.add(then, place, points * writer.dtype.size_bytes(), true);
+                }
             }
-            machine.tile(&self.epilogue, &origin, points);
+            machine.tile(&self.epilogue, &origin, points, &mut ahead);
             for (writer, slot) in &self.writers {
                 let (from, to) = (machine.register(*slot), results[writer.result]);
                 if in_place(writer) != Some(from) {
@@ -157,20 +208,39 @@ impl TileNest {
     }
 
     /// Folds some steps of a tile; the states end in the first `points` lanes of the accumulators.
-    unsafe fn fold(&self, machine: &Machine<'_>, origin: &mut [i64; 32], points: usize, steps: std::ops::Range<usize>) {
+    unsafe fn fold(
+        &self,
+        machine: &Machine<'_>,
+        origin: &mut Origin,
+        points: usize,
+        steps: std::ops::Range<usize>,
+        ahead: &mut Ahead,
+    ) {
         if self.accumulators.is_empty() {
             return;
         }
         let lanes = self.tile.fold_lanes() * points;
         // SAFETY: accumulators have the tile's lanes.
         unsafe {
+            // All that is folded at once.
+            if self.steps == 1 && self.accumulators.iter().all(Accumulator::starts_with_values) {
+                machine.tile(&self.body, origin, lanes, ahead);
+                let n = self.fold.seek(steps.start, origin) * points;
+                machine.step(&self.body, origin, n, ahead);
+                for (accumulator, inputs) in self.accumulators.iter().zip(&self.inputs) {
+                    let values = machine.register(inputs[0]).cast_const();
+                    accumulator.fold_values(self.isa, self.parts(machine, accumulator), values, n / points, points);
+                }
+                return;
+            }
             for accumulator in &self.accumulators {
                 accumulator.clear(self.parts(machine, accumulator), lanes);
             }
-            machine.tile(&self.body, origin, lanes);
+            let ahead = &mut Ahead::new(None);
+            machine.tile(&self.body, origin, lanes, ahead);
             for step in steps {
                 let n = self.fold.seek(step, origin) * points;
-                machine.step(&self.body, origin, n);
+                machine.step(&self.body, origin, n, ahead);
                 for (accumulator, inputs) in self.accumulators.iter().zip(&self.inputs) {
                     let inputs = inputs.map(|s| machine.register(s).cast_const());
                     accumulator.accumulate(self.isa, self.parts(machine, accumulator), inputs, n);
@@ -190,13 +260,13 @@ impl TileNest {
 
     /// Folds one chunk of a tile into `state`.
     unsafe fn partial(&self, machine: &Machine<'_>, tile: usize, chunk: usize, state: *mut u8) {
-        let mut origin = [0i64; 32];
+        let mut origin: Origin = [0; _];
         let points = self.parallel.seek(tile, &mut origin);
         let steps = self.steps * chunk / self.chunks..self.steps * (chunk + 1) / self.chunks;
         // SAFETY: the caller's promise.
         unsafe {
             machine.constants(&self.body);
-            self.fold(machine, &mut origin, points, steps);
+            self.fold(machine, &mut origin, points, steps, &mut Ahead::new(None));
             for (accumulator, to) in self.accumulators.iter().zip(self.states(state)) {
                 for (p, part) in self.parts(machine, accumulator).into_iter().take(accumulator.parts.len()).enumerate()
                 {
@@ -243,7 +313,21 @@ impl TileNest {
     }
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
+    fn new(nest: &'a LoopNest, collapse: impl FnOnce(&mut Domain)) -> Self {
+        let mut domain = Domain::new(&nest.axes);
+        let accesses = domain.accesses(&nest.reads, &nest.operands, &nest.axes);
+        let body = domain.program(&nest.body, &nest.axes);
+        let epilogue = domain.program(&nest.epilogue, &nest.axes);
+        let writes = nest.writes.iter().map(|w| domain.linear(&w.coords, &nest.results[w.result as usize])).collect();
+        collapse(&mut domain);
+        Draft { nest, domain, accesses, body, epilogue, writes }
+    }
+    fn best(&self) -> TileNest {
+        let candidates = self.tiles().into_iter().map(|tile| self.build(tile));
+        let best = candidates.min_by(|a, b| a.cost().total_cmp(&b.cost()));
+        best.unwrap_or_else(|| self.build(Tile::new(&self.domain, 1, LANES)))
+    }
     /// Tiles worth considering: along the parallel axes, along the fold, and mixtures.
     fn tiles(&self) -> Vec<Tile> {
         let mut tiles = vec![Tile::new(&self.domain, 1, LANES)];
@@ -254,6 +338,19 @@ impl Draft<'_> {
                     tiles.push(tile);
                 }
             }
+        }
+        if self.nest.folds.is_empty() {
+            // Where something is read across the grain: the axis along which it is contiguous.
+            let grain = |access: &Access| {
+                let unit = |(axis, c): &(u16, i64)| (*c == 1).then_some(usize::from(*axis));
+                self.domain.maps[access.linear].terms.iter().find_map(unit).filter(|axis| *axis < self.domain.parallel)
+            };
+            let turned = self.accesses.iter().filter_map(grain).filter_map(|axis| Tile::turned(&self.domain, axis));
+            turned.for_each(|tile| {
+                if !tiles.contains(&tile) {
+                    tiles.push(tile)
+                }
+            });
         }
         tiles
     }
@@ -292,6 +389,7 @@ impl Draft<'_> {
             is_empty: domain.is_empty,
             tile_cost: 20.0 + body_cost + nest.folds.len() as f64 * per_fold + epilogue.cost(),
             chunks: if few && !nest.folds.is_empty() { (steps / 16).min(16) } else { 1 },
+            fetches_ahead: body.computes() + epilogue.computes() >= 4,
             layout: Layout::new(&slots, body.depth.max(epilogue.depth)),
             inputs: nest.folds.iter().map(fold_inputs).collect(),
             writers: nest.writes.iter().zip(&self.writes).map(writer).collect(),

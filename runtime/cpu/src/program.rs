@@ -1,15 +1,18 @@
 //! Scalar programs compiled for tiles. Instructions are sorted by how often their value changes (never, per tile, per
 //! step of a fold), so that a step runs only what depends on it; registers share slots where lives do not overlap.
 
+mod pairs;
+
 use thalweg_graph::DType;
-use thalweg_graph::kernel::{Reg, ScalarOp};
+use thalweg_graph::kernel::{Binary, Reg, ScalarOp};
 
 use crate::access::{self, Offsets, Reader, Tiles};
+use crate::ahead::Ahead;
 use crate::domain::{Access, Domain, Lowered, LoweredOp};
 use crate::isa::Isa;
 use crate::kind::Kind;
 use crate::lanes::{self, LaneOp};
-use crate::tile::{LANES, LaneMap, Tile};
+use crate::tile::{LANES, LaneMap, Origin, Tile};
 
 /// A place for one register.
 pub(crate) type Slot = u16;
@@ -89,7 +92,9 @@ pub(crate) struct Source<'a> {
 
 impl Program {
     pub(crate) fn compile(source: &Source<'_>, tile: &Tile, slots: &mut Slots) -> Self {
-        let Source { code, accesses, domain, outputs, folded } = *source;
+        let Source { accesses, domain, outputs, folded, .. } = *source;
+        let code = &pairs::joined(source)[..];
+        let source = &Source { code, ..*source };
         let live = live(code, outputs);
         let levels = levels(source);
         let mut last_use = vec![0; code.len()];
@@ -118,13 +123,17 @@ impl Program {
                 let of = |r: Reg| code[r as usize].dtype;
                 let what = match &inst.op {
                     LoweredOp::Literal(bits) => lane(LaneOp::Literal(Kind::of(inst.dtype), *bits), &[]),
+                    LoweredOp::Pair(pair, args) => lane(LaneOp::Pair(*pair), args),
                     LoweredOp::Iota(map) => What::Iota(tile.lane_map(&domain.maps[*map])),
                     LoweredOp::Plain(op) => match *op {
                         ScalarOp::Read(read) => What::Read { read, in_place: !outputs.contains(&(i as Reg)) },
                         ScalarOp::Valid(read) => What::Valid(read),
                         ScalarOp::Philox { key, index, step } => lane(LaneOp::Philox(key), &[index, step]),
                         ScalarOp::Unary(op, a) => lane(LaneOp::Unary(op, of(a)), &[a]),
-                        ScalarOp::Binary(op, a, b) => lane(LaneOp::Binary(op, of(a)), &[a, b]),
+                        ScalarOp::Binary(op, a, b) => {
+                            let literal = |r: Reg| matches!(code[r as usize].op, LoweredOp::Literal(_));
+                            lane(LaneOp::binary(op, of(a), [a, b].map(literal)), &[a, b])
+                        }
                         ScalarOp::Select(c, a, b) => lane(LaneOp::Select(Kind::of(inst.dtype)), &[c, a, b]),
                         ScalarOp::Fma(a, b, c) => lane(LaneOp::Fma(inst.dtype), &[a, b, c]),
                         ScalarOp::Cast(a) => lane(LaneOp::Cast(of(a), inst.dtype), &[a]),
@@ -156,6 +165,11 @@ impl Program {
     pub(crate) fn slot(&self, reg: Reg) -> Slot {
         self.slots[reg as usize].unwrap_or_default()
     }
+    /// Instructions that compute, of a tile and a step of its fold.
+    pub(crate) fn computes(&self) -> usize {
+        let insts = self.levels[1].iter().chain(&self.levels[2]);
+        insts.filter(|i| matches!(i.what, What::Compute(..))).count()
+    }
     /// A guess at the nanoseconds of one tile (without what is constant).
     pub(crate) fn cost(&self) -> f64 {
         let per_lane = |inst: &Inst| match &inst.what {
@@ -170,9 +184,18 @@ impl Program {
 }
 
 impl LaneOp {
+    /// `literal`: which operands are literals.
+    fn binary(op: Binary, dtype: DType, literal: [bool; 2]) -> Self {
+        let plain = matches!(op, Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Max | Binary::Min);
+        match literal {
+            [true, false] if plain && dtype == DType::F32 => LaneOp::Splat(op, 0),
+            [false, true] if plain && dtype == DType::F32 => LaneOp::Splat(op, 1),
+            _ => LaneOp::Binary(op, dtype),
+        }
+    }
     /// A guess at nanoseconds per lane.
     fn cost(self) -> f64 {
-        use thalweg_graph::kernel::{Binary, Unary};
+        use thalweg_graph::kernel::Unary;
         match self {
             LaneOp::Philox(_) => 5.0,
             LaneOp::Unary(Unary::Sin | Unary::Cos | Unary::Log | Unary::Exp | Unary::Tanh | Unary::Erf, DType::F64)
@@ -187,6 +210,7 @@ impl LaneOp {
 fn uses(op: &LoweredOp) -> Vec<Reg> {
     match op {
         LoweredOp::Plain(op) => op.uses(),
+        LoweredOp::Pair(_, args) => args.to_vec(),
         LoweredOp::Literal(_) | LoweredOp::Iota(_) => vec![],
     }
 }
@@ -212,19 +236,20 @@ fn levels(source: &Source<'_>) -> Vec<Level> {
         let level = match &inst.op {
             LoweredOp::Literal(_) => Level::Constant,
             LoweredOp::Iota(map) => {
-                let folds = domain.maps[*map].terms.iter().any(|(a, _)| *a as usize >= domain.parallel);
+                let folds = domain.maps[*map].terms.iter().any(|(a, _)| domain.folds(*a as usize));
                 if folds { Level::Step } else { Level::Tile }
             }
             LoweredOp::Plain(ScalarOp::Read(r) | ScalarOp::Valid(r)) => {
                 let access = &accesses[*r as usize];
                 let uses = |is: &dyn Fn(usize) -> bool| domain.uses(access, accesses, is);
-                match (uses(&|a| a >= domain.parallel), uses(&|_| true)) {
+                match (uses(&|a| domain.folds(a)), uses(&|_| true)) {
                     (true, _) => Level::Step,
                     (_, true) => Level::Tile,
                     _ => Level::Constant,
                 }
             }
             LoweredOp::Plain(ScalarOp::Folded { .. }) => Level::Tile,
+            LoweredOp::Pair(_, args) => args.iter().map(|r| levels[*r as usize]).max().unwrap_or(Level::Constant),
             LoweredOp::Plain(op) => op.uses().iter().map(|r| levels[*r as usize]).max().unwrap_or(Level::Constant),
         };
         levels.push(level);
@@ -304,24 +329,24 @@ impl<'a> Machine<'a> {
 
     /// Runs what never changes.
     pub(crate) unsafe fn constants(&self, program: &Program) {
-        let origin = [0; 32];
+        let origin: Origin = [0; _];
         // SAFETY: the caller's promise, see `run`.
-        unsafe { self.run(program, &program.levels[0], &origin, program.lanes) }
+        unsafe { self.run(program, &program.levels[0], &origin, program.lanes, &mut Ahead::new(None)) }
     }
     /// Runs what changes with the tile.
-    pub(crate) unsafe fn tile(&self, program: &Program, origin: &[i64], n: usize) {
+    pub(crate) unsafe fn tile(&self, program: &Program, origin: &[i64], n: usize, ahead: &mut Ahead) {
         // SAFETY: the caller's promise, see `run`.
-        unsafe { self.run(program, &program.levels[1], origin, n) }
+        unsafe { self.run(program, &program.levels[1], origin, n, ahead) }
     }
     /// Runs what changes with each step of a fold.
-    pub(crate) unsafe fn step(&self, program: &Program, origin: &[i64], n: usize) {
+    pub(crate) unsafe fn step(&self, program: &Program, origin: &[i64], n: usize, ahead: &mut Ahead) {
         // SAFETY: the caller's promise, see `run`.
-        unsafe { self.run(program, &program.levels[2], origin, n) }
+        unsafe { self.run(program, &program.levels[2], origin, n, ahead) }
     }
 
     /// Runs instructions on the first `n` lanes of the tile at `origin`, which must be a tile of the domain.
     #[inline]
-    unsafe fn run(&self, program: &Program, insts: &[Inst], origin: &[i64], n: usize) {
+    unsafe fn run(&self, program: &Program, insts: &[Inst], origin: &[i64], n: usize, ahead: &mut Ahead) {
         let cx = Tiles { readers: &program.readers, operands: self.operands, origin, offsets: self.offsets() };
         for inst in insts {
             // SAFETY: slots belong to the layout, hold the types they were taken for, and an instruction's target is
@@ -332,12 +357,19 @@ impl<'a> Machine<'a> {
                 *self.pointer(inst.to) = to;
                 match &inst.what {
                     What::Compute(op, args) => {
+                        ahead.fetch_some();
                         lanes::apply(self.isa, *op, to, args.map(|a| self.register(a).cast_const()), n)
                     }
                     What::Read { read, in_place } => {
                         let reader = &program.readers[*read as usize];
                         match if *in_place { reader.in_place(&cx) } else { None } {
-                            Some(place) => *self.pointer(inst.to) = place.cast_mut(),
+                            Some(place) => {
+                                *self.pointer(inst.to) = place.cast_mut();
+                                if let Some(next) = &ahead.next {
+                                    let place_then = reader.place(self.operands, next);
+                                    ahead.add(place_then, place, n * reader.dtype.size_bytes(), false);
+                                }
+                            }
                             None => access::fetch(self.isa, reader, &cx, n, to),
                         }
                     }

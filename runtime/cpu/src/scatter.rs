@@ -6,13 +6,14 @@ use thalweg_graph::kernel::interpret::{Number, neutral};
 use thalweg_graph::kernel::{Monoid, Scatter};
 
 use crate::access::{self, Reader, Tiles};
+use crate::ahead::Ahead;
 use crate::domain::Domain;
 use crate::isa::Isa;
 use crate::kind::{Lane, Stored, encode, with_stored};
 use crate::lanes::math::Float;
 use crate::program::{Layout, Machine, Program, Slot, Slots, Source};
 use crate::scratch;
-use crate::tile::{LANES, Tile, Walk};
+use crate::tile::{LANES, Origin, Tile, Walk};
 
 /// A scatter made ready.
 #[derive(Debug)]
@@ -65,6 +66,9 @@ impl TileScatter {
         }
     }
 
+    pub(crate) fn thread_bytes(&self) -> usize {
+        self.layout.bytes
+    }
     /// # Safety
     /// See `CompiledKernel::run`.
     pub(crate) unsafe fn run(&self, operands: &[*const u8], result: *mut u8) {
@@ -87,9 +91,9 @@ impl TileScatter {
                 let machine = Machine::new(self.isa, operands, &self.layout, memory);
                 machine.constants(&self.program);
                 for index in 0..self.walk.tiles {
-                    let mut origin = [0i64; 32];
+                    let mut origin: Origin = [0; _];
                     let n = self.walk.seek(index, &mut origin);
-                    machine.tile(&self.program, &origin, n);
+                    machine.tile(&self.program, &origin, n, &mut Ahead::new(None));
                     let cx =
                         Tiles { readers: &self.program.readers, operands, origin: &origin, offsets: machine.offsets() };
                     access::locate(self.isa, &self.place, &cx, n);

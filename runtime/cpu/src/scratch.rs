@@ -23,3 +23,11 @@ pub(crate) fn with<R>(bytes: usize, work: impl FnOnce(*mut u8) -> R) -> R {
         work(block.as_mut_ptr().cast())
     })
 }
+
+/// Makes room on every thread that launches run on, so that none of them has to while a step runs.
+pub(crate) fn reserve(bytes: usize, pool: Option<&rayon::ThreadPool>) {
+    with(bytes, |_| ());
+    if let Some(pool) = pool {
+        pool.broadcast(|_| with(bytes, |_| ()));
+    }
+}

@@ -10,6 +10,15 @@ use crate::domain::Domain;
 /// of registers stay in the first-level cache.
 pub(crate) const LANES: usize = 1024;
 
+/// Elements of four bytes in a line of the cache.
+const LINE: i64 = 16;
+
+/// Where a tile lies: per axis of the domain its first point, and from [`STARTS`] on, where the block of rows that the
+/// tile is in starts along the axes that a group shares.
+pub(crate) type Origin = [i64; STARTS + 8];
+/// A domain has no more axes than this.
+pub(crate) const STARTS: usize = 32;
+
 /// The shape of a box, axis by axis.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tile {
@@ -31,6 +40,25 @@ impl Tile {
         let exact = counts[split..].iter().any(|c| *c > 1);
         take(&domain.extents[..split], &mut counts[..split], parallel as i64, exact);
         Self { counts, parallel: split }
+    }
+    /// A tile of a block of rows that folds as `alone` does over all rows: to the same bits.
+    pub(crate) fn in_block(domain: &Domain, alone: &Self) -> Self {
+        let fold = &alone.counts[alone.parallel..];
+        let mut tile = Self { counts: vec![1; domain.parallel], parallel: domain.parallel };
+        let room = LANES / alone.fold_lanes().max(1);
+        let exact = fold.iter().any(|c| *c > 1);
+        take(&domain.extents[..domain.parallel], &mut tile.counts, room as i64, exact);
+        tile.counts.extend(fold);
+        tile
+    }
+    /// A box of the innermost axis by axis `other`, both parallel: for what is read along `other` and written along the
+    /// innermost, so that every line that is read serves all of its lanes. `None` where the innermost has no good part.
+    pub(crate) fn turned(domain: &Domain, other: usize) -> Option<Self> {
+        let inner = domain.parallel.checked_sub(1).filter(|inner| *inner != other && !domain.is_empty)?;
+        let part = (8..=LANES as i64 / LINE).rev().find(|n| domain.extents[inner] % n == 0)?;
+        let mut counts = vec![1; domain.extents.len()];
+        (counts[inner], counts[other]) = (part, domain.extents[other].min(LINE));
+        Some(Self { counts, parallel: domain.parallel })
     }
     /// The same parallel points without the fold.
     pub(crate) fn without_fold(&self) -> Self {
@@ -69,9 +97,11 @@ impl Tile {
     /// `map` seen from this tile.
     pub(crate) fn lane_map(&self, map: &Affine) -> LaneMap {
         let terms: Vec<_> = map.terms.iter().map(|(a, c)| (*a as usize, *c)).collect();
+        // All lanes of a tile start where its block does.
+        let apart: Vec<_> = terms.iter().copied().filter(|(a, _)| *a < STARTS).collect();
         let mut table = Vec::with_capacity(self.lanes());
         self.for_each_lane(|at| {
-            table.push(terms.iter().fold(0i64, |s, (a, c)| s.wrapping_add(c.wrapping_mul(at[*a]))))
+            table.push(apart.iter().fold(0i64, |s, (a, c)| s.wrapping_add(c.wrapping_mul(at[*a]))))
         });
         let (min, max) = (table.iter().copied().min().unwrap_or(0), table.iter().copied().max().unwrap_or(0));
         let step = table.get(1).copied().unwrap_or(1);
@@ -79,7 +109,12 @@ impl Tile {
             Pattern::Linear(step)
         } else {
             let (run, unit) = self.order().next_back().map_or((1, 0), |(a, c)| (c as usize, map.coefficient(a as u16)));
-            Pattern::Table { relative: table.into(), run, unit }
+            let turned = |(l, t): (usize, &i64)| *t == (l / run) as i64 + unit.wrapping_mul((l % run) as i64);
+            if unit > 1 && table.iter().enumerate().all(turned) {
+                Pattern::Turned { run, unit }
+            } else {
+                Pattern::Table { relative: table.into(), run, unit }
+            }
         };
         LaneMap { terms, offset: map.offset, pattern, min, max }
     }
@@ -117,6 +152,8 @@ pub(crate) struct LaneMap {
 pub(crate) enum Pattern {
     /// The lane's number times a step.
     Linear(i64),
+    /// Rows of `run` lanes; consecutive lanes of a row differ by `unit`, and consecutive rows by 1.
+    Turned { run: usize, unit: i64 },
     /// Anything; within rows of `run` lanes, consecutive lanes differ by `unit`.
     Table { relative: Box<[i64]>, run: usize, unit: i64 },
 }
@@ -135,6 +172,12 @@ impl LaneMap {
             Pattern::Linear(step) => {
                 out.iter_mut().enumerate().for_each(|(l, o)| *o = base.wrapping_add(step.wrapping_mul(l as i64)));
             }
+            Pattern::Turned { run, unit } => {
+                for (row, out) in out.chunks_mut(*run).enumerate() {
+                    let base = base.wrapping_add(row as i64);
+                    out.iter_mut().enumerate().for_each(|(c, o)| *o = base.wrapping_add(unit.wrapping_mul(c as i64)));
+                }
+            }
             Pattern::Table { relative, .. } => {
                 out.iter_mut().zip(relative.iter()).for_each(|(o, r)| *o = base.wrapping_add(*r));
             }
@@ -149,6 +192,7 @@ impl LaneMap {
         match &self.pattern {
             Pattern::Linear(0 | 1) => 0.05,
             Pattern::Linear(step) => gathered(*step),
+            Pattern::Turned { .. } => 0.3,
             Pattern::Table { run, unit: 0 | 1, .. } if *run >= 8 => 0.05 + 4.0 / *run as f64,
             Pattern::Table { unit, .. } => gathered(*unit),
         }

@@ -40,6 +40,21 @@ fn every_unary_function_of_every_type() {
 }
 
 #[test]
+fn what_is_read_across_the_grain_is_what_lies_there() {
+    // Whole tiles, parts of them, none at all; halves, which are converted on the way.
+    for (dtype, [n, m]) in
+        [(F32, [64, 48]), (F32, [100, 33]), (F16, [24, 130]), (F64, [7, 1000]), (F32, [0, 16]), (Bool, [40, 40])]
+    {
+        let mut axes = Axes::new();
+        let [k, i, j] = axes.par([3, m, n]);
+        let types = [ty(dtype, &[n, m, 3]), ty(dtype, &[3, n, m])];
+        let value = select(valid(read_or(0, [j - 1, i.into(), k.into()], 0.0)), read(1, [k, j, i]), read(0, [j, i, k]));
+        let kernel = axes.nest(&types, &[ty(dtype, &[3, m, n])], [value]);
+        check_random(&kernel, 9, 0.0);
+    }
+}
+
+#[test]
 fn every_binary_function_of_every_type() {
     for dtype in DType::ALL {
         for op in Binary::ALL {

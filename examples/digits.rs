@@ -36,7 +36,8 @@ fn model() -> thalweg::Result<Model> {
     g.compile(&Cluster::local())
 }
 
-/// Trains until `passes` passes are behind the model, those before the checkpoint in `directory` included.
+/// Trains until `passes` passes are behind the model, those before the checkpoint in `directory` included; gives the share
+/// of test digits that it gets right.
 fn train(directory: &Path, passes: u64) -> thalweg::Result<f64> {
     let (train, test) = thalweg::data::digits()?;
     let data = train.shuffle(1).batch(BATCH).epochs(passes);
@@ -56,17 +57,18 @@ fn train(directory: &Path, passes: u64) -> thalweg::Result<f64> {
         }
     }
     model.save_and_wait(directory)?;
-    Ok(model.run("eval", &test.feeds())?.item("accuracy"))
+    let accuracy = model.run("eval", &test.feeds())?.item("accuracy");
+    let passes = model.step() / data.steps_per_pass();
+    println!("accuracy {:.2} % on {} test digits after {passes} passes", 100.0 * accuracy, test.len());
+    Ok(accuracy)
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let given = std::env::args_os().nth(1).map(PathBuf::from);
     let nowhere = std::env::temp_dir().join(format!("thalweg-digits-{}", std::process::id()));
     let directory = given.as_ref().unwrap_or(&nowhere);
-    let half = train(directory, PASSES / 2)?;
-    println!("half-way: {:.2} % of the test digits are right", 100.0 * half);
+    train(directory, PASSES / 2)?;
     let accuracy = train(directory, PASSES)?;
-    println!("accuracy {:.2} % after {PASSES} passes", 100.0 * accuracy);
     if given.is_none() {
         std::fs::remove_dir_all(&nowhere)?;
     }

@@ -44,8 +44,9 @@ impl Sequential {
         self.steps.push(Step { name, layer: Box::new(layer), site: Site::here() });
         self
     }
-    /// And then `layer`, in the scope `name`. A closure goes through [`layer`](super::layer): bare it fails to compile
-    /// ("lifetime may not live long enough"), because Rust infers a closure's lifetimes from a bound that is `Fn` alone.
+    /// And then `layer`, in the scope `name`. A closure goes through [`layer`](super::layer). Bare it fails to compile
+    /// ("implementation of `FnOnce` is not general enough"): only a bound that is `Fn` tells Rust that a closure takes any
+    /// lifetime, and the bound here is `Layer`.
     ///
     /// ```
     /// # use thalweg_graph::{DType::F32, shape};

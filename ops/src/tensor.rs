@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use thalweg_graph::{Builder, DType, Dim, Shape, Site, TensorType, Value};
+use thalweg_graph::{Builder, DType, Dim, Init, Shape, Site, TensorType, Value, VarKind};
 
 use crate::op::{Op, erase};
 
@@ -81,6 +81,12 @@ impl<'g> Tensor<'g> {
     pub fn check_finite(self) -> Self {
         self.graph.check_finite(self.value, Site::here());
         self
+    }
+    /// A learned variable of this tensor's graph, called `name` in the open scope: how a layer of your own declares what
+    /// it learns. A name that the scope has already is a mistake, reported when the graph is finished.
+    #[track_caller]
+    pub fn parameter(self, name: &str, dtype: DType, shape: impl Into<Shape>, init: Init) -> Tensor<'g> {
+        crate::graph::variable(self.graph, name, dtype.of(shape), VarKind::Param, init, "").0
     }
     /// Applies an op of one result to this and `others`. Ops are methods made of this; so are yours.
     #[track_caller]

@@ -5,7 +5,7 @@ mod common;
 use common::Trainer;
 use thalweg_graph::{Array, Bindings, DType, Init, Mode, VarKind, shape};
 use thalweg_ops::nn::{
-    BatchNorm, Conv2d, Embedding, Layer, LayerNorm, Linear, SelfAttention, Sequential, cross_entropy,
+    BatchNorm, Conv2d, Embedding, Layer, LayerNorm, Linear, SelfAttention, Sequential, cross_entropy, layer,
 };
 use thalweg_ops::optim::{AdamW, Sgd};
 use thalweg_ops::{Graph, Tensor};
@@ -253,4 +253,55 @@ fn causal_attention_does_not_look_ahead() {
     assert_eq!(run("causal", 3.0)[..6], run("causal", -3.0)[..6]);
     assert_eq!(run("causal", 3.0)[..2], [0.5, -1.0], "the first sees itself alone");
     assert_ne!(run("open", 3.0)[..6], run("open", -3.0)[..6]);
+}
+
+/// A layer as somebody outside these crates writes it.
+struct Scale;
+
+impl Layer for Scale {
+    #[track_caller]
+    fn call<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
+        x * x.parameter("scale", F32, [3], Init::Constant(2.0))
+    }
+}
+
+#[test]
+fn layers_of_ones_own_declare_parameters_and_learn_beside_others() {
+    let g = Graph::new("own");
+    let x = g.input("x", F32, [2, 3]);
+    let body = Sequential::new("body")
+        .push("first", Scale)
+        .push("gate", layer(|x| x * Linear::new(3).call(x).sigmoid()))
+        .push("second", Scale);
+    let loss = body.call(x).mean().named("loss");
+    g.program("train").outputs([loss]).update(Sgd::new(0.1).minimize(loss));
+    let graph = g.finish().expect("no mistakes");
+    let params = graph.state.iter().filter(|(_, v)| v.kind == VarKind::Param);
+    assert_eq!(
+        params.map(|(_, v)| format!("{}: {}", v.name, v.ty)).collect::<Vec<_>>(),
+        [
+            "body.first.scale: f32[3]",
+            "body.gate.weight: f32[3, 3]",
+            "body.gate.bias: f32[3]",
+            "body.second.scale: f32[3]",
+        ]
+    );
+    let mut trainer = Trainer::new(&graph, "train", &Bindings::new());
+    let x = Array::from_slice(&[2, 3], &[0.5f32, 1.0, -1.5, 2.0, 0.25, 1.0]);
+    let (first, second) = (trainer.step(&[("x", x.clone())])[0], trainer.step(&[("x", x)])[0]);
+    assert!(second < first, "the loss went from {first} to {second}");
+    assert!(trainer.get("body.second.scale").iter().any(|s| *s != 2.0));
+}
+
+#[test]
+fn the_same_parameter_twice_in_a_scope_is_a_mistake_at_the_line_that_calls_the_layer() {
+    let g = Graph::new("twice");
+    let x = g.input("x", F32, [2, 3]);
+    Scale.call(x);
+    let line = line!() + 1;
+    Scale.call(x);
+    let mistakes = g.finish().expect_err("`scale` is there already");
+    assert_eq!(mistakes.len(), 1, "{mistakes:?}");
+    assert!(mistakes[0].to_string().contains("scale"), "{}", mistakes[0]);
+    assert_eq!(mistakes[0].site.line, line, "{:?}", mistakes[0].site);
 }

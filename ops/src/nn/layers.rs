@@ -9,8 +9,8 @@ use crate::conv::{avg_pool2d::AvgPool2d, conv2d, max_pool2d::MaxPool2d};
 use crate::graph::variable;
 use crate::linalg::matmul::MatMul;
 
-/// A function of a tensor, with parameters of its own if it likes. Functions are layers; a closure is easier to pass to
-/// [`Sequential::then`](super::Sequential::then), where its lifetimes are inferred.
+/// A function of a tensor, with parameters of its own if it likes: [`Tensor::parameter`], or other layers in scopes of
+/// their own (`x.graph().scope(…)`). Functions are layers; closures are where they are passed through [`layer`].
 pub trait Layer {
     /// Declares it, and its parameters in the open scope.
     #[track_caller]
@@ -21,6 +21,12 @@ impl<F: for<'g> Fn(Tensor<'g>) -> Tensor<'g>> Layer for F {
     fn call<'g>(&self, x: Tensor<'g>) -> Tensor<'g> {
         self(x)
     }
+}
+
+/// A closure as a layer: `.push("gate", layer(|x| x * Linear::new(64).call(x).sigmoid()))`. It changes nothing; it tells the
+/// compiler that the closure takes tensors of any graph, which it cannot infer from the bound `impl Layer`.
+pub fn layer<F: for<'g> Fn(Tensor<'g>) -> Tensor<'g>>(function: F) -> F {
+    function
 }
 
 #[track_caller]

@@ -13,6 +13,6 @@ pub mod softmax;
 pub mod transformer;
 
 pub use cross_entropy::cross_entropy;
-pub use layers::{AvgPool, BatchNorm, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool};
+pub use layers::{AvgPool, BatchNorm, Conv2d, Dropout, Flatten, Layer, Linear, MaxPool, layer};
 pub use sequential::Sequential;
 pub use transformer::{Embedding, LayerNorm, SelfAttention, TransformerBlock};

@@ -44,7 +44,18 @@ impl Sequential {
         self.steps.push(Step { name, layer: Box::new(layer), site: Site::here() });
         self
     }
-    /// And then `layer`, in the scope `name`.
+    /// And then `layer`, in the scope `name`. A closure goes through [`layer`](super::layer). Bare it fails to compile
+    /// ("implementation of `FnOnce` is not general enough"): only a bound that is `Fn` tells Rust that a closure takes any
+    /// lifetime, and the bound here is `Layer`.
+    ///
+    /// ```
+    /// # use thalweg_graph::{DType::F32, shape};
+    /// # use thalweg_ops::{Graph, nn::*};
+    /// # let g = Graph::new("gated");
+    /// let body = Sequential::new("body").push("gate", layer(|x| x * Linear::new(8).call(x).sigmoid()));
+    /// body.call(g.input("x", F32, shape![4, 8]));
+    /// assert!(g.finish().unwrap().variable("body.gate.weight").is_some());
+    /// ```
     #[track_caller]
     pub fn push(self, name: &str, layer: impl Layer + 'static) -> Self {
         self.then_in(Some(name.into()), layer)

@@ -2,7 +2,7 @@
 //! what each parameter and each of its slots becomes. A rule sees one parameter at a time and knows nothing else.
 
 use thalweg_graph::id::Side;
-use thalweg_graph::{Builder, DType, Diagnostic, Init, NodeId, Site, TensorType, VarId, VarKind};
+use thalweg_graph::{DType, Diagnostic, Init, NodeId, Site, VarId, VarKind};
 
 use super::Schedule;
 use crate::autodiff::gradients;
@@ -89,7 +89,8 @@ impl<'g, R: Rule> Optimizer<'g, R> {
     /// One step against the gradient of `loss`, for every parameter that it depends on.
     #[track_caller]
     pub fn minimize(&self, loss: Tensor<'g>) -> Update {
-        let (mut params, graph) = (parameters(loss), loss.graph());
+        // Closures below do not pass the caller's line on.
+        let (mut params, graph, site) = (parameters(loss), loss.graph(), Site::here());
         if params.is_empty() {
             return Update::default();
         }
@@ -102,7 +103,7 @@ impl<'g, R: Rule> Optimizer<'g, R> {
             done = (runs / of).floor();
             let is_last = (runs - done * of).eq(of - 1.0);
             for p in &mut params {
-                let (sum, id) = self.slot(graph, "accumulated", &p.path, p.value.ty());
+                let (sum, id) = self.slot(&site, "accumulated", p);
                 p.gradient = sum + p.gradient / of;
                 set(id, is_last.select(sum.zeros_like(), p.gradient));
             }
@@ -113,9 +114,7 @@ impl<'g, R: Rule> Optimizer<'g, R> {
         }
         let t = done + 1.0;
         for p in params {
-            let ty = p.value.ty();
-            let (slots, ids): (Vec<_>, Vec<_>) =
-                self.rule.slots().iter().map(|s| self.slot(graph, s, &p.path, ty.clone())).unzip();
+            let (slots, ids): (Vec<_>, Vec<_>) = self.rule.slots().iter().map(|s| self.slot(&site, s, &p)).unzip();
             let at = Step { param: p.value, gradient: p.gradient, slots: &slots, lr: self.rate(p.value, done), t };
             let new = self.rule.step(at);
             let old = [p.value].into_iter().chain(slots);
@@ -138,11 +137,11 @@ impl<'g, R: Rule> Optimizer<'g, R> {
         }
     }
     /// The optimizer's own variable beside a parameter: `adamw.m.body.conv1.weight`.
-    #[track_caller]
-    fn slot(&self, graph: &'g Builder, slot: &str, path: &str, ty: TensorType) -> (Tensor<'g>, Option<VarId>) {
-        let (group, site) = (format!("{}.{slot}", self.name), Site::here());
-        let declare = || variable(graph, &format!("{group}.{path}"), ty, VarKind::Slot, Init::Constant(0.0), &group);
-        graph.at_root(|| graph.at_site(site, declare))
+    fn slot(&self, site: &Site, slot: &str, of: &Param<'g>) -> (Tensor<'g>, Option<VarId>) {
+        let (graph, ty, group) = (of.value.graph(), of.value.ty(), format!("{}.{slot}", self.name));
+        let name = format!("{group}.{}", of.path);
+        let declare = || variable(graph, &name, ty, VarKind::Slot, Init::Constant(0.0), &group);
+        graph.at_root(|| graph.at_site(site.clone(), declare))
     }
 }
 

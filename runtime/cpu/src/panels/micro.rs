@@ -60,18 +60,18 @@ unsafe fn tile<S: Simd, const M: usize, const N: usize>(
             for (i, v) in vectors.iter_mut().enumerate() {
                 *v = S::load(from.wrapping_add(i * S::LANES));
             }
-            for j in 0..N {
-                let x = S::splat(*starts[j].wrapping_offset(along));
-                for i in 0..M {
-                    sums[j][i] = S::fma(vectors[i], x, sums[j][i]);
+            for (sums, start) in sums.iter_mut().zip(starts) {
+                let x = S::splat(*start.wrapping_offset(along));
+                for (sum, v) in sums.iter_mut().zip(vectors) {
+                    *sum = S::fma(v, x, *sum);
                 }
             }
             from = from.wrapping_offset(rows.depth);
             along += columns.depth;
         }
-        for j in 0..N {
-            for i in 0..M {
-                S::store(out.add((j * M + i) * S::LANES), sums[j][i]);
+        for (j, sums) in sums.iter().enumerate() {
+            for (i, sum) in sums.iter().enumerate() {
+                S::store(out.add((j * M + i) * S::LANES), *sum);
             }
         }
     }

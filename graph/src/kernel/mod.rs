@@ -3,6 +3,7 @@
 //! every device) is derived from here and stated nowhere else.
 
 pub mod affine;
+pub mod attention;
 pub mod build;
 pub mod cost;
 mod inline;
@@ -16,6 +17,7 @@ mod verify;
 use serde::{Deserialize, Serialize};
 
 pub use affine::{Affine, Coord};
+pub use attention::Attention;
 pub use nest::{Axis, Beyond, Fold, LoopNest, Monoid, Read, Scatter, Write};
 pub use scalar::{Binary, Inst, Literal, Reg, Scalar, ScalarOp, Unary};
 
@@ -82,6 +84,10 @@ pub enum Kernel {
     Nest(LoopNest),
     /// Contributions sent to places that data decides.
     Scatter(Scatter),
+    /// Means of values, weighted by how well keys fit queries.
+    Attention(Attention),
+    /// The gradient of attention.
+    AttentionGrad(Attention),
 }
 
 impl Kernel {
@@ -90,6 +96,7 @@ impl Kernel {
         match self {
             Kernel::Nest(nest) => &nest.operands,
             Kernel::Scatter(scatter) => &scatter.operands,
+            Kernel::Attention(attention) | Kernel::AttentionGrad(attention) => &attention.operands,
         }
     }
     /// Types of the buffers written, in result order.
@@ -97,6 +104,7 @@ impl Kernel {
         match self {
             Kernel::Nest(nest) => &nest.results,
             Kernel::Scatter(scatter) => std::slice::from_ref(&scatter.result),
+            Kernel::Attention(attention) | Kernel::AttentionGrad(attention) => &attention.results,
         }
     }
     /// Everything that is wrong with it; empty when sound. Devices only run kernels that have passed.

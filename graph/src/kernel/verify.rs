@@ -28,6 +28,8 @@ pub(super) fn verify(kernel: &Kernel) -> Vec<String> {
         match kernel {
             Kernel::Nest(nest) => verify_nest(nest, &mut faults),
             Kernel::Scatter(scatter) => verify_scatter(scatter, &mut faults),
+            Kernel::Attention(attention) => faults.list.extend(attention.verify(false)),
+            Kernel::AttentionGrad(attention) => faults.list.extend(attention.verify(true)),
         }
     }
     faults.list

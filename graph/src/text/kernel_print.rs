@@ -23,9 +23,12 @@
 //!   out0[found(r0)] = sum v0 onto in2
 //! }
 //! ```
+//!
+//! Attention, which is neither, is in [`kernel_attention`](super::kernel_attention).
 
 use std::fmt::{self, Display, Formatter};
 
+use super::kernel_attention::print_attention;
 use super::value::{FloatText, write_list, write_types};
 use crate::kernel::{
     Affine, Axis, Beyond, BufferType, Coord, Kernel, Literal, LoopNest, Read, Scalar, ScalarOp, Scatter,
@@ -36,6 +39,8 @@ pub(crate) fn print_kernel(kernel: &Kernel, f: &mut Formatter<'_>, indent: usize
     match kernel {
         Kernel::Nest(nest) => print_nest(nest, f, indent),
         Kernel::Scatter(scatter) => print_scatter(scatter, f, indent),
+        Kernel::Attention(attention) => print_attention("attention", attention, f, indent),
+        Kernel::AttentionGrad(attention) => print_attention("attention_grad", attention, f, indent),
     }
 }
 
@@ -80,7 +85,12 @@ fn print_scatter(scatter: &Scatter, f: &mut Formatter<'_>, indent: usize) -> fmt
     write!(f, "\n{:indent$}}}", "")
 }
 
-fn print_head(kind: &str, operands: &[BufferType], results: &[BufferType], f: &mut Formatter<'_>) -> fmt::Result {
+pub(super) fn print_head(
+    kind: &str,
+    operands: &[BufferType],
+    results: &[BufferType],
+    f: &mut Formatter<'_>,
+) -> fmt::Result {
     write!(f, "{kind} (")?;
     write_list(f, operands)?;
     f.write_str(") -> ")?;

@@ -3,6 +3,7 @@
 
 use thalweg_graph::kernel::Kernel;
 
+use crate::attention::TileAttention;
 use crate::contract::Contraction;
 use crate::nest::TileNest;
 use crate::scatter::TileScatter;
@@ -29,6 +30,7 @@ enum Engine {
     Tiles(Box<TileNest>),
     Contraction(Contraction),
     Scatter(Box<TileScatter>),
+    Attention(Box<TileAttention>),
 }
 
 impl CompiledKernel {
@@ -57,6 +59,8 @@ impl CompiledKernel {
                 None => Engine::Tiles(Box::new(TileNest::compile(nest))),
             },
             Kernel::Scatter(scatter) => Engine::Scatter(Box::new(TileScatter::compile(scatter))),
+            Kernel::Attention(attention) => Engine::Attention(Box::new(TileAttention::compile(attention, false))),
+            Kernel::AttentionGrad(attention) => Engine::Attention(Box::new(TileAttention::compile(attention, true))),
             _ => return Err(CompileError("a sort of kernel that this device does not know".into())),
         };
         Ok(Self { engine })
@@ -68,6 +72,7 @@ impl CompiledKernel {
             Engine::Tiles(nest) => nest.workspace_bytes(),
             Engine::Contraction(product) => product.workspace_bytes(),
             Engine::Scatter(_) => 0,
+            Engine::Attention(attention) => attention.workspace_bytes(),
         }
     }
 
@@ -77,6 +82,7 @@ impl CompiledKernel {
             Engine::Tiles(nest) => nest.strategy(),
             Engine::Contraction(product) => product.strategy(),
             Engine::Scatter(_) => "scatter".into(),
+            Engine::Attention(attention) => attention.strategy(),
         }
     }
 
@@ -100,6 +106,7 @@ impl CompiledKernel {
                 Engine::Tiles(nest) => nest.run(operands, results, workspace, pool),
                 Engine::Contraction(product) => product.run(operands, results, workspace, pool),
                 Engine::Scatter(scatter) => scatter.run(operands, results[0]),
+                Engine::Attention(attention) => attention.run(operands, results, workspace, pool),
             }
         }
     }

@@ -5,6 +5,7 @@
 //! tiles of lanes. What is computed, bit for bit, depends on the kernel alone and never on the number of threads.
 
 mod access;
+mod attention;
 mod contract;
 mod device;
 mod domain;

@@ -1,0 +1,241 @@
+//! The gradient of attention, of some panels of keys: each meets the queries that see it, block by block, and finds the weights
+//! again from their logsumexp. A key stays in its lane, so that weights and cotangents of scores, `[query][key]`, are what
+//! the products for keys and values take as they are; the product for the queries goes along the lanes.
+
+use std::ops::Range;
+
+use super::element::{Addition, Cotangents, Element, Turn};
+use super::forward::is_finite;
+use super::product::Product;
+use super::{BLOCK, Buffers, Lie, TileAttention, aligned};
+use crate::panels::micro::{Columns, MOST_VECTORS};
+
+/// One group's buffers, and the panel of keys that is in them.
+struct Own<T> {
+    /// Keys and values of the panel, `[feature][lane]`; keys are scaled.
+    keys: *mut T,
+    values: *mut T,
+    /// Keys `[key][feature]`, scaled, in panels of a few vectors of features.
+    key_rows: *mut T,
+    /// Of a block: `[query][lane]`.
+    weights: *mut T,
+    d_scores: *mut T,
+    /// Sums over queries, `[feature][lane]`.
+    d_keys: *mut T,
+    d_values: *mut T,
+    first: usize,
+    count: usize,
+    lanes: usize,
+}
+
+/// What a part's rows are.
+struct Part<T> {
+    query: Lie<*const T>,
+    key: Lie<*const T>,
+    value: Lie<*const T>,
+    d_out: Lie<*const T>,
+    logsumexp: Lie<*const T>,
+    delta: Lie<*const T>,
+    /// Where this task's share of the queries' cotangents is summed.
+    d_query: Lie<*mut T>,
+}
+
+impl TileAttention {
+    /// Vectors of features.
+    fn feature_vectors(&self) -> usize {
+        self.features.div_ceil(self.width.lanes)
+    }
+    /// Panels of features, as vectors.
+    fn feature_panels(&self) -> impl Iterator<Item = Range<usize>> {
+        let (vectors, panels) = (self.feature_vectors(), self.feature_vectors().div_ceil(MOST_VECTORS));
+        (0..panels).map(move |k| vectors * k / panels..vectors * (k + 1) / panels)
+    }
+    fn backward_sizes(&self) -> [usize; 7] {
+        let (lanes, features, values) = (self.lanes(), self.features, self.values);
+        let rows = self.feature_vectors() * self.width.lanes;
+        [features, values, rows, BLOCK, BLOCK, features, values].map(|n| aligned(n * lanes))
+    }
+    pub(super) fn backward_elements(&self) -> usize {
+        self.backward_sizes().iter().sum()
+    }
+
+    /// Some panels of keys of one part.
+    ///
+    /// # Safety
+    /// See `CompiledKernel::run`; `own` is this group's buffer.
+    pub(super) unsafe fn backward<T: Element>(&self, buffers: Buffers<T>, own: *mut T, part: usize, cut: usize) {
+        let [query, key, value, d_out, logsumexp, delta] = [0, 1, 2, 3, 4, 5].map(|k| self.operand(&buffers, k, part));
+        let d_query = if cut == 0 { self.result(&buffers, 0, part) } else { self.partial(&buffers, part, cut) };
+        let rows = Part { query, key, value, d_out, logsumexp, delta, d_query };
+        let mut next = own;
+        let [keys, values, key_rows, weights, d_scores, d_keys, d_values] = self.backward_sizes().map(|size| {
+            let at = next;
+            next = next.wrapping_add(size);
+            at
+        });
+        // SAFETY: the caller's promise; this task alone writes these rows.
+        unsafe {
+            for query in 0..self.queries {
+                std::slice::from_raw_parts_mut(rows.d_query.row(query), self.features).fill(T::default());
+            }
+            for panel in self.panels() * cut / self.cuts..self.panels() * (cut + 1) / self.cuts {
+                let first = panel * self.lanes();
+                let count = self.lanes().min(self.keys - first);
+                let lanes = count.next_multiple_of(self.width.lanes);
+                let own = Own { keys, values, key_rows, weights, d_scores, d_keys, d_values, first, count, lanes };
+                self.pack_keys(&rows, &own);
+                let seen_from = if self.causal { first.saturating_sub(self.ahead()) } else { 0 };
+                for block in (seen_from..self.queries).step_by(BLOCK) {
+                    self.meet(&rows, &own, block..self.queries.min(block + BLOCK));
+                }
+                self.put_keys(&own, &buffers, part);
+            }
+        }
+    }
+
+    fn partial<T>(&self, buffers: &Buffers<T>, part: usize, cut: usize) -> Lie<*mut T> {
+        let at = self.layout.partials + (part * (self.cuts - 1) + cut - 1) * self.layout.partial;
+        Lie { at: buffers.workspace.wrapping_add(at), stride: self.features }
+    }
+    /// Adds what all cuts have found for the queries, in order.
+    ///
+    /// # Safety
+    /// All cuts of the part are done.
+    pub(super) unsafe fn combine<T: Element>(&self, buffers: Buffers<T>, part: usize) {
+        let to = self.result(&buffers, 0, part);
+        for cut in 1..self.cuts {
+            let from = self.partial(&buffers, part, cut);
+            let sum = Addition {
+                rows: self.queries,
+                columns: self.features,
+                from: from.at.cast_const(),
+                from_stride: from.stride,
+                to: to.at,
+                to_stride: to.stride,
+                factors: None,
+            };
+            // SAFETY: the caller's promise.
+            unsafe { T::add_rows(self.width.isa, sum) };
+        }
+    }
+
+    unsafe fn pack_keys<T: Element>(&self, rows: &Part<T>, own: &Own<T>) {
+        let Own { first, count, lanes, .. } = *own;
+        // SAFETY: buffers have room for a whole panel.
+        unsafe {
+            self.pack(rows.key, first, count, lanes, self.features, self.scale, own.keys);
+            self.pack(rows.value, first, count, lanes, self.values, 1.0, own.values);
+            for vectors in self.feature_panels() {
+                let (start, wide) = (vectors.start * self.width.lanes, vectors.len() * self.width.lanes);
+                let panel = own.key_rows.add(start * lanes);
+                let there = wide.min(self.features - start);
+                for key in 0..count {
+                    let to = std::slice::from_raw_parts_mut(panel.add(key * wide), wide);
+                    let from = std::slice::from_raw_parts(rows.key.row(first + key).add(start), there);
+                    to.iter_mut().zip(from).for_each(|(to, x)| *to = *x * T::of(self.scale));
+                    to[there..].fill(T::default());
+                }
+            }
+            std::slice::from_raw_parts_mut(own.d_keys, self.features * lanes).fill(T::default());
+            std::slice::from_raw_parts_mut(own.d_values, self.values * lanes).fill(T::default());
+        }
+    }
+
+    /// One block of queries.
+    unsafe fn meet<T: Element>(&self, rows: &Part<T>, own: &Own<T>, block: Range<usize>) {
+        let Own { first, lanes, .. } = *own;
+        let (width, vectors, count) = (self.width, lanes / self.width.lanes, block.len());
+        let along = |lie: Lie<*const T>| Columns { at: lie.row(block.start), column: lie.stride as isize, depth: 1 };
+        let across = |lie: Lie<*const T>| Columns { at: lie.row(block.start), column: 1, depth: lie.stride as isize };
+        let of_lanes = |panel: *mut T, depth, columns, count| Product { depth, panel, vectors, columns, count };
+        // SAFETY: the caller's promise.
+        unsafe {
+            of_lanes(own.keys, self.features, along(rows.query), count).write(width, own.weights);
+            of_lanes(own.values, self.values, along(rows.d_out), count).write(width, own.d_scores);
+            let each = Cotangents {
+                run: width.lanes,
+                lanes,
+                queries: count,
+                weights: own.weights,
+                d_scores: own.d_scores,
+                logsumexp: rows.logsumexp.row(block.start),
+                delta: rows.delta.row(block.start),
+                stride: rows.delta.stride,
+            };
+            T::cotangents(width.isa, each);
+            for query in block.clone() {
+                let seen = self.seen_of(own, query);
+                for of in [own.weights, own.d_scores] {
+                    let row = of.add((query - block.start) * lanes);
+                    std::slice::from_raw_parts_mut(row.add(seen), lanes - seen).fill(T::default());
+                }
+            }
+            // A weight of zero keeps a row away only if that is finite.
+            let whole = self.seen_of(own, block.start) == own.count;
+            let safe = whole
+                || is_finite(rows.query, block.clone(), self.features)
+                    && is_finite(rows.d_out, block.clone(), self.values)
+                    && is_finite(rows.key, first..first + own.count, self.features);
+            if !safe {
+                return self.meet_pair_by_pair(rows, own, block);
+            }
+            of_lanes(own.weights, count, across(rows.d_out), self.values).add(width, own.d_values, lanes, lanes, None);
+            of_lanes(own.d_scores, count, across(rows.query), self.features).add(width, own.d_keys, lanes, lanes, None);
+            let columns = Columns { at: own.d_scores.cast_const(), column: lanes as isize, depth: 1 };
+            for vectors in self.feature_panels() {
+                let start = vectors.start * width.lanes;
+                let there = (vectors.len() * width.lanes).min(self.features - start);
+                let panel = own.key_rows.add(start * lanes);
+                let product = Product { depth: own.count, panel, vectors: vectors.len(), columns, count };
+                product.add(width, rows.d_query.row(block.start).add(start), rows.d_query.stride, there, None);
+            }
+        }
+    }
+
+    /// How many keys of the panel `query` sees: the first ones.
+    fn seen_of<T>(&self, own: &Own<T>, query: usize) -> usize {
+        self.seen(query).saturating_sub(own.first).min(own.count)
+    }
+
+    /// The same sums, over those pairs alone that see each other.
+    unsafe fn meet_pair_by_pair<T: Element>(&self, rows: &Part<T>, own: &Own<T>, block: Range<usize>) {
+        for query in block.clone() {
+            for key in 0..self.seen_of(own, query) {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let at = (query - block.start) * own.lanes + key;
+                    let (weight, d_score) = (*own.weights.add(at), *own.d_scores.add(at));
+                    for feature in 0..self.values {
+                        let sum = own.d_values.add(feature * own.lanes + key);
+                        *sum = *sum + weight * *rows.d_out.row(query).add(feature);
+                    }
+                    for feature in 0..self.features {
+                        let sum = own.d_keys.add(feature * own.lanes + key);
+                        *sum = *sum + d_score * *rows.query.row(query).add(feature);
+                        let sum = rows.d_query.row(query).add(feature);
+                        *sum = *sum + d_score * (*rows.key.row(own.first + key).add(feature) * T::of(self.scale));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the rows of the panel's keys and values.
+    unsafe fn put_keys<T: Element>(&self, own: &Own<T>, buffers: &Buffers<T>, part: usize) {
+        let put = |from: *mut T, features: usize, to: Lie<*mut T>, by: f64| Turn {
+            rows: features,
+            columns: own.count,
+            from: from.cast_const(),
+            from_stride: own.lanes,
+            to: to.row(own.first),
+            to_stride: to.stride,
+            by: T::of(by),
+        };
+        // SAFETY: the caller's promise; this task alone writes these rows.
+        unsafe {
+            let keys = put(own.d_keys, self.features, self.result(buffers, 1, part), self.scale);
+            T::turn(self.width.isa, keys);
+            T::turn(self.width.isa, put(own.d_values, self.values, self.result(buffers, 2, part), 1.0));
+        }
+    }
+}

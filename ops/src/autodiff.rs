@@ -9,6 +9,7 @@ use thalweg_graph::id::Id;
 use thalweg_graph::op::GradientOf;
 use thalweg_graph::{Builder, Diagnostic, Mode, NodeId, Value};
 
+use crate::op::{Gradients, VjpCx};
 use crate::tensor::Tensor;
 
 /// ∂`of`/∂`wrt`, for a scalar `of`; zeros for what it does not depend on.
@@ -34,6 +35,36 @@ pub fn vjp<'g>(of: &[(Tensor<'g>, Tensor<'g>)], wrt: &[Tensor<'g>]) -> Vec<Tenso
     let targets: Vec<_> = wrt.iter().map(|t| t.value()).collect();
     let found = walk(graph, 0..graph.len(), &seeds, &targets);
     wrt.iter().zip(found).map(|(t, g)| g.map_or_else(|| t.zeros_like(), |g| Tensor::new(graph, g))).collect()
+}
+
+/// The cotangents of `operands`, given those of what `compute` appends to the graph, in which operands are leaves, even
+/// where one was computed from another.
+fn through(
+    graph: &Builder,
+    operands: &[Value],
+    cotangents: &[Option<Value>],
+    compute: impl FnOnce() -> Option<Vec<Value>>,
+) -> Option<Vec<Option<Value>>> {
+    let start = graph.len();
+    let computed = compute()?;
+    let seeds: Vec<_> = computed.iter().zip(cotangents).filter_map(|(v, ct)| Some((*v, (*ct)?))).collect();
+    let found = walk(graph, start..graph.len(), &seeds, operands);
+    // What is found for an operand is from all its places; the first one takes it.
+    let first = |k: usize| !operands[..k].contains(&operands[k]);
+    Some(found.into_iter().enumerate().map(|(k, ct)| ct.filter(|_| first(k))).collect())
+}
+
+/// The gradient of a primitive that is that of a composition beside its kernel: `compute` says it in other ops.
+pub(crate) fn through_composition<'g>(
+    cx: &VjpCx<'g>,
+    compute: impl FnOnce(&[Tensor<'g>]) -> Vec<Tensor<'g>>,
+) -> Option<Gradients<'g>> {
+    let graph = cx.operands.first()?.graph();
+    let operands: Vec<_> = cx.operands.iter().map(|t| t.value()).collect();
+    let cotangents: Vec<_> = cx.cotangents.iter().map(|ct| ct.map(|t| t.value())).collect();
+    let values = || Some(compute(&cx.operands).into_iter().map(|t| t.value()).collect());
+    let found = through(graph, &operands, &cotangents, values)?;
+    Some(found.into_iter().map(|ct| ct.map(|v| Tensor::new(graph, v))).collect())
 }
 
 /// Walks the nodes of `range` backwards. Values outside are leaves.
@@ -64,10 +95,7 @@ fn walk(graph: &Builder, range: Range<usize>, seeds: &[(Value, Value)], wrt: &[V
             node.op.gradient(graph, of).or_else(|| {
                 // A composite without a gradient of its own: differentiate its expansion, which repeats the forward
                 // computation; merging common nodes removes the repetition.
-                let start = graph.len();
-                let expanded = node.op.expand(graph, &node.operands, Mode::Train)?;
-                let seeds: Vec<_> = expanded.iter().zip(&cotangents).filter_map(|(v, ct)| Some((*v, (*ct)?))).collect();
-                Some(walk(graph, start..graph.len(), &seeds, &node.operands))
+                through(graph, &node.operands, &cotangents, || node.op.expand(graph, &node.operands, Mode::Train))
             })
         });
         let Some(operand_cts) = operand_cts else {

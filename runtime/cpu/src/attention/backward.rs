@@ -5,7 +5,6 @@
 use std::ops::Range;
 
 use super::element::{Addition, Cotangents, Element, Turn};
-use super::forward::is_finite;
 use super::product::Product;
 use super::{BLOCK, Buffers, Lie, TileAttention, aligned};
 use crate::panels::micro::{Columns, MOST_VECTORS};
@@ -173,9 +172,9 @@ impl TileAttention {
             // A weight of zero keeps a row away only if that is finite.
             let whole = self.seen_of(own, block.start) == own.count;
             let safe = whole
-                || is_finite(rows.query, block.clone(), self.features)
-                    && is_finite(rows.d_out, block.clone(), self.values)
-                    && is_finite(rows.key, first..first + own.count, self.features);
+                || self.is_finite(rows.query, block.clone(), self.features)
+                    && self.is_finite(rows.d_out, block.clone(), self.values)
+                    && self.is_finite(rows.key, first..first + own.count, self.features);
             if !safe {
                 return self.meet_pair_by_pair(rows, own, block);
             }

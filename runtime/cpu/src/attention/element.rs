@@ -25,6 +25,9 @@ pub(super) trait Element: Real + Float + Sub<Output = Self> + Mul<Output = Self>
     /// # Safety
     /// See [`Turn`].
     unsafe fn turn(isa: Isa, block: Turn<Self>);
+    /// # Safety
+    /// See [`Looking`].
+    unsafe fn is_finite(isa: Isa, block: Looking<Self>) -> bool;
 }
 
 /// A block of scores `[keys][lanes]`, a query to a lane, that become weights; and what is known of each query.
@@ -78,6 +81,15 @@ pub(super) struct Turn<T> {
     pub(super) to: *mut T,
     pub(super) to_stride: usize,
     pub(super) by: T,
+}
+
+/// Rows that may hold infinities and NaN.
+#[derive(Clone, Copy)]
+pub(super) struct Looking<T> {
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) from: *const T,
+    pub(super) stride: usize,
 }
 
 /// Calls a function with the constant that `run` is.
@@ -203,8 +215,52 @@ unsafe fn turn<T: Element>(block: Turn<T>) {
     }
 }
 
+#[inline(always)]
+unsafe fn look<T: Element>(block: Looking<T>, finite: *mut bool) {
+    let mut odd = false;
+    for row in 0..block.rows {
+        // SAFETY: the caller's promise.
+        let row = unsafe { std::slice::from_raw_parts(block.from.wrapping_add(row * block.stride), block.columns) };
+        // No early end: a loop that always goes to its end is vectorized.
+        odd |= row.iter().fold(false, |odd, x| odd | (*x - *x != T::default()));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { *finite = !odd };
+}
+
+/// [`turn`] by blocks of sixteen by sixteen.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn turn_wide(block: Turn<f32>) {
+    use std::arch::x86_64::*;
+    let by = _mm512_set1_ps(block.by);
+    let mask = |len: usize| ((1u32 << len) - 1) as u16;
+    for row in (0..block.rows).step_by(16) {
+        let rows = (block.rows - row).min(16);
+        for column in (0..block.columns).step_by(16) {
+            let columns = (block.columns - column).min(16);
+            let mut lines = [_mm512_setzero_ps(); 16];
+            for (i, line) in lines.iter_mut().enumerate().take(rows) {
+                let from = block.from.wrapping_add((row + i) * block.from_stride + column);
+                // SAFETY: the caller's promise; a mask keeps to the columns that are there.
+                *line = _mm512_mul_ps(unsafe { _mm512_maskz_loadu_ps(mask(columns), from) }, by);
+            }
+            for (i, line) in crate::panels::wide::transpose(lines).into_iter().enumerate().take(columns) {
+                let to = block.to.wrapping_add((column + i) * block.to_stride + row);
+                // SAFETY: as above. Loads behind a masked store wait for it: whole vectors are stored as such.
+                unsafe {
+                    match rows {
+                        16 => _mm512_storeu_ps(to, line),
+                        _ => _mm512_mask_storeu_ps(to, mask(rows), line),
+                    }
+                }
+            }
+        }
+    }
+}
+
 macro_rules! element {
-    ($T:ty, $soften:ident, $cotangents:ident, $add_rows:ident, $turn:ident) => {
+    ($T:ty, $soften:ident, $cotangents:ident, $add_rows:ident, $turn:ident, $look:ident, $wide:expr) => {
         multiversion! {
             unsafe fn $soften(block: Softening<$T>) {
                 // SAFETY: the caller's promise.
@@ -229,6 +285,12 @@ macro_rules! element {
                 unsafe { turn::<$T>(block) }
             }
         }
+        multiversion! {
+            unsafe fn $look(block: Looking<$T>, finite: *mut bool) {
+                // SAFETY: the caller's promise.
+                unsafe { look::<$T>(block, finite) }
+            }
+        }
         impl Element for $T {
             const LOWEST: Self = <$T>::NEG_INFINITY;
             fn of(x: f64) -> Self {
@@ -251,10 +313,22 @@ macro_rules! element {
             }
             unsafe fn turn(isa: Isa, block: Turn<Self>) {
                 // SAFETY: the caller's promise.
-                unsafe { $turn(isa, block) }
+                unsafe {
+                    match isa {
+                        #[cfg(target_arch = "x86_64")]
+                        Isa::Avx512 => $wide(block),
+                        _ => $turn(isa, block),
+                    }
+                }
+            }
+            unsafe fn is_finite(isa: Isa, block: Looking<Self>) -> bool {
+                let mut finite = true;
+                // SAFETY: the caller's promise.
+                unsafe { $look(isa, block, &mut finite) };
+                finite
             }
         }
     };
 }
-element!(f32, soften_f32, cotangents_f32, add_rows_f32, turn_f32);
-element!(f64, soften_f64, cotangents_f64, add_rows_f64, turn_f64);
+element!(f32, soften_f32, cotangents_f32, add_rows_f32, turn_f32, look_f32, turn_wide);
+element!(f64, soften_f64, cotangents_f64, add_rows_f64, turn_f64, look_f64, |block| turn_f64(Isa::Avx512, block));

@@ -2,7 +2,9 @@
 //! running maximum is Milakov and Gimelshein's, *Online normalizer calculation for softmax*, 2018). A query stays in its
 //! lane: scores are `[key][query]`, so that weights are what the product with the values takes, as they are.
 
-use super::element::{Element, Softening, Turn};
+use std::ops::Range;
+
+use super::element::{Element, Looking, Softening, Turn};
 use super::product::Product;
 use super::{BLOCK, Buffers, Lie, TileAttention, aligned};
 use crate::lanes::math::Float;
@@ -96,14 +98,14 @@ impl TileAttention {
         value: Lie<*const T>,
         first: usize,
         lanes: usize,
-        block: std::ops::Range<usize>,
+        block: Range<usize>,
     ) {
         let vectors = lanes / self.width.lanes;
         // A weight of zero keeps a value away only if that is finite.
         let whole = block.clone().find(|key| self.hidden(first, *key) > 0).unwrap_or(block.end);
         // SAFETY: the caller's promise.
         unsafe {
-            let safe = if is_finite(value, whole..block.end, self.values) { block.end } else { whole };
+            let safe = if self.is_finite(value, whole..block.end, self.values) { block.end } else { whole };
             let columns = Columns { at: value.row(block.start), column: 1, depth: value.stride as isize };
             let depth = safe - block.start;
             let product = Product { depth, panel: own.weights, vectors, columns, count: self.values };
@@ -160,6 +162,16 @@ impl TileAttention {
         }
     }
 
+    /// Whether some rows hold neither infinities nor NaN.
+    ///
+    /// # Safety
+    /// The rows are there.
+    pub(super) unsafe fn is_finite<T: Element>(&self, of: Lie<*const T>, rows: Range<usize>, columns: usize) -> bool {
+        let block = Looking { rows: rows.len(), columns, from: of.row(rows.start), stride: of.stride };
+        // SAFETY: the caller's promise.
+        unsafe { T::is_finite(self.width.isa, block) }
+    }
+
     /// `to[feature][lane]`: `count` rows from `first` on, times `by`; lanes beyond them are zero.
     ///
     /// # Safety
@@ -193,22 +205,4 @@ impl TileAttention {
             }
         }
     }
-}
-
-/// Whether some rows hold neither infinities nor NaN.
-///
-/// # Safety
-/// The rows are there.
-pub(super) unsafe fn is_finite<T: Element>(
-    matrix: Lie<*const T>,
-    rows: std::ops::Range<usize>,
-    columns: usize,
-) -> bool {
-    let mut nothing = T::default();
-    for row in rows {
-        // SAFETY: the caller's promise.
-        let row = unsafe { std::slice::from_raw_parts(matrix.row(row), columns) };
-        nothing = row.iter().fold(nothing, |sum, x| sum + *x * T::default());
-    }
-    nothing == T::default()
 }

@@ -8,7 +8,7 @@ mod pack;
 mod residues;
 mod run;
 #[cfg(target_arch = "x86_64")]
-mod wide;
+pub(crate) mod wide;
 
 use std::ops::Range;
 

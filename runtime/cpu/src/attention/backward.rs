@@ -6,10 +6,11 @@ use std::ops::Range;
 
 use super::element::{Addition, Cotangents, Element, Turn};
 use super::product::Product;
-use super::{BLOCK, Buffers, Lie, TileAttention, aligned};
+use super::{BLOCK, Buffers, Lie, PANELS, TileAttention, aligned};
 use crate::panels::micro::{Columns, MOST_VECTORS};
 
-/// One group's buffers, and the panel of keys that is in them.
+/// One group's buffers, for one panel at a time; and which keys are in them.
+#[derive(Clone, Copy)]
 struct Own<T> {
     /// Keys and values of the panel, `[feature][lane]`; keys are scaled.
     keys: *mut T,
@@ -27,11 +28,11 @@ struct Own<T> {
     lanes: usize,
 }
 
-/// What a part's rows are.
-struct Part<T> {
+/// A block of queries, and what goes with them: row 0 is that of query `first`.
+struct Block<T> {
+    first: usize,
+    count: usize,
     query: Lie<*const T>,
-    key: Lie<*const T>,
-    value: Lie<*const T>,
     d_out: Lie<*const T>,
     logsumexp: Lie<*const T>,
     delta: Lie<*const T>,
@@ -49,13 +50,17 @@ impl TileAttention {
         let (vectors, panels) = (self.feature_vectors(), self.feature_vectors().div_ceil(MOST_VECTORS));
         (0..panels).map(move |k| vectors * k / panels..vectors * (k + 1) / panels)
     }
-    fn backward_sizes(&self) -> [usize; 7] {
-        let (lanes, features, values) = (self.lanes(), self.features, self.values);
+    /// What all panels share: queries and their cotangents of a block, weights, cotangents of scores.
+    fn block_sizes(&self) -> [usize; 4] {
+        [self.features, self.values, self.lanes(), self.lanes()].map(|n| aligned(n * BLOCK))
+    }
+    /// What each panel has: keys, values, keys by rows, cotangents of keys and of values.
+    fn sums_sizes(&self) -> [usize; 5] {
         let rows = self.feature_vectors() * self.width.lanes;
-        [features, values, rows, BLOCK, BLOCK, features, values].map(|n| aligned(n * lanes))
+        [self.features, self.values, rows, self.features, self.values].map(|n| aligned(n * self.lanes()))
     }
     pub(super) fn backward_elements(&self) -> usize {
-        self.backward_sizes().iter().sum()
+        self.block_sizes().iter().sum::<usize>() + PANELS * self.sums_sizes().iter().sum::<usize>()
     }
 
     /// Some panels of keys of one part.
@@ -65,29 +70,50 @@ impl TileAttention {
     pub(super) unsafe fn backward<T: Element>(&self, buffers: Buffers<T>, own: *mut T, part: usize, cut: usize) {
         let [query, key, value, d_out, logsumexp, delta] = [0, 1, 2, 3, 4, 5].map(|k| self.operand(&buffers, k, part));
         let d_query = if cut == 0 { self.result(&buffers, 0, part) } else { self.partial(&buffers, part, cut) };
-        let rows = Part { query, key, value, d_out, logsumexp, delta, d_query };
         let mut next = own;
-        let [keys, values, key_rows, weights, d_scores, d_keys, d_values] = self.backward_sizes().map(|size| {
+        let mut take = |size: usize| {
             let at = next;
             next = next.wrapping_add(size);
             at
-        });
+        };
+        let [query_block, d_out_block, weights, d_scores] = self.block_sizes().map(&mut take);
+        let buffers_of_panels: [_; PANELS] = std::array::from_fn(|_| self.sums_sizes().map(&mut take));
+        let all = self.panels() * cut / self.cuts..self.panels() * (cut + 1) / self.cuts;
         // SAFETY: the caller's promise; this task alone writes these rows.
         unsafe {
             for query in 0..self.queries {
-                std::slice::from_raw_parts_mut(rows.d_query.row(query), self.features).fill(T::default());
+                std::slice::from_raw_parts_mut(d_query.row(query), self.features).fill(T::default());
             }
-            for panel in self.panels() * cut / self.cuts..self.panels() * (cut + 1) / self.cuts {
-                let first = panel * self.lanes();
-                let count = self.lanes().min(self.keys - first);
-                let lanes = count.next_multiple_of(self.width.lanes);
-                let own = Own { keys, values, key_rows, weights, d_scores, d_keys, d_values, first, count, lanes };
-                self.pack_keys(&rows, &own);
-                let seen_from = if self.causal { first.saturating_sub(self.ahead()) } else { 0 };
-                for block in (seen_from..self.queries).step_by(BLOCK) {
-                    self.meet(&rows, &own, block..self.queries.min(block + BLOCK));
+            for start in all.clone().step_by(PANELS) {
+                let panels = (start..all.end.min(start + PANELS)).zip(buffers_of_panels);
+                let panels = panels.map(|(panel, [keys, values, key_rows, d_keys, d_values])| {
+                    let first = panel * self.lanes();
+                    let count = self.lanes().min(self.keys - first);
+                    let lanes = count.next_multiple_of(self.width.lanes);
+                    Own { keys, values, key_rows, weights, d_scores, d_keys, d_values, first, count, lanes }
+                });
+                panels.clone().for_each(|own| self.pack_keys(key, value, &own));
+                let seen_from = |own: &Own<T>| if self.causal { own.first.saturating_sub(self.ahead()) } else { 0 };
+                let from = panels.clone().map(|own| seen_from(&own)).min().unwrap_or(0);
+                for first in (from..self.queries).step_by(BLOCK) {
+                    let block = first..self.queries.min(first + BLOCK);
+                    let query = Self::gather(query, block.clone(), self.features, query_block);
+                    let d_out = Self::gather(d_out, block.clone(), self.values, d_out_block);
+                    for own in panels.clone().filter(|own| seen_from(own) < block.end) {
+                        let skip = seen_from(&own).saturating_sub(first);
+                        let rows = Block {
+                            first: first + skip,
+                            count: block.len() - skip,
+                            query: query.from(skip),
+                            d_out: d_out.from(skip),
+                            logsumexp: logsumexp.from(first + skip),
+                            delta: delta.from(first + skip),
+                            d_query: d_query.from(first + skip),
+                        };
+                        self.meet(&rows, key, &own);
+                    }
                 }
-                self.put_keys(&own, &buffers, part);
+                panels.for_each(|own| self.put_keys(&own, &buffers, part));
             }
         }
     }
@@ -118,19 +144,19 @@ impl TileAttention {
         }
     }
 
-    unsafe fn pack_keys<T: Element>(&self, rows: &Part<T>, own: &Own<T>) {
-        let Own { first, count, lanes, .. } = *own;
+    unsafe fn pack_keys<T: Element>(&self, key: Lie<*const T>, value: Lie<*const T>, own: &Own<T>) {
+        let &Own { first, count, lanes, .. } = own;
         // SAFETY: buffers have room for a whole panel.
         unsafe {
-            self.pack(rows.key, first, count, lanes, self.features, self.scale, own.keys);
-            self.pack(rows.value, first, count, lanes, self.values, 1.0, own.values);
+            self.pack(key, first, count, lanes, self.features, self.scale, own.keys);
+            self.pack(value, first, count, lanes, self.values, 1.0, own.values);
             for vectors in self.feature_panels() {
                 let (start, wide) = (vectors.start * self.width.lanes, vectors.len() * self.width.lanes);
                 let panel = own.key_rows.add(start * lanes);
                 let there = wide.min(self.features - start);
-                for key in 0..count {
-                    let to = std::slice::from_raw_parts_mut(panel.add(key * wide), wide);
-                    let from = std::slice::from_raw_parts(rows.key.row(first + key).add(start), there);
+                for row in 0..count {
+                    let to = std::slice::from_raw_parts_mut(panel.add(row * wide), wide);
+                    let from = std::slice::from_raw_parts(key.row(first + row).add(start), there);
                     to.iter_mut().zip(from).for_each(|(to, x)| *to = *x * T::of(self.scale));
                     to[there..].fill(T::default());
                 }
@@ -140,53 +166,44 @@ impl TileAttention {
         }
     }
 
-    /// One block of queries.
-    unsafe fn meet<T: Element>(&self, rows: &Part<T>, own: &Own<T>, block: Range<usize>) {
-        let Own { first, lanes, .. } = *own;
-        let (width, vectors, count) = (self.width, lanes / self.width.lanes, block.len());
-        let along = |lie: Lie<*const T>| Columns { at: lie.row(block.start), column: lie.stride as isize, depth: 1 };
-        let across = |lie: Lie<*const T>| Columns { at: lie.row(block.start), column: 1, depth: lie.stride as isize };
+    /// One block of queries and one panel of keys.
+    unsafe fn meet<T: Element>(&self, block: &Block<T>, key: Lie<*const T>, own: &Own<T>) {
+        let &Own { lanes, weights, d_scores, .. } = own;
+        let (width, vectors, count) = (self.width, lanes / self.width.lanes, block.count);
+        let along = |lie: Lie<*const T>| Columns { at: lie.at, column: lie.stride as isize, depth: 1 };
+        let across = |lie: Lie<*const T>| Columns { at: lie.at, column: 1, depth: lie.stride as isize };
         let of_lanes = |panel: *mut T, depth, columns, count| Product { depth, panel, vectors, columns, count };
         // SAFETY: the caller's promise.
         unsafe {
-            of_lanes(own.keys, self.features, along(rows.query), count).write(width, own.weights);
-            of_lanes(own.values, self.values, along(rows.d_out), count).write(width, own.d_scores);
-            let each = Cotangents {
-                run: width.lanes,
-                lanes,
-                queries: count,
-                weights: own.weights,
-                d_scores: own.d_scores,
-                logsumexp: rows.logsumexp.row(block.start),
-                delta: rows.delta.row(block.start),
-                stride: rows.delta.stride,
-            };
-            T::cotangents(width.isa, each);
-            for query in block.clone() {
-                let seen = self.seen_of(own, query);
-                for of in [own.weights, own.d_scores] {
-                    let row = of.add((query - block.start) * lanes);
-                    std::slice::from_raw_parts_mut(row.add(seen), lanes - seen).fill(T::default());
+            of_lanes(own.keys, self.features, along(block.query), count).write(width, weights);
+            of_lanes(own.values, self.values, along(block.d_out), count).write(width, d_scores);
+            let (logsumexp, delta, stride) = (block.logsumexp.at, block.delta.at, block.delta.stride);
+            let (run, queries) = (width.lanes, count);
+            T::cotangents(width.isa, Cotangents { run, lanes, queries, weights, d_scores, logsumexp, delta, stride });
+            for query in 0..count {
+                let seen = self.seen_of(own, block.first + query);
+                for of in [weights, d_scores] {
+                    std::slice::from_raw_parts_mut(of.add(query * lanes + seen), lanes - seen).fill(T::default());
                 }
             }
             // A weight of zero keeps a row away only if that is finite.
-            let whole = self.seen_of(own, block.start) == own.count;
+            let whole = self.seen_of(own, block.first) == own.count;
             let safe = whole
-                || self.is_finite(rows.query, block.clone(), self.features)
-                    && self.is_finite(rows.d_out, block.clone(), self.values)
-                    && self.is_finite(rows.key, first..first + own.count, self.features);
+                || self.is_finite(block.query, 0..count, self.features)
+                    && self.is_finite(block.d_out, 0..count, self.values)
+                    && self.is_finite(key, own.first..own.first + own.count, self.features);
             if !safe {
-                return self.meet_pair_by_pair(rows, own, block);
+                return self.meet_pair_by_pair(block, key, own);
             }
-            of_lanes(own.weights, count, across(rows.d_out), self.values).add(width, own.d_values, lanes, lanes, None);
-            of_lanes(own.d_scores, count, across(rows.query), self.features).add(width, own.d_keys, lanes, lanes, None);
-            let columns = Columns { at: own.d_scores.cast_const(), column: lanes as isize, depth: 1 };
+            of_lanes(weights, count, across(block.d_out), self.values).add(width, own.d_values, lanes, lanes, None);
+            of_lanes(d_scores, count, across(block.query), self.features).add(width, own.d_keys, lanes, lanes, None);
+            let columns = Columns { at: d_scores.cast_const(), column: lanes as isize, depth: 1 };
             for vectors in self.feature_panels() {
                 let start = vectors.start * width.lanes;
                 let there = (vectors.len() * width.lanes).min(self.features - start);
                 let panel = own.key_rows.add(start * lanes);
                 let product = Product { depth: own.count, panel, vectors: vectors.len(), columns, count };
-                product.add(width, rows.d_query.row(block.start).add(start), rows.d_query.stride, there, None);
+                product.add(width, block.d_query.at.add(start), block.d_query.stride, there, None);
             }
         }
     }
@@ -197,22 +214,22 @@ impl TileAttention {
     }
 
     /// The same sums, over those pairs alone that see each other.
-    unsafe fn meet_pair_by_pair<T: Element>(&self, rows: &Part<T>, own: &Own<T>, block: Range<usize>) {
-        for query in block.clone() {
-            for key in 0..self.seen_of(own, query) {
+    unsafe fn meet_pair_by_pair<T: Element>(&self, block: &Block<T>, key: Lie<*const T>, own: &Own<T>) {
+        for query in 0..block.count {
+            for lane in 0..self.seen_of(own, block.first + query) {
                 // SAFETY: the caller's promise.
                 unsafe {
-                    let at = (query - block.start) * own.lanes + key;
+                    let at = query * own.lanes + lane;
                     let (weight, d_score) = (*own.weights.add(at), *own.d_scores.add(at));
                     for feature in 0..self.values {
-                        let sum = own.d_values.add(feature * own.lanes + key);
-                        *sum = *sum + weight * *rows.d_out.row(query).add(feature);
+                        let sum = own.d_values.add(feature * own.lanes + lane);
+                        *sum = *sum + weight * *block.d_out.row(query).add(feature);
                     }
                     for feature in 0..self.features {
-                        let sum = own.d_keys.add(feature * own.lanes + key);
-                        *sum = *sum + d_score * *rows.query.row(query).add(feature);
-                        let sum = rows.d_query.row(query).add(feature);
-                        *sum = *sum + d_score * (*rows.key.row(own.first + key).add(feature) * T::of(self.scale));
+                        let sum = own.d_keys.add(feature * own.lanes + lane);
+                        *sum = *sum + d_score * *block.query.row(query).add(feature);
+                        let sum = block.d_query.row(query).add(feature);
+                        *sum = *sum + d_score * (*key.row(own.first + lane).add(feature) * T::of(self.scale));
                     }
                 }
             }

@@ -1,4 +1,4 @@
-//! Attention of one panel of queries to all the keys they see, block by block (Dao et al., *FlashAttention*, 2022; the
+//! Attention of some panels of queries to all the keys they see, block by block (Dao et al., *FlashAttention*, 2022; the
 //! running maximum is Milakov and Gimelshein's, *Online normalizer calculation for softmax*, 2018). A query stays in its
 //! lane: scores are `[key][query]`, so that weights are what the product with the values takes, as they are.
 
@@ -6,11 +6,12 @@ use std::ops::Range;
 
 use super::element::{Element, Looking, Softening, Turn};
 use super::product::Product;
-use super::{BLOCK, Buffers, Lie, TileAttention, aligned};
+use super::{BLOCK, Buffers, Lie, PANELS, TileAttention, aligned};
 use crate::lanes::math::Float;
 use crate::panels::micro::Columns;
 
-/// One group's buffers.
+/// One group's buffers, for one panel at a time; and which queries are in them.
+#[derive(Clone, Copy)]
 struct Own<T> {
     /// Queries, `[feature][lane]`, scaled.
     queries: *mut T,
@@ -21,68 +22,87 @@ struct Own<T> {
     tops: *mut T,
     sums: *mut T,
     factors: *mut T,
+    first: usize,
+    count: usize,
+    lanes: usize,
 }
 
 impl TileAttention {
-    fn forward_sizes(&self) -> [usize; 6] {
+    /// What all panels share: keys and values of a block, weights, factors.
+    fn shared_sizes(&self) -> [usize; 4] {
         let lanes = self.lanes();
-        [self.features * lanes, BLOCK * lanes, self.values * lanes, lanes, lanes, lanes].map(aligned)
+        [self.features * BLOCK, self.values * BLOCK, BLOCK * lanes, lanes].map(aligned)
+    }
+    /// What each panel has: queries, out, tops, sums.
+    fn panel_sizes(&self) -> [usize; 4] {
+        let lanes = self.lanes();
+        [self.features * lanes, self.values * lanes, lanes, lanes].map(aligned)
     }
     pub(super) fn forward_elements(&self) -> usize {
-        self.forward_sizes().iter().sum()
+        self.shared_sizes().iter().sum::<usize>() + PANELS * self.panel_sizes().iter().sum::<usize>()
     }
 
-    /// One panel of queries of one part.
+    /// Some panels of queries of one part.
     ///
     /// # Safety
     /// See `CompiledKernel::run`; `own` is this group's buffer.
-    pub(super) unsafe fn forward<T: Element>(&self, buffers: Buffers<T>, own: *mut T, part: usize, panel: usize) {
-        let lanes = self.lanes();
-        let first = panel * lanes;
-        let count = lanes.min(self.queries - first);
+    pub(super) unsafe fn forward<T: Element>(&self, buffers: Buffers<T>, own: *mut T, part: usize, task: usize) {
         let mut next = own;
-        let [queries, weights, out, tops, sums, factors] = self.forward_sizes().map(|size| {
+        let mut take = |size: usize| {
             let at = next;
             next = next.wrapping_add(size);
             at
-        });
-        let own = Own { queries, weights, out, tops, sums, factors };
+        };
+        let [key_block, value_block, weights, factors] = self.shared_sizes().map(&mut take);
+        let buffers_of_panels: [_; PANELS] = std::array::from_fn(|_| self.panel_sizes().map(&mut take));
         let [query, key, value] = [0, 1, 2].map(|k| self.operand(&buffers, k, part));
-        let vectors = count.div_ceil(self.width.lanes);
-        let lanes = vectors * self.width.lanes;
-        // SAFETY: buffers have room for a whole panel; rows below `count` and columns below `seen` are there.
+        let panels = (task * PANELS..self.panels().min((task + 1) * PANELS)).zip(buffers_of_panels);
+        let panels = panels.map(|(panel, [queries, out, tops, sums])| {
+            let first = panel * self.lanes();
+            let count = self.lanes().min(self.queries - first);
+            let lanes = count.next_multiple_of(self.width.lanes);
+            Own { queries, weights, out, tops, sums, factors, first, count, lanes }
+        });
+        // SAFETY: buffers have room for whole panels; rows below `count` and keys below `seen` are there.
         unsafe {
-            self.pack(query, first, count, lanes, self.features, self.scale, own.queries);
-            std::slice::from_raw_parts_mut(own.tops, lanes).fill(T::LOWEST);
-            std::slice::from_raw_parts_mut(own.sums, lanes).fill(T::default());
-            std::slice::from_raw_parts_mut(own.out, self.values * lanes).fill(T::default());
-            let keys = self.seen(first + count - 1);
-            for block in (0..keys).step_by(BLOCK) {
-                let block = block..keys.min(block + BLOCK);
-                let at = Columns { at: key.row(block.start), column: key.stride as isize, depth: 1 };
-                let scores =
-                    Product { depth: self.features, panel: own.queries, vectors, columns: at, count: block.len() };
-                scores.write(self.width, own.weights);
-                for key in block.clone() {
-                    let hidden = self.hidden(first, key).min(lanes);
-                    std::slice::from_raw_parts_mut(own.weights.add((key - block.start) * lanes), hidden)
-                        .fill(T::LOWEST);
-                }
-                T::soften(
-                    self.width.isa,
-                    Softening {
-                        run: self.width.lanes,
-                        lanes,
-                        keys: block.len(),
-                        scores: own.weights,
-                        tops: own.tops,
-                        sums: own.sums,
-                        factors: own.factors,
-                    },
-                );
-                self.add_values(&own, value, first, lanes, block);
+            for own in panels.clone() {
+                let Own { first, count, lanes, .. } = own;
+                self.pack(query, first, count, lanes, self.features, self.scale, own.queries);
+                std::slice::from_raw_parts_mut(own.tops, lanes).fill(T::LOWEST);
+                std::slice::from_raw_parts_mut(own.sums, lanes).fill(T::default());
+                std::slice::from_raw_parts_mut(own.out, self.values * lanes).fill(T::default());
             }
-            self.put(&own, &buffers, part, first, count, lanes);
+            let seen = |own: &Own<T>| self.seen(own.first + own.count - 1);
+            let keys = panels.clone().map(|own| seen(&own)).max().unwrap_or(0);
+            for start in (0..keys).step_by(BLOCK) {
+                let block = start..keys.min(start + BLOCK);
+                let block_keys = Self::gather(key, block.clone(), self.features, key_block);
+                let block_values = Self::gather(value, block.clone(), self.values, value_block);
+                for own in panels.clone().filter(|own| seen(own) > start) {
+                    let block = start..seen(&own).min(block.end);
+                    self.weigh(&own, block_keys, block.clone());
+                    self.add_values(&own, block_values, block);
+                }
+            }
+            panels.for_each(|own| self.put(&own, &buffers, part));
+        }
+    }
+
+    /// Weights of a block of keys, and what they make of maxima and sums.
+    unsafe fn weigh<T: Element>(&self, own: &Own<T>, keys: Lie<*const T>, block: Range<usize>) {
+        let &Own { lanes, weights, tops, sums, factors, .. } = own;
+        let columns = Columns { at: keys.at, column: keys.stride as isize, depth: 1 };
+        let vectors = lanes / self.width.lanes;
+        let scores = Product { depth: self.features, panel: own.queries, vectors, columns, count: block.len() };
+        let (run, keys) = (self.width.lanes, block.len());
+        // SAFETY: the caller's promise.
+        unsafe {
+            scores.write(self.width, weights);
+            for (i, key) in block.enumerate() {
+                let hidden = self.hidden(own.first, key).min(lanes);
+                std::slice::from_raw_parts_mut(weights.add(i * lanes), hidden).fill(T::LOWEST);
+            }
+            T::soften(self.width.isa, Softening { run, lanes, keys, scores: weights, tops, sums, factors });
         }
     }
 
@@ -92,30 +112,25 @@ impl TileAttention {
     }
 
     /// `out = out · factors + values · weights` over a block of keys.
-    unsafe fn add_values<T: Element>(
-        &self,
-        own: &Own<T>,
-        value: Lie<*const T>,
-        first: usize,
-        lanes: usize,
-        block: Range<usize>,
-    ) {
+    unsafe fn add_values<T: Element>(&self, own: &Own<T>, values: Lie<*const T>, block: Range<usize>) {
+        let &Own { lanes, weights, out, .. } = own;
         let vectors = lanes / self.width.lanes;
+        let hidden = |i: usize| self.hidden(own.first, block.start + i);
         // A weight of zero keeps a value away only if that is finite.
-        let whole = block.clone().find(|key| self.hidden(first, *key) > 0).unwrap_or(block.end);
+        let whole = (0..block.len()).find(|i| hidden(*i) > 0).unwrap_or(block.len());
         // SAFETY: the caller's promise.
         unsafe {
-            let safe = if self.is_finite(value, whole..block.end, self.values) { block.end } else { whole };
-            let columns = Columns { at: value.row(block.start), column: 1, depth: value.stride as isize };
-            let depth = safe - block.start;
-            let product = Product { depth, panel: own.weights, vectors, columns, count: self.values };
-            product.add(self.width, own.out, lanes, lanes, Some(own.factors));
-            for key in safe..block.end {
+            let finite = self.is_finite(values, whole..block.len(), self.values);
+            let depth = if finite { block.len() } else { whole };
+            let columns = Columns { at: values.at, column: 1, depth: values.stride as isize };
+            let product = Product { depth, panel: weights, vectors, columns, count: self.values };
+            product.add(self.width, out, lanes, lanes, Some(own.factors));
+            for i in depth..block.len() {
                 for feature in 0..self.values {
-                    let x = *value.row(key).add(feature);
-                    for lane in self.hidden(first, key)..lanes {
-                        let to = own.out.add(feature * lanes + lane);
-                        *to = *to + *own.weights.add((key - block.start) * lanes + lane) * x;
+                    let x = *values.row(i).add(feature);
+                    for lane in hidden(i)..lanes {
+                        let to = out.add(feature * lanes + lane);
+                        *to = *to + *weights.add(i * lanes + lane) * x;
                     }
                 }
             }
@@ -123,15 +138,8 @@ impl TileAttention {
     }
 
     /// Divides by the sums, and writes the rows.
-    unsafe fn put<T: Element>(
-        &self,
-        own: &Own<T>,
-        buffers: &Buffers<T>,
-        part: usize,
-        first: usize,
-        count: usize,
-        lanes: usize,
-    ) {
+    unsafe fn put<T: Element>(&self, own: &Own<T>, buffers: &Buffers<T>, part: usize) {
+        let &Own { first, count, lanes, .. } = own;
         let (out, logsumexp) = (self.result(buffers, 0, part), self.result(buffers, 1, part));
         // SAFETY: the caller's promise.
         unsafe {
@@ -149,15 +157,9 @@ impl TileAttention {
                     *x = if by == T::default() { by } else { *x * by };
                 }
             }
-            let turn = Turn {
-                rows: self.values,
-                columns: count,
-                from: own.out.cast_const(),
-                from_stride: lanes,
-                to: out.row(first),
-                to_stride: out.stride,
-                by: T::of(1.0),
-            };
+            let (from, to) = (own.out.cast_const(), out.row(first));
+            let (rows, columns, by) = (self.values, count, T::of(1.0));
+            let turn = Turn { rows, columns, from, from_stride: lanes, to, to_stride: out.stride, by };
             T::turn(self.width.isa, turn);
         }
     }

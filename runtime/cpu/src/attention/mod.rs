@@ -8,6 +8,8 @@ mod element;
 mod forward;
 mod product;
 
+use std::ops::Range;
+
 use thalweg_graph::DType;
 use thalweg_graph::kernel::Attention;
 use thalweg_graph::kernel::attention::Rows;
@@ -22,6 +24,8 @@ use element::Element;
 const GROUPS: usize = 16;
 /// Keys (in the gradient: queries) of a block: with a panel of 48 lanes, 24 KB of f32 weights.
 const BLOCK: usize = 128;
+/// Panels that meet a block one after the other, so that it is fetched once for all of them.
+const PANELS: usize = 4;
 /// Tasks into which few parts are cut at least.
 const TASKS: usize = 8;
 
@@ -92,10 +96,18 @@ impl<T> Lie<*const T> {
     fn row(self, row: usize) -> *const T {
         self.at.wrapping_add(row * self.stride)
     }
+    /// The rows from this one on.
+    fn from(self, row: usize) -> Self {
+        Self { at: self.row(row), ..self }
+    }
 }
 impl<T> Lie<*mut T> {
     fn row(self, row: usize) -> *mut T {
         self.at.wrapping_add(row * self.stride)
+    }
+    /// The rows from this one on.
+    fn from(self, row: usize) -> Self {
+        Self { at: self.row(row), ..self }
     }
 }
 
@@ -134,7 +146,7 @@ impl TileAttention {
         };
         let partial = aligned(this.queries * this.features);
         if gradient {
-            this.cuts = TASKS.div_ceil(this.parts.max(1)).clamp(1, this.panels().max(1));
+            this.cuts = TASKS.div_ceil(this.parts.max(1)).clamp(1, this.panels().div_ceil(PANELS).max(1));
         }
         let buffer = if gradient { this.backward_elements() } else { this.forward_elements() };
         let buffers = total;
@@ -163,7 +175,7 @@ impl TileAttention {
         (if self.gradient { self.keys } else { self.queries }).div_ceil(self.lanes())
     }
     fn tasks_per_part(&self) -> usize {
-        if self.gradient { self.cuts } else { self.panels() }
+        if self.gradient { self.cuts } else { self.panels().div_ceil(PANELS) }
     }
     fn groups(&self) -> usize {
         (self.parts * self.tasks_per_part()).min(GROUPS)
@@ -238,6 +250,21 @@ impl TileAttention {
             // SAFETY: the result has so many elements of that type, and they have been computed.
             unsafe { narrow(self.stored, buffers.results[k], results[k], matrix.elements) };
         }
+    }
+
+    /// Some rows of a matrix, side by side: where they lie, or copied to `to`. Rows far apart share few sets of a cache.
+    ///
+    /// # Safety
+    /// The rows are there, and `to` has room for them.
+    unsafe fn gather<T: Element>(from: Lie<*const T>, rows: Range<usize>, columns: usize, to: *mut T) -> Lie<*const T> {
+        if from.stride == columns {
+            return Lie { at: from.row(rows.start), stride: columns };
+        }
+        for (i, row) in rows.enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { std::ptr::copy_nonoverlapping(from.row(row), to.add(i * columns), columns) };
+        }
+        Lie { at: to.cast_const(), stride: columns }
     }
 
     /// The rows of operand `k` in one part.

@@ -169,8 +169,8 @@ unsafe fn cotangents<T: Element, const N: usize>(block: Cotangents<T>) {
             for lane in (0..block.lanes).step_by(N) {
                 let at = query * block.lanes + lane;
                 let (mut weight, mut d): ([T; N], [T; N]) = (load(block.weights.add(at)), load(block.d_scores.add(at)));
-                for i in 0..N {
-                    weight[i] = Float::exp(weight[i] - logsumexp);
+                for weight in &mut weight {
+                    *weight = Float::exp(*weight - logsumexp);
                 }
                 for i in 0..N {
                     d[i] = weight[i] * (d[i] - delta);
@@ -222,7 +222,7 @@ unsafe fn look<T: Element>(block: Looking<T>, finite: *mut bool) {
         // SAFETY: the caller's promise.
         let row = unsafe { std::slice::from_raw_parts(block.from.wrapping_add(row * block.stride), block.columns) };
         // No early end: a loop that always goes to its end is vectorized.
-        odd |= row.iter().fold(false, |odd, x| odd | (*x - *x != T::default()));
+        odd |= row.iter().fold(false, |odd, x| odd | (*x * T::default() != T::default()));
     }
     // SAFETY: the caller's promise.
     unsafe { *finite = !odd };

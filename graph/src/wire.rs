@@ -21,9 +21,9 @@ use crate::verify::Fault;
 /// How graphs are framed.
 pub const GRAPH: Format = Format { magic: *b"TW.graph", version: 2 };
 /// How kernels are framed.
-pub const KERNEL: Format = Format { magic: *b"TW.kernl", version: 1 };
+pub const KERNEL: Format = Format { magic: *b"TW.kernl", version: 2 };
 /// How plans are framed.
-pub const PLAN: Format = Format { magic: *b"TW.plans", version: 1 };
+pub const PLAN: Format = Format { magic: *b"TW.plans", version: 2 };
 
 /// What stands before the bytes of one kind of thing. Change the version whenever the types behind it change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

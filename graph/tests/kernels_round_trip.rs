@@ -11,8 +11,8 @@ use thalweg_graph::DType;
 use thalweg_graph::kernel::build::{Axes, digit, found, holes, index, lit, philox, read, read_or, sum, valid};
 use thalweg_graph::kernel::interpret::{Number, Precision, Values, run};
 use thalweg_graph::kernel::{
-    Affine, Axis, Beyond, Binary, BufferType, Coord, Fold, Inst, Kernel, Literal, LoopNest, Monoid, Read, Scalar,
-    ScalarOp, Scatter, Unary, Write,
+    Affine, Attention, Axis, Beyond, Binary, BufferType, Coord, Fold, Inst, Kernel, Literal, LoopNest, Monoid, Read,
+    Scalar, ScalarOp, Scatter, Unary, Write,
 };
 
 fn buffer(dtype: DType, shape: &[u64]) -> BufferType {
@@ -41,6 +41,75 @@ fn scatter() -> Kernel {
     let [i, j] = axes.par([8, 4]);
     let operands = [buffer(DType::I32, &[8]), buffer(DType::F32, &[8, 4]), buffer(DType::F32, &[10, 4])];
     axes.scatter(&operands, &operands[2], Some(2), Monoid::Sum, [found(read(0, [i])), j.into()], read(1, [i, j]))
+}
+
+/// Causal attention with interleaved heads, and its gradient.
+fn attention() -> [Kernel; 2] {
+    let f32s = |shape: &[u64]| buffer(DType::F32, shape);
+    let (query, key, value) = (f32s(&[2, 5, 3, 4]), f32s(&[2, 7, 3, 4]), f32s(&[2, 7, 3, 6]));
+    let (out, numbers) = (f32s(&[2, 5, 3, 6]), f32s(&[2, 5, 3]));
+    let of = |operands, results| Attention { operands, results, rows: 1, causal: true, scale: Literal::Float(0.5) };
+    let matrices = vec![query, key, value];
+    let operands = [&matrices[..], &[out.clone(), numbers.clone(), numbers.clone()]].concat();
+    [Kernel::Attention(of(matrices.clone(), vec![out, numbers])), Kernel::AttentionGrad(of(operands, matrices))]
+}
+
+#[test]
+fn attention_prints_as_expected_and_comes_back() {
+    let [forward, gradient] = attention();
+    insta::assert_snapshot!(forward, @r#"
+    attention (f32[2, 5, 3, 4], f32[2, 7, 3, 4], f32[2, 7, 3, 6]) -> (f32[2, 5, 3, 6], f32[2, 5, 3]) {
+      rows 1
+      scale 0.5
+      causal
+    }
+    "#);
+    assert!(gradient.to_string().starts_with("attention_grad (f32[2, 5, 3, 4], "), "{gradient}");
+    for mut kernel in [forward, gradient] {
+        for causal in [true, false] {
+            let (Kernel::Attention(a) | Kernel::AttentionGrad(a)) = &mut kernel else { panic!("it is attention") };
+            a.causal = causal;
+            assert_eq!(kernel.verify(), Vec::<String>::new());
+            assert_eq!(Kernel::parse(&kernel.to_string()), Ok(kernel.clone()));
+            assert_eq!(Kernel::from_bytes(&kernel.to_bytes()), Ok(kernel.clone()));
+        }
+    }
+}
+
+#[test]
+fn unsound_attention_is_refused() {
+    for kernel in attention() {
+        let faults = |change: &dyn Fn(&mut Attention)| {
+            let mut kernel = kernel.clone();
+            let (Kernel::Attention(a) | Kernel::AttentionGrad(a)) = &mut kernel else { panic!("it is attention") };
+            change(a);
+            kernel.verify().join("; ")
+        };
+        let refused = |expected: &str, change: &dyn Fn(&mut Attention)| {
+            let found = faults(change);
+            assert!(found.contains(expected), "{found} should say: {expected}");
+        };
+        refused("operands and gives", &|a| drop(a.operands.pop()));
+        refused("operands and gives", &|a| a.results.push(a.results[0].clone()));
+        refused("rows on axis 3", &|a| a.rows = 3);
+        refused("rows on axis 65535", &|a| a.rows = u16::MAX);
+        refused("rows on axis 1", &|a| a.operands[1].shape.push(1));
+        refused("rows on axis 0", &|a| {
+            a.rows = 0;
+            a.operands.iter_mut().take(3).for_each(|t| t.shape.truncate(1));
+        });
+        refused("one float type", &|a| a.operands[0].dtype = DType::I32);
+        refused("one float type", &|a| a.operands[2].dtype = DType::F64);
+        refused("parts differ", &|a| a.operands[1].shape[2] = 4);
+        refused("do not fit keys", &|a| a.operands[1].shape[3] = 5);
+        refused("or these values", &|a| a.operands[2].shape[1] = 8);
+        refused("9 queries in order and only 7 keys", &|a| a.operands[0].shape[1] = 9);
+        refused("no finite float", &|a| a.scale = Literal::Float(f64::NAN));
+        refused("no finite float", &|a| a.scale = Literal::Int(1));
+        refused("should be f32[2, ", &|a| a.results[0].shape[0] = 3);
+        refused("should be f32[2, ", &|a| a.results[1].dtype = DType::F64);
+        refused("too large", &|a| a.operands[0].shape[0] = 1 << 50);
+    }
 }
 
 #[test]
@@ -340,10 +409,15 @@ proptest! {
     }
 }
 
+fn kernels() -> [Kernel; 4] {
+    let [forward, gradient] = attention();
+    [window(), scatter(), forward, gradient]
+}
+
 #[test]
 fn mutated_text_never_panics_and_is_refused_with_its_place() {
     let mut die = Die(3);
-    for text in [window().to_string(), scatter().to_string()] {
+    for text in kernels().map(|k| k.to_string()) {
         let cuts = text.char_indices().map(|(i, _)| text[..i].to_string());
         let mutants: Vec<String> = cuts.chain((0..20_000).map(|_| die.mutate_text(&text))).collect();
         for mutant in &mutants {
@@ -364,7 +438,7 @@ fn mutated_text_never_panics_and_is_refused_with_its_place() {
 #[test]
 fn mutated_bytes_never_panic_and_only_canonical_ones_are_accepted() {
     let mut die = Die(4);
-    for bytes in [window().to_bytes(), scatter().to_bytes()] {
+    for bytes in kernels().map(|k| k.to_bytes()) {
         let cuts = (0..bytes.len()).map(|n| bytes[..n].to_vec());
         let mutants: Vec<Vec<u8>> = cuts.chain((0..20_000).map(|_| die.mutate_bytes(&bytes))).collect();
         for mutant in &mutants {

@@ -9,6 +9,7 @@ use thalweg_graph::id::Id;
 use thalweg_graph::op::GradientOf;
 use thalweg_graph::{Builder, Diagnostic, Mode, NodeId, Value};
 
+use crate::op::{Gradients, VjpCx};
 use crate::tensor::Tensor;
 
 /// ∂`of`/∂`wrt`, for a scalar `of`; zeros for what it does not depend on.
@@ -40,6 +41,36 @@ pub fn vjp<'g>(of: &[(Tensor<'g>, Tensor<'g>)], wrt: &[Tensor<'g>]) -> Vec<Tenso
     wrt.iter().map(gradient).collect()
 }
 
+/// The cotangents of `operands`, given those of what `compute` appends to the graph, in which operands are leaves, even
+/// where one was computed from another.
+fn through(
+    graph: &Builder,
+    operands: &[Value],
+    cotangents: &[Option<Value>],
+    compute: impl FnOnce() -> Option<Vec<Value>>,
+) -> Option<Vec<Option<Value>>> {
+    let start = graph.len();
+    let computed = compute()?;
+    let seeds: Vec<_> = computed.iter().zip(cotangents).filter_map(|(v, ct)| Some((*v, (*ct)?))).collect();
+    let found = walk(graph, start..graph.len(), &seeds, operands);
+    // What is found for an operand is from all its places; the first one takes it.
+    let first = |k: usize| !operands[..k].contains(&operands[k]);
+    Some(operands.iter().enumerate().map(|(k, v)| found.get(v).copied().filter(|_| first(k))).collect())
+}
+
+/// The gradient of a primitive that is that of a composition beside its kernel: `compute` says it in other ops.
+pub(crate) fn through_composition<'g>(
+    cx: &VjpCx<'g>,
+    compute: impl FnOnce(&[Tensor<'g>]) -> Vec<Tensor<'g>>,
+) -> Option<Gradients<'g>> {
+    let graph = cx.operands.first()?.graph();
+    let operands: Vec<_> = cx.operands.iter().map(|t| t.value()).collect();
+    let cotangents: Vec<_> = cx.cotangents.iter().map(|ct| ct.map(|t| t.value())).collect();
+    let values = || Some(compute(&cx.operands).into_iter().map(|t| t.value()).collect());
+    let found = through(graph, &operands, &cotangents, values)?;
+    Some(found.into_iter().map(|ct| ct.map(|v| Tensor::new(graph, v))).collect())
+}
+
 /// Walks the nodes of `range` backwards; gives the cotangent of every value met on the way to `wrt`. Values outside are
 /// leaves.
 fn walk(graph: &Builder, range: Range<usize>, seeds: &[(Value, Value)], wrt: &[Value]) -> BTreeMap<Value, Value> {
@@ -69,11 +100,7 @@ fn walk(graph: &Builder, range: Range<usize>, seeds: &[(Value, Value)], wrt: &[V
             node.op.gradient(graph, of).or_else(|| {
                 // A composite without a gradient of its own: differentiate its expansion, which repeats the forward
                 // computation; merging common nodes removes the repetition.
-                let start = graph.len();
-                let expanded = node.op.expand(graph, &node.operands, Mode::Train)?;
-                let seeds: Vec<_> = expanded.iter().zip(&cotangents).filter_map(|(v, ct)| Some((*v, (*ct)?))).collect();
-                let found = walk(graph, start..graph.len(), &seeds, &node.operands);
-                Some(node.operands.iter().map(|v| found.get(v).copied()).collect())
+                through(graph, &node.operands, &cotangents, || node.op.expand(graph, &node.operands, Mode::Train))
             })
         });
         let Some(operand_cts) = operand_cts else {

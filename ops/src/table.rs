@@ -56,6 +56,7 @@ pub const OPS: &[OpRow] = &[
     OpRow::of::<math::sub::Sub>(),
     OpRow::of::<math::tanh::Tanh>(),
     OpRow::of::<nn::attention::Attention>(),
+    OpRow::of::<nn::attention_grad::AttentionGrad>(),
     OpRow::of::<nn::batch_norm::BatchNorm>(),
     OpRow::of::<nn::cross_entropy::CrossEntropy>(),
     OpRow::of::<nn::gelu::Gelu>(),

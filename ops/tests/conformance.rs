@@ -196,6 +196,24 @@ fn gradients_have_gradients() {
     check_order(2);
 }
 
+/// What is found for an operand is from all its places; counted once for each of them, it would be too much.
+#[test]
+fn an_operand_in_several_places_gets_its_cotangent_once() {
+    for order in [1, 2] {
+        let g = Graph::new("thrice");
+        let x = g.input("x0", thalweg_graph::DType::F32, [5, 2]);
+        let mut feeds = Named::from([("x0".into(), noise(&x.ty(), 9))]);
+        let (mut gradients, mut loss) = (vec![x.attention(x, x, true)], None);
+        for n in 0..order {
+            let sum = weighted(&g, &format!("ct{n}_"), &gradients, &mut feeds);
+            (gradients, loss) = (vjp(&[(sum, sum.ones_like())], &[x]), Some(sum));
+        }
+        let loss = loss.expect("order ≥ 1");
+        let wrong = compare(&g, &format!("order {order}"), loss, &[(0, x)], &gradients, &feeds);
+        assert!(wrong.is_empty(), "{wrong:?}");
+    }
+}
+
 #[test]
 fn graphs_of_every_sample_and_its_gradient_are_sound_and_come_back_from_text_and_bytes() {
     let registry = registry();

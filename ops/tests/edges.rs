@@ -11,6 +11,7 @@ use thalweg_ops::autodiff::gradients;
 use thalweg_ops::conv::conv2d::Conv2d;
 use thalweg_ops::conv::max_pool2d::MaxPool2d;
 use thalweg_ops::layout::concat;
+use thalweg_ops::nn::attention::Attention;
 use thalweg_ops::nn::batch_norm::BatchNorm;
 use thalweg_ops::nn::cross_entropy;
 
@@ -234,4 +235,27 @@ fn batch_norm_normalizes_each_block_and_moves_its_statistics() {
     let out = run(Mode::Infer);
     same(&out[0], &[-2.0, 6.0, -1.0, 26.0, 47.5, -4.0, 49.5, 4.0]);
     same(&out[1], &[5.0, 5.0]);
+}
+
+/// e^1600 is beyond f32 and f64: only differences of scores may be raised.
+#[test]
+fn attention_takes_scores_far_from_zero() {
+    let arrays =
+        [f32s(&[1, 1], &[40.0]), f32s(&[3, 1], &[-40.0, 40.0, 40.0]), f32s(&[3, 2], &[9., 9., 1., 2., 3., 6.])];
+    let op = Attention::default();
+    let [out, logsumexp] = &compute(arrays, |[query, key, value]| query.apply_all(op, [key, value]))[..] else {
+        panic!("two results")
+    };
+    assert_eq!(out.to_f64(), [2.0, 4.0]);
+    assert_eq!(logsumexp.to_f64(), [f64::from(1600.0 + std::f32::consts::LN_2)]);
+}
+
+/// What sees nothing is zero.
+#[test]
+fn attention_without_keys_is_zero() {
+    let arrays = [f32s(&[2, 1], &[1.0, 2.0]), f32s(&[0, 1], &[]), f32s(&[0, 3], &[])];
+    let op = Attention::default();
+    let results = compute(arrays, |[query, key, value]| query.apply_all(op, [key, value]));
+    assert_eq!(results[0].to_f64(), [0.0; 6]);
+    assert_eq!(results[1].to_f64(), [f64::NEG_INFINITY; 2]);
 }

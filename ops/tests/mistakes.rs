@@ -15,6 +15,8 @@ use thalweg_ops::layout::concat::{Concat, concat};
 use thalweg_ops::layout::extent::Extent;
 use thalweg_ops::layout::iota::Iota;
 use thalweg_ops::layout::pad::Pad;
+use thalweg_ops::nn::attention::Attention;
+use thalweg_ops::nn::attention_grad::AttentionGrad;
 use thalweg_ops::nn::{BatchNorm, Layer, LayerNorm, Linear, Sequential, batch_norm, cross_entropy, layer_norm};
 use thalweg_ops::op::erase;
 use thalweg_ops::optim::adamw::AdamWStep;
@@ -260,7 +262,15 @@ fn mistakes() -> Vec<Mistake> {
         mistake("attention.C2", |g| declare(f(g, &[4, 2, 3]).attention(f(g, &[2, 3]), f(g, &[2, 3]), false))),
         mistake("attention.C3", |g| declare(f(g, &[2, 3]).attention(f(g, &[2, 4]), f(g, &[2, 3]), false))),
         mistake("attention.C3", |g| declare(f(g, &[2, 3]).attention(f(g, &[2, 3]), f(g, &[4, 3]), false))),
-        mistake("attention.C4", |g| declare(f(g, &[2, 3]).attention(f(g, &[4, 3]), f(g, &[4, 3]), true))),
+        mistake("attention.C4", |g| declare(f(g, &[4, 3]).attention(f(g, &[2, 3]), f(g, &[2, 3]), true))),
+        mistake("attention.C1", |g| {
+            let op = Attention { interleaved: true, ..Default::default() };
+            declare(f(g, &[2, 3]).apply(op, [f(g, &[2, 3]), f(g, &[2, 3])]))
+        }),
+        mistake("attention_grad.C1", |g| {
+            let others = [&[4, 3][..], &[4, 3], &[2, 3], &[2], &[3]].map(|shape| f(g, shape));
+            declare(f(g, &[2, 3]).apply(AttentionGrad::default(), others))
+        }),
         mistake("uniform.C1", |g| declare(i(g, &[]).uniform(0, [2]))),
         mistake("dropout.C1", |g| declare(i(g, &[2]).dropout(0.5))),
         mistake("dropout.C2", |g| declare(f(g, &[2, 3]).apply(Dropout { p: 0.5, key: 0 }, [f(g, &[2, 3])]))),

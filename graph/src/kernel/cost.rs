@@ -26,6 +26,8 @@ impl Kernel {
             Kernel::Scatter(scatter) => {
                 scatter.axes.iter().map(|a| a.extent as f64).product::<f64>() * (work(&scatter.body) + 1.0)
             }
+            Kernel::Attention(attention) => return attention.cost(false),
+            Kernel::AttentionGrad(attention) => return attention.cost(true),
         };
         Cost { flops, bytes_read: bytes(self.operands()), bytes_written: bytes(self.results()) }
     }

@@ -96,6 +96,8 @@ pub fn run(kernel: &Kernel, operands: &[&Values], precision: Precision) -> Vec<V
         Kernel::Nest(nest) => run_nest(nest, operands, precision),
         Kernel::Scatter(scatter) => vec![run_scatter(scatter, operands, precision)],
         Kernel::Group(group) => run_group(group, operands, precision),
+        Kernel::Attention(attention) => attention.run(false, operands, precision),
+        Kernel::AttentionGrad(attention) => attention.run(true, operands, precision),
     }
 }
 

@@ -3,6 +3,7 @@
 //! every device) is derived from here and stated nowhere else.
 
 pub mod affine;
+pub mod attention;
 pub mod build;
 pub mod cost;
 pub mod group;
@@ -17,6 +18,7 @@ mod verify;
 use serde::{Deserialize, Serialize};
 
 pub use affine::{Affine, Coord};
+pub use attention::Attention;
 pub use group::{Group, Member, Passed};
 pub use nest::{Axis, Beyond, Fold, LoopNest, Monoid, Read, Scatter, Write};
 pub use scalar::{Binary, Inst, Literal, Reg, Scalar, ScalarOp, Unary};
@@ -86,6 +88,10 @@ pub enum Kernel {
     Scatter(Scatter),
     /// Nests that run in turn, block by block over axes they share.
     Group(Group),
+    /// Means of values, weighted by how well keys fit queries.
+    Attention(Attention),
+    /// The gradient of attention.
+    AttentionGrad(Attention),
 }
 
 impl Kernel {
@@ -95,6 +101,7 @@ impl Kernel {
             Kernel::Nest(nest) => &nest.operands,
             Kernel::Scatter(scatter) => &scatter.operands,
             Kernel::Group(group) => &group.operands,
+            Kernel::Attention(attention) | Kernel::AttentionGrad(attention) => &attention.operands,
         }
     }
     /// Types of the buffers written, in result order.
@@ -103,6 +110,7 @@ impl Kernel {
             Kernel::Nest(nest) => &nest.results,
             Kernel::Scatter(scatter) => std::slice::from_ref(&scatter.result),
             Kernel::Group(group) => &group.results,
+            Kernel::Attention(attention) | Kernel::AttentionGrad(attention) => &attention.results,
         }
     }
     /// Everything that is wrong with it; empty when sound. Devices only run kernels that have passed.

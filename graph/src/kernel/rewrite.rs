@@ -18,6 +18,7 @@ impl Kernel {
                 let starts = s.init.map(usize::from) == Some(operand);
                 return starts && s.reads.iter().all(|r| r.operand as usize != operand);
             }
+            Kernel::Attention(_) | Kernel::AttentionGrad(_) => return false,
         };
         let (Some(from), Some(to)) = (nest.operands.get(operand), nest.results.get(result)) else { return false };
         let Some(write) = nest.writes.iter().find(|w| w.result as usize == result) else { return false };
@@ -70,7 +71,7 @@ impl Kernel {
     }
 
     /// The kernel with operand `operand`, known to hold `value` everywhere, gone; later operands move up. `None` where
-    /// that operand cannot be replaced by a number (it is an index, or what a scatter starts from).
+    /// that operand cannot be replaced by a number (it is an index, what a scatter starts from, or a matrix of attention).
     pub fn with_literal(&self, operand: usize, value: Literal) -> Option<Kernel> {
         let mut kernel = self.clone();
         let (operands, reads, programs) = match &mut kernel {
@@ -88,6 +89,7 @@ impl Kernel {
             }
             // Lowering forms groups after constants have found their readers.
             Kernel::Group(_) => return None,
+            Kernel::Attention(_) | Kernel::AttentionGrad(_) => return None,
         };
         let gone: Vec<bool> = reads.iter().map(|r| r.operand as usize == operand).collect();
         let is_index = reads

@@ -21,6 +21,8 @@ pub(super) fn verify(kernel: &Kernel) -> Vec<String> {
             Kernel::Nest(nest) => verify_nest(nest, &mut faults),
             Kernel::Scatter(scatter) => verify_scatter(scatter, &mut faults),
             Kernel::Group(group) => group::verify_group(group, &mut faults),
+            Kernel::Attention(attention) => faults.list.extend(attention.verify(false)),
+            Kernel::AttentionGrad(attention) => faults.list.extend(attention.verify(true)),
         }
     }
     faults.list

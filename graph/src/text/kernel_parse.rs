@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::kernel_attention::parse_attention;
 use super::lex::{Cursor, Kind, ParseError};
 use super::value::{parse_buffer_type, parse_dtype, parse_literal, parse_types};
 use crate::kernel::{
@@ -26,9 +27,12 @@ pub(crate) fn parse_kernel(cursor: &mut Cursor<'_>) -> Result<Kernel, ParseError
     if cursor.sees("group") {
         return parse_group(cursor).map(Kernel::Group);
     }
+    if cursor.sees("attention") || cursor.sees("attention_grad") {
+        return parse_attention(cursor);
+    }
     let scatter = cursor.sees("scatter");
     if !scatter && !cursor.sees("nest") {
-        return Err(cursor.unexpected("a kernel: `nest`, `scatter` or `group`"));
+        return Err(cursor.unexpected("a kernel: `nest`, `scatter`, `group`, `attention` or `attention_grad`"));
     }
     cursor.bump();
     let operands = cursor.list("(", ")", parse_buffer_type)?;

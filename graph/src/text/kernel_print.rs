@@ -33,9 +33,12 @@
 //!   }
 //! }
 //! ```
+//!
+//! Attention, which is neither, is in [`kernel_attention`](super::kernel_attention).
 
 use std::fmt::{self, Display, Formatter};
 
+use super::kernel_attention::print_attention;
 use super::value::{FloatText, write_list, write_types};
 use crate::kernel::{
     Affine, Axis, Beyond, BufferType, Coord, Group, Kernel, Literal, LoopNest, Passed, Read, Scalar, ScalarOp, Scatter,
@@ -47,6 +50,8 @@ pub(crate) fn print_kernel(kernel: &Kernel, f: &mut Formatter<'_>, indent: usize
         Kernel::Nest(nest) => print_nest(nest, f, indent),
         Kernel::Scatter(scatter) => print_scatter(scatter, f, indent),
         Kernel::Group(group) => print_group(group, f, indent),
+        Kernel::Attention(attention) => print_attention("attention", attention, f, indent),
+        Kernel::AttentionGrad(attention) => print_attention("attention_grad", attention, f, indent),
     }
 }
 
@@ -126,7 +131,12 @@ impl Display for Passed {
     }
 }
 
-fn print_head(kind: &str, operands: &[BufferType], results: &[BufferType], f: &mut Formatter<'_>) -> fmt::Result {
+pub(super) fn print_head(
+    kind: &str,
+    operands: &[BufferType],
+    results: &[BufferType],
+    f: &mut Formatter<'_>,
+) -> fmt::Result {
     write!(f, "{kind} (")?;
     write_list(f, operands)?;
     f.write_str(") -> ")?;

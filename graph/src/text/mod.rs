@@ -7,6 +7,7 @@
 
 mod graph_parse;
 mod graph_print;
+mod kernel_attention;
 mod kernel_parse;
 mod kernel_print;
 pub(crate) mod lex;

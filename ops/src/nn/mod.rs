@@ -1,7 +1,8 @@
-//! What networks are made of: functions that are composites of simpler ops, and layers, which are functions with
+//! What networks are made of: functions that are composites of simpler ops, attention, and layers, which are functions with
 //! parameters.
 
 pub mod attention;
+pub mod attention_grad;
 pub mod batch_norm;
 pub mod cross_entropy;
 pub mod gelu;

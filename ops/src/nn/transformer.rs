@@ -76,7 +76,7 @@ pub struct SelfAttention {
 impl SelfAttention {
     /// In `heads` heads, which divide the features.
     pub fn new(heads: u64) -> Self {
-        Self { heads, op: attention::Attention::default() }
+        Self { heads, op: attention::Attention { interleaved: true, ..Default::default() } }
     }
     /// Each place sees only those before it and itself.
     pub fn causal(mut self) -> Self {
@@ -96,10 +96,9 @@ impl Layer for SelfAttention {
         let rows = &x.shape()[..x.rank().saturating_sub(1)];
         let axes = |last: &[u64]| Shape(rows.iter().cloned().chain(last.iter().map(|d| Dim::Fixed(*d))).collect());
         let heads = axes(&[self.heads, width / self.heads.max(1)]);
-        // [batch, length, heads, features] ↔ [batch, heads, length, features]
-        let part = |k: u64| qkv.slice(-1, k * width..(k + 1) * width).reshape(heads.clone()).transpose(&[0, 2, 1, 3]);
-        let seen = part(0).apply(self.op.clone(), [part(1), part(2)]);
-        let y = seen.transpose(&[0, 2, 1, 3]).reshape(x.shape());
+        // [batch, length, heads, features]: as the product gives it, with nothing to transpose.
+        let part = |k: u64| qkv.slice(-1, k * width..(k + 1) * width).reshape(heads.clone());
+        let y = part(0).apply(self.op.clone(), [part(1), part(2)]).reshape(x.shape());
         graph.scope("proj", || Linear::new(width).call(y))
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use thalweg_cpu::CompiledKernel;
 use thalweg_graph::DType::{F32, I64};
 use thalweg_graph::kernel::build::*;
-use thalweg_graph::kernel::{BufferType, Kernel, Monoid};
+use thalweg_graph::kernel::{Attention, BufferType, Kernel, Literal, Monoid};
 
 /// Best seconds of one run over a fifth of a second.
 fn best(mut run: impl FnMut()) -> f64 {
@@ -96,6 +96,16 @@ fn convolutions(n: u64, ci: u64, co: u64, s: u64) -> [Kernel; 3] {
     [forward, input, weight]
 }
 
+/// Attention of `time` queries to as many keys, and its gradient; heads side by side, as a projection gives them.
+fn attention(batch: u64, time: u64, heads: u64, features: u64, causal: bool) -> [Kernel; 2] {
+    let (matrix, numbers) = (f32s(&[batch, time, heads, features]), f32s(&[batch, time, heads]));
+    let scale = Literal::Float(1.0 / (features as f64).sqrt());
+    let of = |operands, results| Attention { operands, results, rows: 1, causal, scale };
+    let matrices = vec![matrix.clone(); 3];
+    let operands = [&matrices[..], &[matrix.clone(), numbers.clone(), numbers.clone()]].concat();
+    [Kernel::Attention(of(matrices.clone(), vec![matrix, numbers])), Kernel::AttentionGrad(of(operands, matrices))]
+}
+
 fn main() {
     let (from, mut to) = (vec![1.0f32; 1 << 20], vec![0.0f32; 1 << 20]);
     let copy = best(|| std::hint::black_box(&mut to).copy_from_slice(std::hint::black_box(&from)));
@@ -132,6 +142,15 @@ fn main() {
     for (n, ci, co, s) in [(64, 16, 32, 8), (64, 1, 16, 8), (32, 64, 64, 32), (32, 128, 128, 16), (32, 512, 512, 4)] {
         for (name, kernel) in ["forward", "input gradient", "weight gradient"].iter().zip(&convolutions(n, ci, co, s)) {
             report(&format!("conv x[{n},{ci},{s},{s}] w[{co},{ci},3,3] {name}"), kernel);
+        }
+    }
+
+    for (batch, time, heads, causal) in
+        [(8, 128, 6, true), (1, 128, 12, false), (1, 2048, 6, true), (1, 2048, 6, false)]
+    {
+        for (name, kernel) in ["", " gradient"].iter().zip(&attention(batch, time, heads, 64, causal)) {
+            let order = if causal { "causal " } else { "" };
+            report(&format!("{order}attention [{batch},{time},{heads},64]{name}"), kernel);
         }
     }
 

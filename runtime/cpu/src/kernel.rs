@@ -3,6 +3,7 @@
 
 use thalweg_graph::kernel::Kernel;
 
+use crate::attention::TileAttention;
 use crate::contract::Contraction;
 use crate::group::TileGroup;
 use crate::nest::TileNest;
@@ -33,6 +34,7 @@ enum Engine {
     Scatter(Box<TileScatter>),
     Group(Box<TileGroup>),
     Sequence(Box<Sequence>),
+    Attention(Box<TileAttention>),
 }
 
 impl CompiledKernel {
@@ -65,6 +67,8 @@ impl CompiledKernel {
                 Some(blocks) => Engine::Group(Box::new(blocks)),
                 None => Engine::Sequence(Box::new(Sequence::compile(group, recognize)?)),
             },
+            Kernel::Attention(attention) => Engine::Attention(Box::new(TileAttention::compile(attention, false))),
+            Kernel::AttentionGrad(attention) => Engine::Attention(Box::new(TileAttention::compile(attention, true))),
             _ => return Err(CompileError("a sort of kernel that this device does not know".into())),
         };
         Ok(Self { engine })
@@ -76,6 +80,7 @@ impl CompiledKernel {
             Engine::Tiles(nest) => nest.workspace_bytes(),
             Engine::Contraction(product) => product.workspace_bytes(),
             Engine::Scatter(_) | Engine::Group(_) => 0,
+            Engine::Attention(attention) => attention.workspace_bytes(),
             Engine::Sequence(sequence) => sequence.workspace_bytes(),
         }
     }
@@ -84,7 +89,7 @@ impl CompiledKernel {
     pub(crate) fn thread_bytes(&self) -> usize {
         match &self.engine {
             Engine::Tiles(nest) => nest.thread_bytes(),
-            Engine::Contraction(_) => 0,
+            Engine::Contraction(_) | Engine::Attention(_) => 0,
             Engine::Scatter(scatter) => scatter.thread_bytes(),
             Engine::Group(group) => group.thread_bytes(),
             Engine::Sequence(sequence) => sequence.thread_bytes(),
@@ -100,6 +105,7 @@ impl CompiledKernel {
             Engine::Scatter(_) => "scatter".into(),
             Engine::Group(group) => group.strategy(),
             Engine::Sequence(sequence) => sequence.strategy(),
+            Engine::Attention(attention) => attention.strategy(),
         }
     }
 
@@ -125,6 +131,7 @@ impl CompiledKernel {
                 Engine::Scatter(scatter) => scatter.run(operands, results[0]),
                 Engine::Group(group) => group.run(operands, results, pool),
                 Engine::Sequence(sequence) => sequence.run(operands, results, workspace, pool),
+                Engine::Attention(attention) => attention.run(operands, results, workspace, pool),
             }
         }
     }

@@ -6,6 +6,7 @@
 
 mod access;
 mod ahead;
+mod attention;
 mod contract;
 mod device;
 mod domain;

@@ -3,12 +3,12 @@
 //! multiplied with all columns while it is warm. Everything is cut by the nest alone, so bits do not depend on threads.
 
 mod line;
-mod micro;
+pub(crate) mod micro;
 mod pack;
 mod residues;
 mod run;
 #[cfg(target_arch = "x86_64")]
-mod wide;
+pub(crate) mod wide;
 
 use std::ops::Range;
 
@@ -20,6 +20,7 @@ use crate::isa::Isa;
 use line::{Groups, Line, borders};
 use pack::{DEPTH_STEP, Matrix};
 pub(crate) use residues::split;
+pub(crate) use run::Real;
 
 /// Groups of tasks; each has its own buffers, so that groups can run at the same time.
 const GROUPS: usize = 16;
@@ -62,15 +63,15 @@ enum Form {
 
 /// What depends on the instruction set.
 #[derive(Clone, Copy, Debug)]
-struct Width {
-    lanes: usize,
+pub(crate) struct Width {
+    pub(crate) lanes: usize,
     /// Columns that a tile has room for.
-    columns: usize,
-    isa: Isa,
+    pub(crate) columns: usize,
+    pub(crate) isa: Isa,
 }
 
 impl Width {
-    fn of(dtype: DType) -> Self {
+    pub(crate) fn of(dtype: DType) -> Self {
         let isa = Isa::detect();
         let (bytes, columns) = match isa {
             Isa::Base => (16, 4),

@@ -12,7 +12,7 @@ use crate::isa::Isa;
 use crate::pool::{self, Shared};
 
 /// Elements that can be multiplied here.
-trait Real: Copy + Default + Send + Sync + std::ops::Add<Output = Self> + 'static {
+pub(crate) trait Real: Copy + Default + Send + Sync + std::ops::Add<Output = Self> + 'static {
     fn tile(isa: Isa, vectors: usize, columns: usize) -> Tile<Self>;
 }
 impl Real for f32 {

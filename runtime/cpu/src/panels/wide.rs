@@ -244,9 +244,10 @@ impl<'a> Lanes<'a> {
     }
 }
 
+/// Columns of a block, of its rows.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
+pub(crate) fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
     // Pairs, then quads within 128 bits, then the 128-bit pieces themselves.
     let mut a = rows;
     for i in 0..8 {

@@ -128,71 +128,71 @@ fn aligned(elements: usize) -> usize {
     elements.next_multiple_of(16)
 }
 
+/// Which axes are what, innermost first.
+struct Roles {
+    /// The operand whose rows are held in vectors; the other one's are columns.
+    row_side: usize,
+    rows: Vec<usize>,
+    columns: Vec<usize>,
+    depth: Vec<usize>,
+    /// The rest, with extents, outermost first.
+    loops: Vec<(usize, i64)>,
+    depth_loops: Vec<(usize, i64)>,
+}
+
+impl Roles {
+    fn of(draft: &Draft, width: Width) -> Self {
+        let parallel = 0..draft.domain.parallel;
+        let fold: Vec<usize> = (draft.domain.parallel..draft.domain.extents.len()).collect();
+        let only = [0, 1].map(|s| {
+            let own = |a: &usize| draft.uses(s, *a) && !draft.uses(1 - s, *a);
+            parallel.clone().filter(own).collect::<Vec<_>>()
+        });
+        let depth = draft.size(&fold) as f64;
+        let cost = [0, 1].map(|s| cost_as_rows(draft, s, [&only[s], &only[1 - s]], depth, width));
+        let row_side = if cost[1] < cost[0] { 1 } else { 0 };
+        // Innermost in the result first, so that stores are whole vectors.
+        let mut rows = only[row_side].clone();
+        rows.sort_by_key(|a| draft.result.coefficient(*a as u16).abs());
+        let rows = take(rows.into_iter(), draft, LISTED);
+        let columns = take(only[1 - row_side].iter().rev().copied(), draft, MOST_COLUMNS);
+        let depth = take(fold.iter().rev().copied(), draft, LISTED);
+        let rest = |axes: &mut dyn Iterator<Item = usize>| {
+            let left = |a: &usize| ![&rows, &columns, &depth].iter().any(|taken| taken.contains(a));
+            axes.filter(left).map(|a| (a, draft.extent(a))).collect::<Vec<_>>()
+        };
+        let (loops, depth_loops) = (rest(&mut parallel.clone()), rest(&mut fold.iter().copied()));
+        Self { row_side, rows, columns, depth, loops, depth_loops }
+    }
+}
+
+/// What it costs to hold the rows of side `s` in vectors, in multiplications: an element packed costs some sixteen, one
+/// stored apart from its neighbours 64. `axes` are those of that side alone, then those of the other.
+fn cost_as_rows(draft: &Draft, s: usize, axes: [&Vec<usize>; 2], depth: f64, width: Width) -> f64 {
+    let beside = |map: &Affine| axes[0].iter().any(|a| map.coefficient(*a as u16) == 1);
+    let [rows, columns] = axes.map(|a| draft.size(a));
+    let rows = (rows as u64).next_multiple_of(width.lanes as u64) as i64;
+    let checked = |s: usize| !draft.sides[s].checks.is_empty();
+    let read = !checked(s) && columns <= FEW_COLUMNS as i64 && beside(&draft.domain.maps[draft.sides[s].linear]);
+    let packed = if read { 0 } else { rows } + if checked(1 - s) { columns } else { 0 };
+    let stored = if beside(&draft.result) { 0.0 } else { 64.0 * (depth / BLOCK as f64).ceil() };
+    (rows * columns.max(4)) as f64 * (depth + stored) + 16.0 * depth * packed as f64
+}
+
 impl Panels {
     /// `None` where numbers do not fit.
     pub(crate) fn of(draft: &Draft) -> Option<Self> {
         let width = Width::of(draft.dtype);
-        let fold: Vec<usize> = (draft.domain.parallel..draft.domain.extents.len()).collect();
-        let only = |s: usize| {
-            let own = |a: &usize| draft.uses(s, *a) && !draft.uses(1 - s, *a);
-            (0..draft.domain.parallel).filter(own).collect::<Vec<_>>()
-        };
-        let (only, size) = ([only(0), only(1)], |axes: &[usize]| draft.size(axes));
-        // Vectors hold rows: prefer the side whose rows lie side by side in the result, little padding and little to
-        // pack. In multiplications: an element packed costs some sixteen, one stored apart from its neighbours 64.
-        let depth = size(&fold) as f64;
-        let beside = |map: &Affine, axes: &[usize]| axes.iter().any(|a| map.coefficient(*a as u16) == 1);
-        let cost = |s: usize| {
-            let lanes = width.lanes as i64;
-            let (rows, columns) = ((size(&only[s]) + lanes - 1) / lanes * lanes, size(&only[1 - s]));
-            let checked = |s: usize| !draft.sides[s].checks.is_empty();
-            let apart = !beside(&draft.result, &only[s]);
-            let own = &draft.domain.maps[draft.sides[s].linear];
-            let read = !checked(s) && columns <= FEW_COLUMNS as i64 && beside(own, &only[s]);
-            let packed = if read { 0 } else { rows } + if checked(1 - s) { columns } else { 0 };
-            let stored = if apart { 64.0 * (depth / BLOCK as f64).ceil() } else { 0.0 };
-            (rows * columns.max(4)) as f64 * (depth + stored) + 16.0 * depth * packed as f64
-        };
-        let row_side = if cost(1) < cost(0) { 1 } else { 0 };
-        let columns_side = 1 - row_side;
-
-        // Innermost in the result first, so that stores are whole vectors.
-        let mut row_axes = only[row_side].clone();
-        row_axes.sort_by_key(|a| draft.result.coefficient(*a as u16).abs());
-        let row_axes = take(&row_axes, draft, LISTED);
-        let mut column_axes = only[columns_side].clone();
-        column_axes.reverse();
-        let column_axes = take(&column_axes, draft, MOST_COLUMNS);
-        let depth_axes = take(&fold.iter().rev().copied().collect::<Vec<_>>(), draft, LISTED);
-        let with_extents = |axes: &[usize]| axes.iter().rev().map(|a| (*a, draft.extent(*a))).collect::<Vec<_>>();
-        let rest = |of: &mut dyn Iterator<Item = usize>, taken: [&[usize]; 2]| {
-            of.filter(|a| taken.iter().all(|t| !t.contains(a))).map(|a| (a, draft.extent(a))).collect::<Vec<_>>()
-        };
-        let loops = rest(&mut (0..draft.domain.parallel), [&row_axes, &column_axes]);
-        let depth_loops = rest(&mut fold.iter().copied(), [&depth_axes, &[]]);
-
-        let side = |s: usize, axes: &[usize], lanes: usize| {
-            let access = &draft.sides[s];
-            let (linear, borders) = (draft.domain.maps[access.linear].clone(), borders(access, &draft.domain)?);
-            let rows = Line::new(&with_extents(axes), &linear, &borders)?;
-            let depth = Line::new(&with_extents(&depth_axes), &linear, &borders)?;
-            // Blocks move coordinates too.
-            let fits = |map: &Affine| reach(map, &draft.domain.extents) < 1 << 30;
-            if borders.len() > MOST_BORDERS || !fits(&linear) || !borders.iter().all(|(map, _)| fits(map)) {
-                return None;
-            }
-            let (borders, kinds): (Vec<_>, Vec<_>) = borders.into_iter().unzip();
-            let stored = if s == row_side { lanes } else { width.columns };
-            let matrix = Matrix::new(rows, depth, kinds, lanes, stored);
-            Some(Side { operand: access.operand, linear, borders, matrix })
-        };
-        let rows = side(row_side, &row_axes, width.lanes)?;
-        let n = size(&column_axes) as usize;
+        let roles = Roles::of(draft, width);
+        let listed = |axes: &[usize]| axes.iter().rev().map(|a| (*a, draft.extent(*a))).collect::<Vec<_>>();
+        let n = draft.size(&roles.columns) as usize;
         let tiles = n.div_ceil(width.columns);
         let per_tile = n.div_ceil(tiles);
-        let columns = side(columns_side, &column_axes, per_tile)?;
-        let result_rows = Line::new(&with_extents(&row_axes), &draft.result, &[])?;
-        let result_columns = Line::new(&with_extents(&column_axes), &draft.result, &[])?;
+        let [row_axes, column_axes, depth_axes] = [&roles.rows, &roles.columns, &roles.depth].map(|a| listed(a));
+        let rows = Side::of(draft, roles.row_side, [&row_axes, &depth_axes], [width.lanes; 2])?;
+        let columns = Side::of(draft, 1 - roles.row_side, [&column_axes, &depth_axes], [per_tile, width.columns])?;
+        let result_rows = Line::new(&row_axes, &draft.result, &[])?;
+        let result_columns = Line::new(&column_axes, &draft.result, &[])?;
 
         let depth = rows.matrix.depth.len;
         let rows_step = match rows.direct(std::slice::from_ref(&(0..depth))) {
@@ -207,54 +207,65 @@ impl Panels {
         let count = groups.div_ceil(micro::MOST_VECTORS);
         let panels: Vec<_> = (0..count).map(|i| groups * i / count..groups * (i + 1) / count).collect();
 
-        let loop_count = loops.iter().map(|l| l.1).product::<i64>() as usize;
-        let outer_depth = depth_loops.iter().map(|l| l.1).product::<i64>() as usize;
-        let padded = tiles * width.columns;
-        let same_for_all = loops.iter().all(|(a, _)| !draft.uses(columns_side, *a));
+        let same_for_all = roles.loops.iter().all(|(a, _)| !draft.uses(1 - roles.row_side, *a));
+        let whole = tiles * width.columns * points(&roles.depth_loops) * depth;
         let form = match columns.direct(&blocks) {
             Some(direct) => direct,
-            None if same_for_all && padded * outer_depth * depth <= ONCE => Form::Once,
+            None if same_for_all && whole <= ONCE => Form::Once,
             None => Form::Own,
         };
-
-        let row_tasks = loop_count * panels.len();
-        let pieces = if rows_step.is_some() { GROUPS / 4 } else { GROUPS };
-        let mut cuts = [panels.len().min(pieces.div_ceil(loop_count)), 1, 1];
-        if row_tasks < GROUPS / 2 {
-            cuts[1] = (n / 64).clamp(1, GROUPS / row_tasks);
-        }
-        if form == Form::Own {
-            cuts[1] = cuts[1].max((padded * block).div_ceil(OWN));
-        }
-        let (pieces, m) = (row_tasks * cuts[1], result_rows.len);
-        if pieces < GROUPS / 2 && m * n <= 64 << 10 && outer_depth * depth >= 2048 {
-            cuts[2] = (GROUPS / pieces).min(outer_depth * blocks.len());
-        }
-        let mut layout = Layout { row_buffer: aligned(block * micro::MOST_VECTORS * width.lanes), ..Layout::default() };
-        layout.buffers = if form == Form::Once { aligned(padded * outer_depth * depth) } else { 0 };
-        layout.column_buffer =
-            if form == Form::Own { aligned(block * tiles.div_ceil(cuts[1]) * width.columns) } else { 0 };
-        layout.partials = layout.buffers + GROUPS * (layout.row_buffer + layout.column_buffer);
-        layout.partial = if cuts[2] > 1 { aligned(m * n) } else { 0 };
-        layout.total = layout.partials + layout.partial * cuts[2] * loop_count;
-        Some(Self {
+        let mut product = Self {
             dtype: draft.dtype,
             width,
             rows,
             columns,
             form,
             rows_step,
-            loops,
-            depth_loops,
+            loops: roles.loops,
+            depth_loops: roles.depth_loops,
             blocks,
             result: draft.result.clone(),
             result_rows: Groups::new(&result_rows, width.lanes),
             result_columns,
             panels,
             per_tile,
-            cuts,
-            layout,
-        })
+            cuts: [1; 3],
+            layout: Layout::default(),
+        };
+        product.cuts = product.cut(block);
+        product.layout = product.lay_out(block);
+        Some(product)
+    }
+
+    /// Into how many pieces rows, columns and depth are cut, so that there is work for some threads.
+    fn cut(&self, block: usize) -> [usize; 3] {
+        let (m, n, loops) = (self.rows.matrix.rows.len, self.result_columns.len, self.loop_count());
+        let row_tasks = loops * self.panels.len();
+        let pieces = if self.rows_step.is_some() { GROUPS / 4 } else { GROUPS };
+        let mut cuts = [self.panels.len().min(pieces.div_ceil(loops)), 1, 1];
+        if row_tasks < GROUPS / 2 {
+            cuts[1] = (n / 64).clamp(1, GROUPS / row_tasks);
+        }
+        if self.form == Form::Own {
+            cuts[1] = cuts[1].max((self.tiles() * self.width.columns * block).div_ceil(OWN));
+        }
+        let pieces = row_tasks * cuts[1];
+        if pieces < GROUPS / 2 && m * n <= 64 << 10 && self.depth() >= 2048 {
+            cuts[2] = (GROUPS / pieces).min(self.outer_depth() * self.blocks.len());
+        }
+        cuts
+    }
+    fn lay_out(&self, block: usize) -> Layout {
+        let (lanes, columns) = (self.width.lanes, self.width.columns);
+        let [_, column_cuts, parts] = self.cuts;
+        let if_form = |form: Form, elements: usize| if self.form == form { aligned(elements) } else { 0 };
+        let row_buffer = aligned(block * micro::MOST_VECTORS * lanes);
+        let column_buffer = if_form(Form::Own, block * self.tiles().div_ceil(column_cuts) * columns);
+        let buffers = if_form(Form::Once, self.tiles() * columns * self.depth());
+        let partials = buffers + GROUPS * (row_buffer + column_buffer);
+        let partial = if parts > 1 { aligned(self.rows.matrix.rows.len * self.result_columns.len) } else { 0 };
+        let total = partials + partial * parts * self.loop_count();
+        Layout { buffers, row_buffer, column_buffer, partials, partial, total }
     }
 
     pub(crate) fn workspace_bytes(&self) -> usize {
@@ -282,10 +293,10 @@ impl Panels {
         self.rows.matrix.depth.len * self.outer_depth()
     }
     fn loop_count(&self) -> usize {
-        self.loops.iter().map(|l| l.1).product::<i64>() as usize
+        points(&self.loops)
     }
     fn outer_depth(&self) -> usize {
-        self.depth_loops.iter().map(|l| l.1).product::<i64>() as usize
+        points(&self.depth_loops)
     }
 }
 
@@ -296,18 +307,34 @@ fn reach(map: &Affine, extents: &[i64]) -> i128 {
 }
 
 /// Axes from `order` until there are `enough` points.
-fn take(order: &[usize], draft: &Draft, enough: i64) -> Vec<usize> {
-    let mut taken: Vec<usize> = Vec::new();
-    for axis in order {
-        if draft.size(&taken) >= enough {
-            break;
+fn take(order: impl Iterator<Item = usize>, draft: &Draft, enough: i64) -> Vec<usize> {
+    order.fold(vec![], |mut taken, axis| {
+        if draft.size(&taken) < enough {
+            taken.push(axis);
         }
-        taken.push(*axis);
-    }
-    taken
+        taken
+    })
+}
+
+fn points(axes: &[(usize, i64)]) -> usize {
+    axes.iter().map(|a| a.1).product::<i64>() as usize
 }
 
 impl Side {
+    /// Side `s` with its rows and depth along these axes; `width` rows to a group, of which a panel has room for so many.
+    fn of(draft: &Draft, s: usize, axes: [&[(usize, i64)]; 2], [width, stored]: [usize; 2]) -> Option<Self> {
+        let access = &draft.sides[s];
+        let (linear, borders) = (draft.domain.maps[access.linear].clone(), borders(access, &draft.domain)?);
+        let [rows, depth] = axes.map(|a| Line::new(a, &linear, &borders));
+        // Blocks move coordinates too.
+        let fits = |map: &Affine| reach(map, &draft.domain.extents) < 1 << 30;
+        if borders.len() > MOST_BORDERS || !fits(&linear) || !borders.iter().all(|(map, _)| fits(map)) {
+            return None;
+        }
+        let (borders, kinds): (Vec<_>, Vec<_>) = borders.into_iter().unzip();
+        let matrix = Matrix::new(rows?, depth?, kinds, width, stored);
+        Some(Self { operand: access.operand, linear, borders, matrix })
+    }
     /// Steps with which tiles can read it where it lies: the same between all columns, and along depth in all blocks.
     fn direct(&self, blocks: &[Range<usize>]) -> Option<Form> {
         let Matrix { rows, depth, borders, .. } = &self.matrix;

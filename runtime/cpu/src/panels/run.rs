@@ -130,7 +130,7 @@ impl Panels {
         let (outer, inner) = (block / self.blocks.len(), block % self.blocks.len());
         (outer * self.rows.matrix.depth.len + self.blocks[inner].start) * self.tiles() * self.width.columns
     }
-    fn tiles(&self) -> usize {
+    pub(super) fn tiles(&self) -> usize {
         self.result_columns.len.div_ceil(self.per_tile)
     }
 

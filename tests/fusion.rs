@@ -64,6 +64,32 @@ fn a_group_ends_where_somebody_else_reads_what_it_makes() {
 }
 
 #[test]
+fn what_follows_a_contraction_is_its_epilogue() {
+    let found = launches(|g, x, y| {
+        let bias = y.slice(0, 0..1).slice(1, 0..4);
+        drop(g.program("run").outputs([(x.matmul(y.t()) + bias).relu().named("z")]));
+    });
+    assert!(found.last().is_some_and(|l| l.starts_with("matmul + add + z: relu")), "{found:?}");
+    // A row sum reads it afterwards; and what has two readers, or is fetched, has to be there.
+    let found = launches(|g, x, y| {
+        let product = x.matmul(y.t()).named("p");
+        drop(g.program("run").outputs([product.relu().named("a"), (product * 2.0).named("b")]));
+    });
+    assert!(found.iter().any(|l| l == "p: matmul"), "{found:?}");
+    let found = launches(|g, x, y| {
+        let product = x.matmul(y.t()).named("p");
+        drop(g.program("run").outputs([product, product.relu().named("a")]));
+    });
+    assert!(found.iter().any(|l| l == "p: matmul"), "{found:?}");
+    // Seen in another shape.
+    let found = launches(|g, x, y| {
+        let seen = x.matmul(y.t()).reshape([2, 2, 4]).tanh().named("z");
+        drop(g.program("run").outputs([seen]));
+    });
+    assert!(found.iter().any(|l| l == "matmul + z: tanh"), "{found:?}");
+}
+
+#[test]
 fn nothing_is_fused_into_a_contraction_or_computed_twice() {
     let product = |g: &Graph, x: Tensor<'_>, y: Tensor<'_>| {
         drop(g.program("run").outputs([x.tanh().matmul(y.t()).named("z")]));

@@ -31,8 +31,11 @@ impl Target for Device {
     fn workspace_bytes(&self, kernel: &Kernel) -> u64 {
         if kernel.operands().len() == 1 { self.0 } else { 0 }
     }
+    // Both ways of lowering.
+    fn runs_epilogues(&self) -> bool {
+        self.0 > 0
+    }
     fn runs_groups(&self) -> bool {
-        // Both ways of lowering.
         self.0 > 0
     }
 }

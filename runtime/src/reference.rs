@@ -34,6 +34,9 @@ impl Target for ReferenceDevice {
     fn workspace_bytes(&self, _: &Kernel) -> u64 {
         0
     }
+    fn runs_epilogues(&self) -> bool {
+        true
+    }
     fn runs_groups(&self) -> bool {
         true
     }

@@ -64,12 +64,12 @@ impl Kernel {
 }
 
 /// Whether another read takes its coordinate from read `k`.
-fn is_index(reads: &[Read], k: usize) -> bool {
+pub(super) fn is_index(reads: &[Read], k: usize) -> bool {
     reads.iter().flat_map(|r| &r.coords).any(|c| matches!(c, Coord::Value { read, .. } if *read as usize == k))
 }
 
 /// A read of the producer where the reader reads its result at `at`.
-fn moved(read: &Read, at: &[Affine], base: u16, operands: u16) -> Read {
+pub(super) fn moved(read: &Read, at: &[Affine], base: u16, operands: u16) -> Read {
     let coord = |c: &Coord| match c {
         Coord::Affine(i) => Coord::Affine(i.substituted(at)),
         Coord::Holes { index, step } => Coord::Holes { index: index.substituted(at), step: *step },
@@ -128,7 +128,7 @@ impl Splice<'_> {
 
 impl LoopNest {
     /// Merges equal reads, drops those that nothing looks at, and lets equal instructions meet.
-    fn tidy(&mut self) {
+    pub(super) fn tidy(&mut self) {
         // Reads in order: one that others take coordinates from comes before them.
         let mut used = vec![false; self.reads.len()];
         let looks = self.body.insts.iter().chain(&self.epilogue.insts);
@@ -166,7 +166,7 @@ impl LoopNest {
         self.writes.iter_mut().for_each(|w| w.value = epilogue[w.value as usize]);
     }
     /// Drops an operand that is no longer read.
-    fn drop_operand(&mut self, operand: usize) {
+    pub(super) fn drop_operand(&mut self, operand: usize) {
         self.operands.remove(operand);
         self.reads.iter_mut().for_each(|r| r.operand -= u16::from(r.operand as usize > operand));
     }

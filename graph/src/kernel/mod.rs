@@ -5,6 +5,7 @@
 pub mod affine;
 pub mod attention;
 pub mod build;
+pub mod contraction;
 pub mod cost;
 pub mod group;
 mod inline;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use affine::{Affine, Coord};
 pub use attention::Attention;
+pub use contraction::Contraction;
 pub use group::{Group, Member, Passed};
 pub use nest::{Axis, Beyond, Fold, LoopNest, Monoid, Read, Scatter, Write};
 pub use scalar::{Binary, Inst, Literal, Reg, Scalar, ScalarOp, Unary};

@@ -177,12 +177,12 @@ impl Kernel {
 }
 
 /// The row-major position of a place as an affine map.
-fn flat(coords: &[Affine], of: &BufferType) -> Affine {
+pub(super) fn flat(coords: &[Affine], of: &BufferType) -> Affine {
     coords.iter().zip(of.strides()).fold(Affine::constant(0), |sum, (c, s)| sum + c.clone().scaled(s))
 }
 
 /// Without the axes that never move.
-fn moving(mut position: Affine, axes: &[Axis]) -> Affine {
+pub(super) fn moving(mut position: Affine, axes: &[Axis]) -> Affine {
     position.terms.retain(|(a, _)| axes[*a as usize].extent > 1);
     position
 }

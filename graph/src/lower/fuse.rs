@@ -1,55 +1,99 @@
 //! Fusion: an element-wise launch whose result has one reader is written into that reader, and one pass over memory is
 //! saved. Never into a contraction, which devices run as a product of what lies in memory; never where the reader
 //! looks at an element more than once; never into an update, whose launches join over flat segments instead.
+//!
+//! Then, the other way round, an element-wise launch that alone reads what a contraction makes is written into the
+//! contraction's epilogue. Then, because what was element-wise is a fold afterwards, and can be in no other reader.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{Places, Root, Step};
-use crate::kernel::{Binary, Coord, Kernel, LoopNest, Monoid, ScalarOp};
+use crate::kernel::{Coord, Kernel, LoopNest, ScalarOp};
 
 /// Kernels do not grow beyond this: devices bind a limited number of buffers and hold a limited number of values.
 const MAX_OPERANDS: usize = 8;
 const MAX_INSTRUCTIONS: usize = 48;
 
-/// Fuses launches. What is fetched stays, and so do updates, on both sides.
-pub(super) fn fuse(steps: Vec<Step>, places: &Places, fetched: &HashSet<Root>, updates: &HashSet<Root>) -> Vec<Step> {
-    let mut launches = Launches { slots: vec![], maker: HashMap::new(), readers: HashMap::new() };
-    for (i, step) in steps.iter().enumerate() {
-        let distinct: HashSet<Root> = step.reads.iter().copied().collect();
-        distinct.into_iter().for_each(|r| *launches.readers.entry(r).or_default() += 1);
-        if let [only] = step.writes[..]
-            && places.is_scratch(only)
-            && !fetched.contains(&only)
-            && !updates.contains(&only)
-        {
-            launches.maker.insert(only, i);
-        }
-    }
-    launches.slots = steps.into_iter().map(Some).collect();
-    for i in 0..launches.slots.len() {
-        let is_update = |s: &Step| s.writes.iter().any(|w| updates.contains(w));
-        if let Some(step) = launches.slots[i].take_if(|s| !is_update(s)) {
-            launches.slots[i] = Some(launches.absorb(step));
-        }
-    }
-    launches.slots.into_iter().flatten().collect()
+/// What fusion leaves alone: what others than launches look at, and updates.
+#[derive(Clone, Copy)]
+pub(super) struct Kept<'a> {
+    pub(super) places: &'a Places,
+    pub(super) fetched: &'a HashSet<Root>,
+    pub(super) updates: &'a HashSet<Root>,
+}
+
+/// Writes producers into their readers.
+pub(super) fn producers(steps: Vec<Step>, kept: Kept<'_>) -> Vec<Step> {
+    Launches::new(steps, kept).each(kept, Launches::absorb)
+}
+
+/// Writes readers into the epilogues of contractions.
+pub(super) fn epilogues(steps: Vec<Step>, kept: Kept<'_>) -> Vec<Step> {
+    Launches::new(steps, kept).each(kept, Launches::attach)
 }
 
 struct Launches {
-    /// In order; what was written into its reader is gone.
+    /// In order; what was written into another is gone.
     slots: Vec<Option<Step>>,
-    /// Which launch makes a place, where it may be written into its reader.
+    /// Which launch makes a place, where the two may become one.
     maker: HashMap<Root, usize>,
     /// How many launches read a place.
     readers: HashMap<Root, usize>,
 }
 
 impl Launches {
+    fn new(steps: Vec<Step>, kept: Kept<'_>) -> Self {
+        let (mut maker, mut readers) = (HashMap::new(), HashMap::new());
+        for (i, step) in steps.iter().enumerate() {
+            let distinct: HashSet<Root> = step.reads.iter().copied().collect();
+            distinct.into_iter().for_each(|r| *readers.entry(r).or_default() += 1);
+            if let [only] = step.writes[..]
+                && kept.places.is_scratch(only)
+                && !kept.fetched.contains(&only)
+                && !kept.updates.contains(&only)
+            {
+                maker.insert(only, i);
+            }
+        }
+        Self { slots: steps.into_iter().map(Some).collect(), maker, readers }
+    }
+    /// The launches after `join` has seen each that is no update, in order.
+    fn each(mut self, kept: Kept<'_>, join: fn(&mut Self, Step) -> Step) -> Vec<Step> {
+        let is_update = |s: &Step| s.writes.iter().any(|w| kept.updates.contains(w));
+        for i in 0..self.slots.len() {
+            if let Some(step) = self.slots[i].take_if(|s| !is_update(s)) {
+                self.slots[i] = Some(join(&mut self, step));
+            }
+        }
+        self.slots.into_iter().flatten().collect()
+    }
+    /// Whether nobody but one launch looks at `root`, and another makes it.
+    fn passes(&self, root: &Root) -> bool {
+        self.maker.contains_key(root) && self.readers.get(root) == Some(&1)
+    }
+
+    /// `step` in the epilogue of the latest contraction whose result it alone reads, if that can be.
+    fn attach(&mut self, step: Step) -> Step {
+        let mut makers: Vec<(usize, usize)> = Vec::new();
+        for (k, root) in step.reads.iter().enumerate().filter(|(_, r)| self.passes(r)) {
+            makers.push((self.maker[root], k));
+        }
+        makers.sort_unstable();
+        for (maker, k) in makers.into_iter().rev() {
+            let attached = self.slots[maker].as_ref().and_then(|contraction| follow(contraction, &step, k));
+            if let Some(attached) = attached {
+                self.slots[maker] = None;
+                return attached;
+            }
+        }
+        step
+    }
+
     /// `step` with every producer written into it that can be.
     fn absorb(&mut self, mut step: Step) -> Step {
         let mut refused: HashSet<Root> = HashSet::new();
         loop {
-            let mine = |r: &Root| self.maker.contains_key(r) && self.readers.get(r) == Some(&1) && !refused.contains(r);
+            let mine = |r: &Root| self.passes(r) && !refused.contains(r);
             let Some(root) = step.reads.iter().copied().find(mine) else { return step };
             let slot = &mut self.slots[self.maker[&root]];
             let Some(fused) = slot.as_ref().and_then(|producer| join(&step, producer, root)) else {
@@ -68,11 +112,11 @@ impl Launches {
 /// `step` with the launch that makes `root` written into it.
 fn join(step: &Step, producer: &Step, root: Root) -> Option<Step> {
     let Kernel::Nest(nest) = &step.kernel else { return None };
-    let mut kernel = step.kernel.clone();
-    let mut reads = step.reads.clone();
-    if is_contraction(nest) {
+    if nest.contraction().is_some() {
         return None;
     }
+    let mut kernel = step.kernel.clone();
+    let mut reads = step.reads.clone();
     while let Some(k) = reads.iter().position(|r| *r == root) {
         let Kernel::Nest(now) = &kernel else { return None };
         if !looks_once(now, k) {
@@ -82,14 +126,26 @@ fn join(step: &Step, producer: &Step, root: Root) -> Option<Step> {
         reads.remove(k);
         reads.extend(&producer.reads);
     }
+    one_launch(kernel, reads, producer, step)
+}
+
+/// `contraction` with its reader `step` in its epilogue; what it makes is operand `k` there.
+fn follow(contraction: &Step, step: &Step, k: usize) -> Option<Step> {
+    let kernel = contraction.kernel.with_reader(&step.kernel, k)?;
+    let others = step.reads.iter().enumerate().filter(|(i, _)| *i != k).map(|(_, r)| r);
+    one_launch(kernel, contraction.reads.iter().chain(others).copied().collect(), contraction, step)
+}
+
+/// The launch that two have become, if it has not grown too large.
+fn one_launch(mut kernel: Kernel, mut reads: Vec<Root>, first: &Step, second: &Step) -> Option<Step> {
     while let Some((keep, drop)) = twins(&reads) {
         kernel = kernel.with_shared_operand(keep, drop)?;
         reads.remove(drop);
     }
-    let Kernel::Nest(fused) = &kernel else { return None };
-    let fits = reads.len() <= MAX_OPERANDS && fused.body.insts.len() + fused.epilogue.insts.len() <= MAX_INSTRUCTIONS;
-    let label = joined(&producer.label, " + ", &step.label).into();
-    fits.then(|| Step { kernel, reads, writes: step.writes.clone(), label, site: step.site.clone() })
+    let Kernel::Nest(nest) = &kernel else { return None };
+    let fits = reads.len() <= MAX_OPERANDS && nest.body.insts.len() + nest.epilogue.insts.len() <= MAX_INSTRUCTIONS;
+    let label = joined(&first.label, " + ", &second.label).into();
+    fits.then(|| Step { kernel, reads, writes: second.writes.clone(), label, site: second.site.clone() })
 }
 
 /// `body: lt + select`: a scope that both share is said once.
@@ -116,15 +172,4 @@ fn looks_once(nest: &LoopNest, k: usize) -> bool {
         let plain = read.coords.iter().all(|c| matches!(c, Coord::Affine(_)));
         plain && points <= nest.operands[k].len() as u64
     })
-}
-
-/// Whether devices run this as a matrix product or a convolution.
-pub(super) fn is_contraction(nest: &LoopNest) -> bool {
-    let product = nest.body.insts.iter().any(|i| match i.op {
-        ScalarOp::Binary(Binary::Mul, a, b) => {
-            [a, b].iter().all(|r| matches!(nest.body.insts[*r as usize].op, ScalarOp::Read(_)))
-        }
-        _ => false,
-    });
-    product && nest.body.insts.len() == 3 && nest.folds.iter().any(|f| f.monoid == Monoid::Sum)
 }

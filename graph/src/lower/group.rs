@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::fuse::{is_contraction, joined};
+use super::fuse::{Kept, joined};
 use super::{Places, Root, Step};
 use crate::kernel::{Axis, BufferType, Group, Kernel, LoopNest, Member, Passed};
 
@@ -22,7 +22,8 @@ const SMALL: u64 = 16 << 10;
 const MAX_ROW_BYTES: u64 = 256 << 10;
 
 /// Groups launches. What is fetched or an update reads stays a result.
-pub(super) fn group(steps: Vec<Step>, places: &Places, fetched: &HashSet<Root>, updates: &HashSet<Root>) -> Vec<Step> {
+pub(super) fn group(steps: Vec<Step>, kept: Kept<'_>) -> Vec<Step> {
+    let Kept { places, fetched, updates } = kept;
     let mut groups: Vec<Draft> = Vec::new();
     let mut maker: HashMap<Root, usize> = HashMap::new();
     for (i, step) in steps.iter().enumerate() {
@@ -111,7 +112,7 @@ fn groupable<'a>(step: &'a Step, places: &Places, updates: &HashSet<Root>) -> Op
     let Kernel::Nest(nest) = &step.kernel else { return None };
     let plain = step.writes.iter().all(|w| places.is_scratch(*w) && !updates.contains(w));
     let empty = nest.axes.iter().any(|a| a.extent == 0) || nest.operands.iter().any(BufferType::is_empty);
-    (plain && !empty && !is_contraction(nest)).then_some(nest)
+    (plain && !empty && nest.contraction().is_none()).then_some(nest)
 }
 
 /// The most leading axes that rows of this nest alone can have.

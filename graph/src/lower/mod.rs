@@ -25,6 +25,10 @@ pub trait Target {
     fn name(&self) -> Arc<str>;
     /// Scratch that `kernel` needs while it runs, in bytes.
     fn workspace_bytes(&self, kernel: &Kernel) -> u64;
+    /// Whether a contraction costs it no more for what its epilogue does and reads; no device has to.
+    fn runs_epilogues(&self) -> bool {
+        false
+    }
     /// Whether it runs [`Kernel::Group`]; no device has to.
     fn runs_groups(&self) -> bool {
         false
@@ -156,9 +160,15 @@ pub fn lower(
     let lowered = steps::collect(graph, program)?;
     let fetched = lowered.outputs.iter().map(|(_, root, _)| *root).collect();
     let updates = lowered.updates.iter().map(|(_, root)| *root).collect();
-    let fused = fuse::fuse(lowered.steps, &lowered.places, &fetched, &updates);
-    let grouped = if target.runs_groups() { group::group(fused, &lowered.places, &fetched, &updates) } else { fused };
-    let (mut places, body, tail) = tail::split(layout, lowered.places, grouped, &lowered.outputs, &lowered.updates);
+    let kept = fuse::Kept { places: &lowered.places, fetched: &fetched, updates: &updates };
+    let mut steps = fuse::producers(lowered.steps, kept);
+    if target.runs_epilogues() {
+        steps = fuse::epilogues(steps, kept);
+    }
+    if target.runs_groups() {
+        steps = group::group(steps, kept);
+    }
+    let (mut places, body, tail) = tail::split(layout, lowered.places, steps, &lowered.outputs, &lowered.updates);
 
     // The order: feeds, body, fetches, commit, tail.
     let mut actions: Vec<Slot> = Vec::new();

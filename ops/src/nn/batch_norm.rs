@@ -1,7 +1,7 @@
 //! `batch_norm` — `y = (x − mean) / √(var + eps) · weight + bias` per channel, and new running statistics. In training mean and
 //! (biased) variance are those of each of `groups` equal blocks of the batch, and
 //! `new_running = (1 − momentum) · running + momentum · (mean over the blocks of mean or unbiased variance)`; otherwise they are the
-//! running ones, which stay. Variance by two passes. Blocks make statistics independent of how many devices share a batch.
+//! running ones, which stay, and `y = x · scale + shift` of two numbers per channel. Variance by two passes. Blocks make statistics independent of how many devices share a batch.
 //!
 //! * **C1** `x` is floats [batch, channels] or [batch, channels, height, width] with a number of channels.
 //! * **C2** `weight`, `bias`, `running_mean` and `running_var` have x's type and one element per channel.
@@ -65,8 +65,9 @@ impl Op for BatchNorm {
         };
         let scaled = |y: Tensor<'g>| y * per_channel(weight) + per_channel(bias);
         if mode == Mode::Infer {
-            let y = (x - per_channel(running_mean)) / (per_channel(running_var) + self.eps).sqrt();
-            return Some(vec![scaled(y), running_mean, running_var]);
+            let scale = weight / (running_var + self.eps).sqrt();
+            let y = x * per_channel(scale) + per_channel(bias - running_mean * scale);
+            return Some(vec![y, running_mean, running_var]);
         }
         let groups = Dim::Fixed(self.groups);
         let block = shape[0].exact_quotient(&groups)?;

@@ -134,6 +134,9 @@ impl Target for CpuDevice {
     fn workspace_bytes(&self, kernel: &Kernel) -> u64 {
         self.compile(kernel).map_or(0, |k| k.workspace_bytes() as u64)
     }
+    fn runs_epilogues(&self) -> bool {
+        true
+    }
     fn runs_groups(&self) -> bool {
         true
     }

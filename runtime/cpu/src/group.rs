@@ -57,7 +57,7 @@ impl TileGroup {
     /// `None` where members had better run alone.
     pub(crate) fn compile(group: &Group) -> Option<Self> {
         let alone: Vec<TileNest> = group.members.iter().map(|m| TileNest::compile(&m.nest)).collect();
-        let is_product = |m: &thalweg_graph::kernel::Member| Contraction::recognize(&m.nest).is_some();
+        let is_product = |m: &thalweg_graph::kernel::Member| Contraction::is_likely(&m.nest);
         if alone.iter().any(TileNest::is_cut) || group.members.iter().any(is_product) {
             return None;
         }

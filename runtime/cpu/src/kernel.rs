@@ -89,7 +89,8 @@ impl CompiledKernel {
     pub(crate) fn thread_bytes(&self) -> usize {
         match &self.engine {
             Engine::Tiles(nest) => nest.thread_bytes(),
-            Engine::Contraction(_) | Engine::Attention(_) => 0,
+            Engine::Contraction(product) => product.thread_bytes(),
+            Engine::Attention(_) => 0,
             Engine::Scatter(scatter) => scatter.thread_bytes(),
             Engine::Group(group) => group.thread_bytes(),
             Engine::Sequence(sequence) => sequence.thread_bytes(),

@@ -10,6 +10,7 @@ mod attention;
 mod contract;
 mod device;
 mod domain;
+mod finite;
 mod fold;
 mod group;
 mod isa;

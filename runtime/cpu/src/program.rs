@@ -317,6 +317,11 @@ impl<'a> Machine<'a> {
         // SAFETY: slots are those of the layout.
         unsafe { *self.home(slot) = place }
     }
+    /// From now on this register, which nothing writes, is at `place`.
+    pub(crate) unsafe fn place(&self, slot: Slot, place: *mut u8) {
+        // SAFETY: slots are those of the layout.
+        unsafe { *self.pointer(slot) = place }
+    }
     /// Where a register is: at home, or in an operand that is read in place.
     #[inline]
     pub(crate) unsafe fn register(&self, slot: Slot) -> *mut u8 {

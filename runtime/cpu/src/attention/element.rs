@@ -25,9 +25,6 @@ pub(super) trait Element: Real + Float + Sub<Output = Self> + Mul<Output = Self>
     /// # Safety
     /// See [`Turn`].
     unsafe fn turn(isa: Isa, block: Turn<Self>);
-    /// # Safety
-    /// See [`Looking`].
-    unsafe fn is_finite(isa: Isa, block: Looking<Self>) -> bool;
 }
 
 /// A block of scores `[keys][lanes]`, a query to a lane, that become weights; and what is known of each query.
@@ -81,15 +78,6 @@ pub(super) struct Turn<T> {
     pub(super) to: *mut T,
     pub(super) to_stride: usize,
     pub(super) by: T,
-}
-
-/// Rows that may hold infinities and NaN.
-#[derive(Clone, Copy)]
-pub(super) struct Looking<T> {
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    pub(super) from: *const T,
-    pub(super) stride: usize,
 }
 
 /// Calls a function with the constant that `run` is.
@@ -215,19 +203,6 @@ unsafe fn turn<T: Element>(block: Turn<T>) {
     }
 }
 
-#[inline(always)]
-unsafe fn look<T: Element>(block: Looking<T>, finite: *mut bool) {
-    let mut odd = false;
-    for row in 0..block.rows {
-        // SAFETY: the caller's promise.
-        let row = unsafe { std::slice::from_raw_parts(block.from.wrapping_add(row * block.stride), block.columns) };
-        // No early end: a loop that always goes to its end is vectorized.
-        odd |= row.iter().fold(false, |odd, x| odd | (*x * T::default() != T::default()));
-    }
-    // SAFETY: the caller's promise.
-    unsafe { *finite = !odd };
-}
-
 /// [`turn`] by blocks of sixteen by sixteen.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
@@ -260,7 +235,7 @@ unsafe fn turn_wide(block: Turn<f32>) {
 }
 
 macro_rules! element {
-    ($T:ty, $soften:ident, $cotangents:ident, $add_rows:ident, $turn:ident, $look:ident, $wide:expr) => {
+    ($T:ty, $soften:ident, $cotangents:ident, $add_rows:ident, $turn:ident, $wide:expr) => {
         multiversion! {
             unsafe fn $soften(block: Softening<$T>) {
                 // SAFETY: the caller's promise.
@@ -283,12 +258,6 @@ macro_rules! element {
             unsafe fn $turn(block: Turn<$T>) {
                 // SAFETY: the caller's promise.
                 unsafe { turn::<$T>(block) }
-            }
-        }
-        multiversion! {
-            unsafe fn $look(block: Looking<$T>, finite: *mut bool) {
-                // SAFETY: the caller's promise.
-                unsafe { look::<$T>(block, finite) }
             }
         }
         impl Element for $T {
@@ -321,14 +290,8 @@ macro_rules! element {
                     }
                 }
             }
-            unsafe fn is_finite(isa: Isa, block: Looking<Self>) -> bool {
-                let mut finite = true;
-                // SAFETY: the caller's promise.
-                unsafe { $look(isa, block, &mut finite) };
-                finite
-            }
         }
     };
 }
-element!(f32, soften_f32, cotangents_f32, add_rows_f32, turn_f32, look_f32, turn_wide);
-element!(f64, soften_f64, cotangents_f64, add_rows_f64, turn_f64, look_f64, |block| turn_f64(Isa::Avx512, block));
+element!(f32, soften_f32, cotangents_f32, add_rows_f32, turn_f32, turn_wide);
+element!(f64, soften_f64, cotangents_f64, add_rows_f64, turn_f64, |block| turn_f64(Isa::Avx512, block));

@@ -4,9 +4,10 @@
 
 use std::ops::Range;
 
-use super::element::{Element, Looking, Softening, Turn};
+use super::element::{Element, Softening, Turn};
 use super::product::Product;
 use super::{BLOCK, Buffers, Lie, PANELS, TileAttention, aligned};
+use crate::finite;
 use crate::lanes::math::Float;
 use crate::panels::micro::Columns;
 
@@ -169,9 +170,11 @@ impl TileAttention {
     /// # Safety
     /// The rows are there.
     pub(super) unsafe fn is_finite<T: Element>(&self, of: Lie<*const T>, rows: Range<usize>, columns: usize) -> bool {
-        let block = Looking { rows: rows.len(), columns, from: of.row(rows.start), stride: of.stride };
+        let (from, rows) = (of.row(rows.start).cast(), rows.len());
         // SAFETY: the caller's promise.
-        unsafe { T::is_finite(self.width.isa, block) }
+        unsafe {
+            finite::all(self.width.isa, finite::Rows { dtype: self.dtype, from, rows, columns, stride: of.stride })
+        }
     }
 
     /// `to[feature][lane]`: `count` rows from `first` on, times `by`; lanes beyond them are zero.

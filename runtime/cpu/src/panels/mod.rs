@@ -2,6 +2,7 @@
 //! or holes. A panel of a few vectors of rows is packed straight from the operand, block by block of depth, and
 //! multiplied with all columns while it is warm. Everything is cut by the nest alone, so bits do not depend on threads.
 
+mod epilogue;
 mod line;
 pub(crate) mod micro;
 mod pack;
@@ -17,6 +18,7 @@ use thalweg_graph::kernel::Affine;
 
 use crate::contract::Draft;
 use crate::isa::Isa;
+use epilogue::Epilogue;
 use line::{Groups, Line, borders};
 use pack::{DEPTH_STEP, Matrix};
 pub(crate) use residues::split;
@@ -102,6 +104,8 @@ pub(crate) struct Panels {
     result: Affine,
     result_rows: Groups,
     result_columns: Line,
+    /// What becomes of sums before they are stored.
+    epilogue: Option<Epilogue>,
     /// Groups of rows that make a panel.
     panels: Vec<Range<usize>>,
     /// Columns of a tile: as many as there is room for, or fewer, so that all tiles have work.
@@ -193,6 +197,7 @@ impl Panels {
         let columns = Side::of(draft, 1 - roles.row_side, [&column_axes, &depth_axes], [per_tile, width.columns])?;
         let result_rows = Line::new(&row_axes, &draft.result, &[])?;
         let result_columns = Line::new(&column_axes, &draft.result, &[])?;
+        let epilogue = Epilogue::of(draft, [&row_axes, &column_axes], width.lanes)?;
 
         let depth = rows.matrix.depth.len;
         let rows_step = match rows.direct(std::slice::from_ref(&(0..depth))) {
@@ -227,6 +232,7 @@ impl Panels {
             result: draft.result.clone(),
             result_rows: Groups::new(&result_rows, width.lanes),
             result_columns,
+            epilogue,
             panels,
             per_tile,
             cuts: [1; 3],
@@ -271,6 +277,9 @@ impl Panels {
     pub(crate) fn workspace_bytes(&self) -> usize {
         self.layout.total * self.dtype.size_bytes()
     }
+    pub(crate) fn thread_bytes(&self) -> usize {
+        self.epilogue.as_ref().map_or(0, Epilogue::thread_bytes)
+    }
     pub(crate) fn strategy(&self) -> String {
         let (m, n) = (self.rows.matrix.rows.len, self.result_columns.len);
         let form = match self.form {
@@ -285,6 +294,9 @@ impl Panels {
         }
         if self.cuts[2] > 1 {
             text += &format!(", depth in {} parts", self.cuts[2]);
+        }
+        if let Some(epilogue) = &self.epilogue {
+            text += &format!(", {} instructions on each tile", epilogue.computes());
         }
         text
     }

@@ -48,18 +48,17 @@ fn take_apart(draft: &Draft, (side, check): (usize, usize)) -> Option<Vec<Draft>
             [] => continue,
             _ => return None,
         };
-        if !part.domain.fold_is_empty {
-            // Every coefficient is a multiple of the step now.
-            let access = &mut part.sides[side];
-            let map = &part.domain.maps[index];
-            let divided =
-                Affine { terms: map.terms.iter().map(|(a, c)| (*a, c / step)).collect(), offset: map.offset / step };
-            let linear = part.domain.maps[access.linear].clone() + divided.clone().scaled(stride);
-            part.domain.maps.extend([divided, linear]);
-            let last = part.domain.maps.len() - 1;
-            access.linear = last;
-            access.checks[check] = Check::Limit { index: last - 1, extent };
-        }
+        // Every coefficient is a multiple of the step now, and so is the offset.
+        let access = &mut part.sides[side];
+        let map = &part.domain.maps[index];
+        let by_step = |x: i64| x.div_euclid(step);
+        let divided =
+            Affine { terms: map.terms.iter().map(|(a, c)| (*a, by_step(*c))).collect(), offset: by_step(map.offset) };
+        let linear = part.domain.maps[access.linear].clone() + divided.clone().scaled(stride);
+        part.domain.maps.extend([divided, linear]);
+        let last = part.domain.maps.len() - 1;
+        access.linear = last;
+        access.checks[check] = Check::Limit { index: last - 1, extent };
         parts.push(part);
     }
     Some(parts)

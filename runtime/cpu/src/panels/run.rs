@@ -5,11 +5,13 @@ use std::mem::MaybeUninit;
 use thalweg_graph::DType;
 use thalweg_graph::kernel::Affine;
 
+use super::epilogue::{Block, Ready};
 use super::line::Groups;
 use super::micro::{self, Columns, Rows, TILE, Tile};
 use super::{Form, GROUPS, MOST_BORDERS, Panels, Side};
 use crate::isa::Isa;
 use crate::pool::{self, Shared};
+use crate::scratch;
 
 /// Elements that can be multiplied here.
 pub(crate) trait Real: Copy + Default + Send + Sync + std::ops::Add<Output = Self> + 'static {
@@ -39,11 +41,12 @@ impl Real for f64 {
 }
 
 /// A point of all axes; those that a block lists are zero.
-type Origin = [i64; 32];
+pub(super) type Origin = [i64; 32];
 
 /// The buffers of a launch.
 #[derive(Clone, Copy)]
-struct Buffers<T> {
+struct Buffers<'a, T> {
+    operands: &'a [*const u8],
     rows: *const T,
     columns: *const T,
     result: *mut T,
@@ -77,7 +80,8 @@ impl Panels {
         pool: Option<&rayon::ThreadPool>,
     ) {
         let operand = |side: &Side| operands[side.operand].cast::<T>();
-        let buffers = Buffers { rows: operand(&self.rows), columns: operand(&self.columns), result, workspace };
+        let (rows, columns) = (operand(&self.rows), operand(&self.columns));
+        let buffers = Buffers { operands, rows, columns, result, workspace };
         let shared = Shared(buffers);
         let depth_blocks = self.outer_depth() * self.blocks.len();
         let size = (self.rows.matrix.rows.len * self.result_columns.len * self.loop_count()) as f64;
@@ -97,14 +101,25 @@ impl Panels {
         pool::for_each(pool, groups, size * self.depth() as f64 / 100.0, |group| {
             for piece in pieces * group / groups..pieces * (group + 1) / groups {
                 // SAFETY: groups have their own buffers; pieces write disjoint parts of the result or of the partial sums.
-                unsafe { self.piece(shared.get(), group, piece) };
+                self.with_epilogue(parts == 1, |then| unsafe { self.piece(shared.get(), group, piece, then) });
             }
         });
         if parts > 1 {
             for task in 0..self.loop_count() {
                 // SAFETY: all partial sums are written.
-                unsafe { self.combine(buffers, task) };
+                self.with_epilogue(true, |then| unsafe { self.combine(buffers, task, then) });
             }
+        }
+    }
+    /// Calls `work` with the epilogue, if there is one and it is `due`.
+    fn with_epilogue(&self, due: bool, work: impl FnOnce(Option<&Ready<'_>>)) {
+        match &self.epilogue {
+            Some(epilogue) if due => scratch::with(epilogue.thread_bytes(), |memory| {
+                // SAFETY: there is as much memory as it takes.
+                let ready = unsafe { epilogue.on(memory) };
+                work(Some(&ready));
+            }),
+            _ => work(None),
         }
     }
 
@@ -134,7 +149,7 @@ impl Panels {
         self.result_columns.len.div_ceil(self.per_tile)
     }
 
-    unsafe fn pack_once<T: Real>(&self, buffers: Buffers<T>, block: usize) {
+    unsafe fn pack_once<T: Real>(&self, buffers: Buffers<'_, T>, block: usize) {
         let mut origin = [0; 32];
         let inner = self.to_block(&mut origin, block);
         let to = buffers.workspace.wrapping_add(self.packed_at(block));
@@ -144,7 +159,7 @@ impl Panels {
     /// Packs some groups of columns over one block of depth.
     unsafe fn pack_columns<T: Real>(
         &self,
-        buffers: Buffers<T>,
+        buffers: Buffers<'_, T>,
         origin: &Origin,
         inner: usize,
         groups: std::ops::Range<usize>,
@@ -172,8 +187,8 @@ impl Panels {
         (lanes.end <= self.rows.matrix.rows.len).then_some(self.rows_step?)
     }
 
-    /// Some panels by some columns over some blocks of depth.
-    unsafe fn piece<T: Real>(&self, buffers: Buffers<T>, group: usize, piece: usize) {
+    /// Some panels by some columns over some blocks of depth; `then` comes after the last.
+    unsafe fn piece<T: Real>(&self, buffers: Buffers<'_, T>, group: usize, piece: usize, then: Option<&Ready<'_>>) {
         let [row_cuts, column_cuts, parts] = self.cuts;
         let part = piece % parts;
         let column_cut = piece / parts % column_cuts;
@@ -189,9 +204,8 @@ impl Panels {
         let own = self.layout.buffers + group * (self.layout.row_buffer + self.layout.column_buffer);
         let row_buffer = buffers.workspace.wrapping_add(own);
         let column_buffer = row_buffer.wrapping_add(self.layout.row_buffer);
-        let target = buffers.result.wrapping_offset(at(&self.result, &origin) as isize);
         let partial = buffers.workspace.wrapping_add(self.partial(task, part));
-        let first = depth_blocks.start;
+        let ends = (depth_blocks.start, depth_blocks.end - 1);
         for block in depth_blocks {
             let inner = self.to_block(&mut origin, block);
             let depth = self.blocks[inner].clone();
@@ -225,11 +239,10 @@ impl Panels {
                     }
                 };
                 for columns in column_groups.clone() {
-                    let first_column = columns * self.per_tile;
-                    let count = self.per_tile.min(self.result_columns.len - first_column);
+                    let of = self.block(panel, columns);
                     let lie = match step {
                         Some((column, depth)) => {
-                            let at = column_start.wrapping_offset(first_column as isize * column);
+                            let at = column_start.wrapping_offset(of.columns.start as isize * column);
                             Columns { at, column, depth }
                         }
                         None => {
@@ -237,48 +250,81 @@ impl Panels {
                             Columns { at, column: 1, depth: width as isize }
                         }
                     };
+                    let then = then.filter(|_| block == ends.1);
+                    if let Some(then) = then {
+                        then.expect(&of, &origin, buffers.operands);
+                    }
                     let mut tile = MaybeUninit::<Aligned<T>>::uninit();
                     let tile = tile.as_mut_ptr().cast::<T>();
                     // SAFETY: both operands hold `depth` steps; the tile has room; whoever made `isa` asked the machine.
                     unsafe {
-                        let multiply = T::tile(self.width.isa, panel.len(), count);
+                        let multiply = T::tile(self.width.isa, panel.len(), of.columns.len());
                         multiply(depth.len(), rows, lie, tile);
-                        self.store(tile, panel.clone(), first_column, count, target, partial, block != first);
+                        let add = block != ends.0;
+                        match parts {
+                            1 => self.store(buffers, tile, &of, &origin, add, then),
+                            _ => self.keep(tile, &of, partial, add),
+                        }
                     }
                 }
             }
         }
     }
+    /// A panel by a tile's columns.
+    fn block(&self, panel: &std::ops::Range<usize>, columns: usize) -> Block {
+        let first = columns * self.per_tile;
+        let columns = first..(first + self.per_tile).min(self.result_columns.len);
+        Block { panel: panel.clone(), columns, lanes: self.width.lanes, rows: self.rows.matrix.rows.len }
+    }
 
-    /// Puts a tile where it belongs.
-    #[allow(clippy::too_many_arguments)]
+    /// Puts a tile where it belongs in the result: after what `then` makes of it, and of what is there where it is to be
+    /// added to that.
     #[inline]
     unsafe fn store<T: Real>(
         &self,
-        tile: *const T,
-        panel: std::ops::Range<usize>,
-        column: usize,
-        count: usize,
-        target: *mut T,
-        partial: *mut T,
-        add: bool,
+        buffers: Buffers<'_, T>,
+        tile: *mut T,
+        block: &Block,
+        origin: &Origin,
+        mut add: bool,
+        then: Option<&Ready<'_>>,
     ) {
-        let (lanes, vectors) = (self.width.lanes, panel.len());
-        for j in 0..count {
-            for (i, group) in panel.clone().enumerate() {
-                let from = tile.wrapping_add((j * vectors + i) * lanes);
-                // SAFETY: rows and columns lie in the result, or in the partial sums.
-                unsafe {
-                    if self.cuts[2] > 1 {
-                        let rows = self.rows.matrix.rows.len;
-                        let to = partial.wrapping_add((column + j) * rows + group * lanes);
-                        let len = lanes.min(rows - group * lanes);
-                        put(from, to, len, add);
-                    } else {
-                        let to = target.wrapping_offset(self.result_columns.offsets[column + j] as isize);
-                        put_group(self.is_wide(), &self.result_rows, group, from, to, add);
-                    }
+        let target = buffers.result.wrapping_offset(at(&self.result, origin) as isize);
+        let mut from = tile.cast_const();
+        // SAFETY: rows and columns lie in the result, of which nobody else has this block.
+        unsafe {
+            if let Some(then) = then {
+                if std::mem::take(&mut add) {
+                    self.for_each_group(block, target, |group, at, there| {
+                        add_group(self.is_wide(), &self.result_rows, group, there, tile.wrapping_add(at));
+                    });
                 }
+                from = then.apply(block, origin, buffers.operands, tile.cast()).cast();
+            }
+            self.for_each_group(block, target, |group, at, to| {
+                put_group(self.is_wide(), &self.result_rows, group, from.wrapping_add(at), to, add);
+            });
+        }
+    }
+    /// Calls `work` with every group of rows in every column of a block: where it is in a tile, and where its column is.
+    #[inline(always)]
+    fn for_each_group<T: Real>(&self, block: &Block, target: *mut T, mut work: impl FnMut(usize, usize, *mut T)) {
+        for (j, column) in block.columns.clone().enumerate() {
+            let to = target.wrapping_offset(self.result_columns.offsets[column] as isize);
+            for (i, group) in block.panel.clone().enumerate() {
+                work(group, j * block.height() + i * block.lanes, to);
+            }
+        }
+    }
+    /// Puts a tile among the partial sums.
+    unsafe fn keep<T: Real>(&self, tile: *const T, block: &Block, partial: *mut T, add: bool) {
+        let (lanes, rows) = (self.width.lanes, self.rows.matrix.rows.len);
+        for (j, column) in block.columns.clone().enumerate() {
+            for (i, group) in block.panel.clone().enumerate() {
+                let from = tile.wrapping_add((j * block.panel.len() + i) * lanes);
+                let to = partial.wrapping_add(column * rows + group * lanes);
+                // SAFETY: the caller's promise.
+                unsafe { put(from, to, lanes.min(rows - group * lanes), add) };
             }
         }
     }
@@ -286,11 +332,11 @@ impl Panels {
     fn partial(&self, task: usize, part: usize) -> usize {
         self.layout.partials + (task * self.cuts[2] + part) * self.layout.partial
     }
-    /// Adds the partial sums of a task, pairwise, into the result.
-    unsafe fn combine<T: Real>(&self, buffers: Buffers<T>, task: usize) {
+    /// Adds the partial sums of a task, pairwise, and puts them where they belong.
+    unsafe fn combine<T: Real>(&self, buffers: Buffers<'_, T>, task: usize, then: Option<&Ready<'_>>) {
+        let origin = self.origin(task);
         let (m, n, parts) = (self.rows.matrix.rows.len, self.result_columns.len, self.cuts[2]);
         let partial = |part: usize| buffers.workspace.wrapping_add(self.partial(task, part));
-        let target = buffers.result.wrapping_offset(at(&self.result, &self.origin(task)) as isize);
         let mut apart = 1;
         // SAFETY: the partial sums lie in the workspace, apart from each other and from the result.
         unsafe {
@@ -300,14 +346,16 @@ impl Panels {
                 }
                 apart *= 2;
             }
-            for column in 0..n {
-                let to = target.wrapping_offset(self.result_columns.offsets[column] as isize);
-                for group in 0..m.div_ceil(self.width.lanes) {
-                    let from = partial(0).wrapping_add(column * m + group * self.width.lanes);
-                    for run in self.result_rows.runs(group) {
-                        let to = to.wrapping_offset(run.offset as isize);
-                        put(from.wrapping_add(run.lane as usize), to, run.len as usize, false);
+            for panel in &self.panels {
+                for columns in 0..self.tiles() {
+                    let block = self.block(panel, columns);
+                    let mut tile = MaybeUninit::<Aligned<T>>::uninit();
+                    let tile = tile.as_mut_ptr().cast::<T>();
+                    for (j, column) in block.columns.clone().enumerate() {
+                        let from = partial(0).wrapping_add(column * m + panel.start * block.lanes);
+                        put(from, tile.wrapping_add(j * block.height()), block.filled(), false);
                     }
+                    self.store(buffers, tile, &block, &origin, false, then);
                 }
             }
         }
@@ -324,6 +372,21 @@ unsafe fn put<T: Real>(from: *const T, to: *mut T, len: usize, add: bool) {
     for i in 0..len {
         // SAFETY: the caller's promise.
         unsafe { *to.add(i) = if add { *to.add(i) + *from.add(i) } else { *from.add(i) } };
+    }
+}
+/// Adds what lies in the rows of a group to a vector of a tile.
+#[inline(always)]
+unsafe fn add_group<T: Real>(wide: bool, groups: &Groups, group: usize, from: *const T, to: *mut T) {
+    #[cfg(target_arch = "x86_64")]
+    if wide && size_of::<T>() == 4 {
+        // SAFETY: as for `put_group`.
+        return unsafe { super::wide::add(groups, group, from.cast(), to.cast()) };
+    }
+    let _ = wide;
+    for run in groups.runs(group) {
+        let (from, to) = (from.wrapping_offset(run.offset as isize), to.wrapping_add(run.lane as usize));
+        // SAFETY: the caller's promise.
+        unsafe { put(from, to, run.len as usize, true) };
     }
 }
 #[inline(always)]
@@ -354,6 +417,6 @@ impl Side {
 }
 
 /// `map` at `origin`.
-fn at(map: &Affine, origin: &Origin) -> i64 {
+pub(super) fn at(map: &Affine, origin: &Origin) -> i64 {
     map.terms.iter().fold(map.offset, |sum, (a, c)| sum + c * origin[*a as usize])
 }

@@ -296,3 +296,21 @@ pub(crate) unsafe fn store(groups: &Groups, group: usize, tile: *const f32, to: 
         }
     }
 }
+
+/// Adds what lies in the rows of a group to a vector of a tile.
+///
+/// # Safety
+/// As for [`store`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+pub(crate) unsafe fn add(groups: &Groups, group: usize, from: *const f32, tile: *mut f32) {
+    // SAFETY: the caller's promise; masked lanes are not touched.
+    unsafe {
+        let mut v = _mm512_loadu_ps(tile);
+        for run in groups.runs(group) {
+            let lanes = mask(run.lane as usize, run.len as usize);
+            let there = _mm512_maskz_loadu_ps(lanes, from.wrapping_offset(run.offset as isize - run.lane as isize));
+            v = _mm512_mask_add_ps(v, lanes, there, v);
+        }
+        _mm512_storeu_ps(tile, v);
+    }
+}

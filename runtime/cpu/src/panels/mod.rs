@@ -40,6 +40,10 @@ const ONCE: usize = 4 << 20;
 const OWN: usize = 128 << 10;
 /// Columns for which rows that lie side by side are not worth packing.
 const FEW_COLUMNS: usize = 32;
+/// Most panels that are multiplied with a tile's columns before the next columns are looked at.
+const AT_ONCE: usize = 4;
+/// Bytes of columns over a block of depth that may pass by for every panel: more than that leave the second cache.
+const PASSING: usize = 512 << 10;
 /// Most borders that an operand has.
 const MOST_BORDERS: usize = 8;
 
@@ -108,6 +112,8 @@ pub(crate) struct Panels {
     epilogue: Option<Epilogue>,
     /// Groups of rows that make a panel.
     panels: Vec<Range<usize>>,
+    /// How many of them meet a tile's columns while these are near: one, unless all columns together are too much.
+    at_once: usize,
     /// Columns of a tile: as many as there is room for, or fewer, so that all tiles have work.
     per_tile: usize,
     /// Pieces that rows, columns and depth are cut into.
@@ -119,6 +125,8 @@ pub(crate) struct Panels {
 #[derive(Clone, Copy, Debug, Default)]
 struct Layout {
     buffers: usize,
+    /// Room for a packed panel.
+    panel: usize,
     /// Per group of tasks: rows, then columns.
     row_buffer: usize,
     column_buffer: usize,
@@ -234,11 +242,15 @@ impl Panels {
             result_columns,
             epilogue,
             panels,
+            at_once: 1,
             per_tile,
             cuts: [1; 3],
             layout: Layout::default(),
         };
         product.cuts = product.cut(block);
+        if n * block * draft.dtype.size_bytes() / product.cuts[1] > PASSING {
+            product.at_once = product.panels.len().div_ceil(product.cuts[0]).min(AT_ONCE);
+        }
         product.layout = product.lay_out(block);
         Some(product)
     }
@@ -265,13 +277,14 @@ impl Panels {
         let (lanes, columns) = (self.width.lanes, self.width.columns);
         let [_, column_cuts, parts] = self.cuts;
         let if_form = |form: Form, elements: usize| if self.form == form { aligned(elements) } else { 0 };
-        let row_buffer = aligned(block * micro::MOST_VECTORS * lanes);
+        let panel = aligned(block * micro::MOST_VECTORS * lanes);
+        let row_buffer = panel * self.at_once;
         let column_buffer = if_form(Form::Own, block * self.tiles().div_ceil(column_cuts) * columns);
         let buffers = if_form(Form::Once, self.tiles() * columns * self.depth());
         let partials = buffers + GROUPS * (row_buffer + column_buffer);
         let partial = if parts > 1 { aligned(self.rows.matrix.rows.len * self.result_columns.len) } else { 0 };
         let total = partials + partial * parts * self.loop_count();
-        Layout { buffers, row_buffer, column_buffer, partials, partial, total }
+        Layout { buffers, panel, row_buffer, column_buffer, partials, partial, total }
     }
 
     pub(crate) fn workspace_bytes(&self) -> usize {

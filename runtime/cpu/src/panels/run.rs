@@ -8,7 +8,7 @@ use thalweg_graph::kernel::Affine;
 use super::epilogue::{Block, Ready};
 use super::line::Groups;
 use super::micro::{self, Columns, Rows, TILE, Tile};
-use super::{Form, GROUPS, MOST_BORDERS, Panels, Side};
+use super::{AT_ONCE, Form, GROUPS, MOST_BORDERS, Panels, Side};
 use crate::isa::Isa;
 use crate::pool::{self, Shared};
 use crate::scratch;
@@ -224,25 +224,18 @@ impl Panels {
                 }
             };
             let (from, at) = self.rows.place(buffers.rows, &origin);
-            for panel in panels {
-                let rows = match self.direct_rows(panel) {
-                    Some(step) => {
-                        let offsets = (&self.rows.matrix.rows.offsets, &self.rows.matrix.depth.offsets);
-                        let at = offsets.0[panel.start * self.width.lanes] + offsets.1[depth.start];
-                        Rows { at: from.wrapping_offset(at as isize), depth: step }
-                    }
-                    None => {
-                        let (matrix, depth) = (&self.rows.matrix, depth.clone());
-                        // SAFETY: the buffer is this group's and has room for a panel over a block.
-                        unsafe { matrix.pack(self.is_wide(), from, &at, panel.clone(), depth, row_buffer) };
-                        Rows { at: row_buffer.cast_const(), depth: (panel.len() * self.width.lanes) as isize }
-                    }
-                };
+            for panels in panels.chunks(self.at_once) {
+                let mut rows = [Rows { at: from, depth: 0 }; AT_ONCE];
+                for (i, (rows, panel)) in rows.iter_mut().zip(panels).enumerate() {
+                    let buffer = row_buffer.wrapping_add(i * self.layout.panel);
+                    // SAFETY: the buffer is this group's and has room for so many panels over a block.
+                    *rows = unsafe { self.rows_of(panel, from, &at, depth.clone(), buffer) };
+                }
                 for columns in column_groups.clone() {
-                    let of = self.block(panel, columns);
+                    let first = columns * self.per_tile;
                     let lie = match step {
                         Some((column, depth)) => {
-                            let at = column_start.wrapping_offset(of.columns.start as isize * column);
+                            let at = column_start.wrapping_offset(first as isize * column);
                             Columns { at, column, depth }
                         }
                         None => {
@@ -250,25 +243,47 @@ impl Panels {
                             Columns { at, column: 1, depth: width as isize }
                         }
                     };
-                    let then = then.filter(|_| block == ends.1);
-                    if let Some(then) = then {
-                        then.expect(&of, &origin, buffers.operands);
-                    }
-                    let mut tile = MaybeUninit::<Aligned<T>>::uninit();
-                    let tile = tile.as_mut_ptr().cast::<T>();
-                    // SAFETY: both operands hold `depth` steps; the tile has room; whoever made `isa` asked the machine.
-                    unsafe {
-                        let multiply = T::tile(self.width.isa, panel.len(), of.columns.len());
-                        multiply(depth.len(), rows, lie, tile);
-                        let add = block != ends.0;
-                        match parts {
-                            1 => self.store(buffers, tile, &of, &origin, add, then),
-                            _ => self.keep(tile, &of, partial, add),
+                    for (panel, rows) in panels.iter().zip(rows) {
+                        let of = self.block(panel, columns);
+                        let then = then.filter(|_| block == ends.1);
+                        if let Some(then) = then {
+                            then.expect(&of, &origin, buffers.operands);
+                        }
+                        let mut tile = MaybeUninit::<Aligned<T>>::uninit();
+                        let tile = tile.as_mut_ptr().cast::<T>();
+                        // SAFETY: both operands hold `depth` steps; the tile has room; whoever made `isa` asked the
+                        // machine.
+                        unsafe {
+                            let multiply = T::tile(self.width.isa, panel.len(), of.columns.len());
+                            multiply(depth.len(), rows, lie, tile);
+                            let add = block != ends.0;
+                            match parts {
+                                1 => self.store(buffers, tile, &of, &origin, add, then),
+                                _ => self.keep(tile, &of, partial, add),
+                            }
                         }
                     }
                 }
             }
         }
+    }
+    /// A panel's rows over some steps of depth, of an operand that lies at `from`: packed to `buffer`, or where they are.
+    unsafe fn rows_of<T: Real>(
+        &self,
+        panel: &std::ops::Range<usize>,
+        from: *const T,
+        at: &[i32],
+        depth: std::ops::Range<usize>,
+        buffer: *mut T,
+    ) -> Rows<T> {
+        let matrix = &self.rows.matrix;
+        if let Some(step) = self.direct_rows(panel) {
+            let at = matrix.rows.offsets[panel.start * self.width.lanes] + matrix.depth.offsets[depth.start];
+            return Rows { at: from.wrapping_offset(at as isize), depth: step };
+        }
+        // SAFETY: the caller's promise.
+        unsafe { matrix.pack(self.is_wide(), from, at, panel.clone(), depth, buffer) };
+        Rows { at: buffer.cast_const(), depth: (panel.len() * self.width.lanes) as isize }
     }
     /// A panel by a tile's columns.
     fn block(&self, panel: &std::ops::Range<usize>, columns: usize) -> Block {

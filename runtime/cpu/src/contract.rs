@@ -29,6 +29,9 @@ pub(crate) struct Contraction {
 
 /// Multiplications below which tiles do as well.
 const WORTH: i64 = 128;
+/// A result of fewer bytes is still in the second cache when the product is done: what becomes of it is then one pass
+/// over long tiles, which costs less than many starts on short ones.
+const NEAR_BYTES: u64 = 256 << 10;
 
 impl Contraction {
     /// Whether [`Contraction::recognize`] has a chance; costs nothing beside it.
@@ -42,7 +45,8 @@ impl Contraction {
         let rows: i64 = drafts.iter().map(Draft::rows).sum();
         // Zeros of the result become something too, and that no part computes.
         let leaves_out = rows < draft.rows();
-        if !nest.is_bare_sum() && (leaves_out || draft.then.is_none()) {
+        let is_near = nest.results[0].size_bytes() <= NEAR_BYTES;
+        if !nest.is_bare_sum() && (is_near || leaves_out || draft.then.is_none()) {
             let (bare, then) = nest.parted()?;
             let after = Some(Box::new(TileNest::compile(&then)));
             return Some(Self { after, ..Self::recognize(&bare)? });

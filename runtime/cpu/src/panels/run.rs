@@ -249,6 +249,9 @@ impl Panels {
                         if let Some(then) = then {
                             then.expect(&of, &origin, buffers.operands);
                         }
+                        if parts == 1 {
+                            self.expect(buffers, &of, &origin);
+                        }
                         let mut tile = MaybeUninit::<Aligned<T>>::uninit();
                         let tile = tile.as_mut_ptr().cast::<T>();
                         // SAFETY: both operands hold `depth` steps; the tile has room; whoever made `isa` asked the
@@ -320,6 +323,23 @@ impl Panels {
                 put_group(self.is_wide(), &self.result_rows, group, from.wrapping_add(at), to, add);
             });
         }
+    }
+    /// Has the place where a tile will go brought nearer, while the tile is still being multiplied: columns lie pages
+    /// apart, and waiting for them took a tenth of the time, in large products a quarter.
+    #[inline]
+    fn expect<T: Real>(&self, buffers: Buffers<'_, T>, block: &Block, origin: &Origin) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            let target = buffers.result.wrapping_offset(at(&self.result, origin) as isize);
+            self.for_each_group(block, target, |group, _, to| {
+                let place = to.wrapping_offset(self.result_rows.runs(group)[0].offset as isize);
+                // SAFETY: fetching ahead touches no memory.
+                unsafe { _mm_prefetch::<_MM_HINT_ET0>(place.cast()) };
+            });
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (buffers, block, origin);
     }
     /// Calls `work` with every group of rows in every column of a block: where it is in a tile, and where its column is.
     #[inline(always)]

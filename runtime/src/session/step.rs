@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thalweg_graph::ir::{Graph, Value};
 use thalweg_graph::lower::lower;
-use thalweg_graph::plan::{Instruction, Memory, Plan};
+use thalweg_graph::plan::{BufferId, Channel, ChannelId, Instruction, Memory, Plan};
 use thalweg_graph::watch::Finiteness;
 use thalweg_graph::{Array, Bindings};
 
@@ -13,8 +13,8 @@ use super::{RunError, Session, check};
 use crate::device::{DeviceError, Lent, Loaded};
 use crate::outputs::Outputs;
 
-/// Feeds smaller than this are copied: that costs less than looking for them at every launch.
-const WORTH_LENDING_BYTES: usize = 64 << 10;
+/// Feeds and outputs smaller than this are copied: they stay in the cache, and the arenas are aligned for every vector.
+const WORTH_LENDING_BYTES: u64 = 64 << 10;
 
 /// A plan on the device, and what its channels to the caller mean: the program's outputs, then the statuses of what it
 /// declares to be finite, then those of all values.
@@ -26,6 +26,21 @@ pub(super) struct Step {
     pub(super) loaded: Loaded,
     /// How many of the graph's checks were declared.
     pub(super) declared: usize,
+    /// Channels of the program's outputs, in its order.
+    outputs: Arc<[ChannelId]>,
+    /// By channel, whether the caller's memory stands in for its buffer.
+    lent: Arc<[bool]>,
+}
+
+impl Step {
+    /// What the caller lends to the device: feeds, and the arrays that are to be returned.
+    fn lend<'a>(&self, feeds: &[Option<&'a Array>], outputs: &'a mut Outputs) -> Vec<Lent<'a>> {
+        let lent = |channel: &ChannelId| self.lent[channel.0 as usize];
+        let feeds = self.plan.channels.ids().zip(feeds).filter(|(c, _)| lent(c));
+        let feeds = feeds.filter_map(|(c, feed)| feed.map(|array| Lent::Feed(c, array.bytes())));
+        let outputs = self.outputs.iter().zip(outputs.arrays_mut()).filter(|(c, _)| lent(c));
+        feeds.chain(outputs.map(|(c, array)| Lent::Output(*c, array.bytes_mut()))).collect()
+    }
 }
 
 /// How a step went.
@@ -55,7 +70,15 @@ impl Session {
     /// Makes a plan of the one program of `bound` ready; the first `declared` of its checks were asked for one by one.
     pub(super) fn load(&mut self, bound: Graph, plan: Arc<Plan>, declared: usize) -> Result<Step, RunError> {
         let loaded = self.device.load(&plan, 0)?;
-        Ok(Step { graph: Arc::new(bound), plan, loaded, declared })
+        let posted = plan.devices[0].instructions.iter().filter_map(|i| match i {
+            Instruction::Post { channel, .. } => Some(*channel),
+            _ => None,
+        });
+        let outputs = posted.take(bound.programs[0].outputs.len()).collect();
+        let large = |channel: &Channel| channel.ty.size_bytes() >= WORTH_LENDING_BYTES;
+        let lent = plan.channels.iter().map(|(id, channel)| large(channel) && self.device.borrows(loaded, id));
+        let lent = lent.collect();
+        Ok(Step { graph: Arc::new(bound), plan, loaded, declared, outputs, lent })
     }
     pub(super) fn unload(&mut self, step: &Step) {
         self.recorder.unloaded(step.loaded);
@@ -77,9 +100,15 @@ impl Session {
         let part = &plan.devices[0];
         let tail = part.tail_start();
         let program = &step.graph.programs[0];
-        let borrows = self.device.borrows_feeds(loaded);
-        let mut lent: Vec<Lent<'_>> = Vec::new();
-        let mut outputs = Vec::with_capacity(program.outputs.len());
+        // They go back to the shelf if this returns early: nobody sees what is in them.
+        let empty = step.outputs.iter().map(|c| {
+            let Channel { label, ty, .. } = &plan.channels[*c];
+            (label.clone(), self.shelf.take(ty.dtype, &ty.shape))
+        });
+        let mut outputs = Outputs::new(empty.collect(), self.shelf.clone());
+        let mut fetched = 0;
+        let lent = |channel: &ChannelId| step.lent[channel.0 as usize];
+        let mut stayed: Vec<(BufferId, &[u8])> = Vec::new();
         let mut found = Vec::with_capacity(program.checks.len());
         let mut at = 0;
         while at < part.instructions.len() {
@@ -89,8 +118,8 @@ impl Session {
                     let (to, array) = (&part.buffers[*buffer], feeds[channel.0 as usize]);
                     let array = array.expect("a channel from the driver is an input of the program");
                     let bytes = array.bytes();
-                    if borrows && to.memory == Memory::Staging && bytes.len() >= WORTH_LENDING_BYTES {
-                        lent.push(Lent { offset: to.offset, bytes });
+                    if lent(channel) {
+                        stayed.push((*buffer, bytes));
                     } else {
                         self.device.write(to.memory, to.offset, bytes)?;
                     }
@@ -98,7 +127,7 @@ impl Session {
                     self.recorder.session(&*self.device, started, "feed", name, bytes.len());
                     at += 1;
                 }
-                Instruction::Post { buffer, .. } if outputs.len() == program.outputs.len() => {
+                Instruction::Post { buffer, .. } if fetched == step.outputs.len() => {
                     let (from, mut status) = (&part.buffers[*buffer], [0; 4]);
                     self.device.read(from.memory, from.offset, &mut status)?;
                     found.push((program.checks[found.len()].of, Finiteness::of(i32::from_le_bytes(status))));
@@ -106,14 +135,16 @@ impl Session {
                 }
                 Instruction::Post { channel, buffer } => {
                     let started = self.recorder.now(&*self.device);
-                    let (channel, from) = (&plan.channels[*channel], &part.buffers[*buffer]);
-                    let mut array = self.shelf.take(channel.ty.dtype, &channel.ty.shape);
-                    match lent.iter().find_map(|l| l.bytes_at(from)) {
-                        Some(bytes) => array.bytes_mut().copy_from_slice(bytes),
-                        None => self.device.read(from.memory, from.offset, array.bytes_mut())?,
+                    let (label, from) = (&plan.channels[*channel].label, &part.buffers[*buffer]);
+                    let array = outputs.arrays_mut().nth(fetched).expect("an array per output");
+                    let bytes = array.bytes_mut();
+                    match stayed.iter().find(|(at, _)| at == buffer) {
+                        _ if lent(channel) => {}
+                        Some((_, fed)) => bytes.copy_from_slice(fed),
+                        None => self.device.read(from.memory, from.offset, bytes)?,
                     }
-                    self.recorder.session(&*self.device, started, "fetch", &channel.label, array.bytes().len());
-                    outputs.push((channel.label.clone(), array));
+                    self.recorder.session(&*self.device, started, "fetch", label, bytes.len());
+                    fetched += 1;
                     at += 1;
                 }
                 Instruction::Launch(_) | Instruction::Copy { .. } => {
@@ -123,7 +154,7 @@ impl Session {
                         .position(|i| !runs(i))
                         .map_or(part.instructions.len(), |n| at + n);
                     let abort = (at < tail).then_some(&self.abort);
-                    self.device.run_lent(loaded, at..end, abort, &lent)?;
+                    self.device.run_lent(loaded, at..end, abort, &mut step.lend(feeds, &mut outputs))?;
                     at = end;
                 }
                 Instruction::Commit => {
@@ -144,6 +175,6 @@ impl Session {
         } else if check::fails(step, &found) {
             return Ok(Outcome::NotFinite(found));
         }
-        Ok(Outcome::Done(Outputs::new(outputs, self.shelf.clone())))
+        Ok(Outcome::Done(outputs))
     }
 }

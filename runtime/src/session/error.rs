@@ -41,6 +41,16 @@ pub enum RunError {
         /// What was given.
         got: String,
     },
+    /// A value for a variable of truth values holds something else.
+    #[error("variable `{name}` is bool: element {index} is {value}, which is neither 0 nor 1")]
+    NoTruthValue {
+        /// Which variable.
+        name: String,
+        /// Which element.
+        index: usize,
+        /// What it is.
+        value: i64,
+    },
     /// The program cannot be planned for these extents.
     #[error(transparent)]
     Lower(#[from] LowerError),

@@ -10,6 +10,7 @@ use thalweg_graph::{Array, DType};
 
 use super::{RunError, Session};
 use crate::checkpoint::ModelDigest;
+use crate::feed;
 
 impl Session {
     /// Sets every variable to its initial value: they have learned from nothing, and go on from no checkpoint.
@@ -35,12 +36,15 @@ impl Session {
         self.device.read(Memory::State, slot.offset, array.bytes_mut())?;
         Ok(array)
     }
-    /// Sets a variable.
+    /// Sets a variable. Errs if there is none of that name, or if the value is of another type or no value of the type.
     pub fn set(&mut self, variable: &str, value: &Array) -> Result<(), RunError> {
         let slot = &self.layout.slots[self.variable(variable)?];
         let got = BufferType { dtype: value.dtype(), shape: value.shape().to_vec() };
         if got != slot.ty {
             return Err(RunError::Variable { name: variable.into(), want: slot.ty.to_string(), got: got.to_string() });
+        }
+        if let Some((index, value)) = feed::no_truth_value(value) {
+            return Err(RunError::NoTruthValue { name: variable.into(), index, value });
         }
         Ok(self.device.write(Memory::State, slot.offset, value.bytes())?)
     }

@@ -41,7 +41,7 @@ impl Device for Watched {
         self.0.reserve_state(bytes)
     }
     fn load(&mut self, plan: &Arc<Plan>, part: usize) -> Result<Loaded, DeviceError> {
-        self.1.lock().unwrap().labels = plan.channels.values().iter().map(|c| c.label.clone()).collect();
+        self.1.lock().expect("no panic").labels = plan.channels.values().iter().map(|c| c.label.clone()).collect();
         self.0.load(plan, part)
     }
     fn unload(&mut self, loaded: Loaded) {
@@ -60,7 +60,7 @@ impl Device for Watched {
         abort: Option<&AbortFlag>,
         lent: &mut [Lent<'_>],
     ) -> Result<(), DeviceError> {
-        let mut seen = self.1.lock().unwrap();
+        let mut seen = self.1.lock().expect("no panic");
         let Seen { labels, feeds, outputs, .. } = &mut *seen;
         for lent in lent.iter() {
             match lent {
@@ -95,7 +95,7 @@ impl Device for Watched {
 fn watched(g: &Graph, threads: usize) -> (Session, Arc<Mutex<Seen>>) {
     let seen = Arc::new(Mutex::new(Seen::default()));
     let device = Watched(common::cpu(threads), seen.clone());
-    (Session::new(g.finish().unwrap(), Box::new(device)).unwrap(), seen)
+    (Session::new(g.finish().expect("no mistakes"), Box::new(device)).expect("it is there"), seen)
 }
 
 /// What is fed as `x` in step `k`.
@@ -108,24 +108,25 @@ fn fed(shape: &[u64], k: usize) -> Array {
 #[track_caller]
 fn agrees(g: &Graph, shape: &[u64], feeds: &[&str], outputs: &[&str]) -> Arc<Plan> {
     let all = |session: &mut Session| {
-        let held: Vec<_> = (0..3).map(|k| session.run("run", &[("x", &fed(shape, k))]).unwrap()).collect();
+        let held: Vec<_> = (0..3).map(|k| session.run("run", &[("x", &fed(shape, k))]).expect("it is there")).collect();
         let copied = |o: &thalweg::runtime::Outputs| o.iter().map(|(n, a)| (n.to_string(), a.clone())).collect();
         let values: Vec<Vec<(String, Array)>> = held.iter().map(copied).collect();
-        (values, session.digest().unwrap())
+        (values, session.digest().expect("it is there"))
     };
-    let mut reference = Session::new(g.finish().unwrap(), Box::new(ReferenceDevice::default())).unwrap();
+    let mut reference =
+        Session::new(g.finish().expect("no mistakes"), Box::new(ReferenceDevice::default())).expect("it is there");
     let want = all(&mut reference);
     let mut plan = None;
     for threads in [1, 2] {
         let (mut session, seen) = watched(g, threads);
         assert!(all(&mut session) == want, "{threads} threads: other results than the interpreter's");
-        let seen = seen.lock().unwrap();
+        let seen = seen.lock().expect("no panic");
         let names = |set: &BTreeSet<Arc<str>>| set.iter().map(|l| l.to_string()).collect::<Vec<_>>();
         assert_eq!((names(&seen.feeds), names(&seen.outputs)), (sorted(feeds), sorted(outputs)), "what is lent");
         drop(seen);
-        plan = Some(session.plan("run", &Default::default()).unwrap());
+        plan = Some(session.plan("run", &Default::default()).expect("it is there"));
     }
-    plan.unwrap()
+    plan.expect("it is there")
 }
 
 fn sorted(names: &[&str]) -> Vec<String> {
@@ -139,7 +140,7 @@ fn posted(plan: &Plan, label: &str) -> (BufferId, Option<usize>) {
         Instruction::Post { channel, buffer } if &*plan.channels[*channel].label == label => Some(*buffer),
         _ => None,
     });
-    let buffer = posts.unwrap();
+    let buffer = posts.expect("it is there");
     (buffer, device.launches().find(|(_, l)| l.writes.contains(&buffer)).map(|(at, _)| at))
 }
 

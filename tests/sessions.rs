@@ -198,6 +198,22 @@ fn variables_are_got_and_set_by_name() {
 }
 
 #[test]
+fn truth_values_are_0_or_1_wherever_they_come_from() {
+    let b = Builder::new("truth");
+    let flags =
+        b.variable("flags", thalweg::DType::Bool.of([3]), VarKind::Stat, Init::Constant(0.0), "", Site::default());
+    let read = b.read(flags.unwrap(), Site::default());
+    b.program("run", vec![("now".into(), read)], vec![], Site::default());
+    let mut session = Session::new(b.finish().unwrap(), common::cpu(1)).unwrap();
+    let mut value = Array::from_bools(&[3], &[true, false, true]);
+    session.set("flags", &value).unwrap();
+    value.bytes_mut()[2] = 7;
+    let error = session.set("flags", &value).unwrap_err();
+    assert_eq!(error.to_string(), "variable `flags` is bool: element 2 is 7, which is neither 0 nor 1");
+    assert_eq!(session.get("flags").unwrap().to_f64(), [1.0, 0.0, 1.0], "nothing happened");
+}
+
+#[test]
 fn many_batch_sizes_share_one_model() {
     let mut model = line().compile(&Cluster::cpu(1)).unwrap();
     for round in 0..3 {

@@ -1,5 +1,6 @@
-//! A tensor with its data, in host memory: what users feed and fetch, what the interpreter computes with. Bytes
-//! behind an 8-byte alignment rather than an enum of vectors, so that moving data never asks what it is.
+//! A tensor with its data, in host memory: what users feed and fetch, what the interpreter computes with. Bytes rather than
+//! an enum of vectors, so that moving data never asks what it is; and from the beginning of a cache line on, because devices
+//! read and write large arrays where they lie, a vector at a time.
 
 use crate::types::{DType, TensorType};
 
@@ -14,12 +15,17 @@ macro_rules! elements {
 elements!(u8 => U8, u32 => U32, i32 => I32, i64 => I64, half::f16 => F16, half::bf16 => BF16, f32 => F32, f64 => F64);
 
 /// A dense row-major tensor in host memory.
-#[derive(Clone, PartialEq)]
 pub struct Array {
     dtype: DType,
     shape: Vec<u64>,
     words: Vec<u64>,
+    /// The word with which the first whole line begins. Asking for aligned memory would be simpler, but the system hands out
+    /// large zeros for nothing only without that.
+    first: usize,
 }
+
+/// Words in a cache line.
+const LINE: usize = 8;
 
 impl Array {
     /// A tensor of zeros.
@@ -29,7 +35,9 @@ impl Array {
     pub fn zeros(dtype: DType, shape: &[u64]) -> Self {
         let elements = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).expect("the number of elements fits");
         let bytes = usize::try_from(elements).ok().and_then(|n| n.checked_mul(dtype.size_bytes())).expect("it fits");
-        Self { dtype, shape: shape.to_vec(), words: vec![0; bytes.div_ceil(8)] }
+        let words = vec![0u64; bytes.div_ceil(8) + LINE - 1];
+        let first = words.as_ptr().align_offset(8 * LINE).min(LINE - 1);
+        Self { dtype, shape: shape.to_vec(), words, first }
     }
     /// A tensor of `data`.
     ///
@@ -76,12 +84,12 @@ impl Array {
     }
     /// The elements' bytes, in order.
     pub fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words)[..self.len() * self.dtype.size_bytes()]
+        &bytemuck::cast_slice(&self.words[self.first..])[..self.len() * self.dtype.size_bytes()]
     }
     /// The elements' bytes, to write.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let n = self.len() * self.dtype.size_bytes();
-        &mut bytemuck::cast_slice_mut(&mut self.words)[..n]
+        &mut bytemuck::cast_slice_mut(&mut self.words[self.first..])[..n]
     }
     /// The elements.
     ///
@@ -139,9 +147,42 @@ impl Array {
     }
 }
 
+impl Clone for Array {
+    fn clone(&self) -> Self {
+        let mut copy = Self::zeros(self.dtype, &self.shape);
+        copy.bytes_mut().copy_from_slice(self.bytes());
+        copy
+    }
+}
+
+impl PartialEq for Array {
+    fn eq(&self, other: &Self) -> bool {
+        self.dtype == other.dtype && self.shape == other.shape && self.bytes() == other.bytes()
+    }
+}
+
 impl std::fmt::Debug for Array {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let shown: Vec<f64> = (0..self.len().min(16)).map(|i| self.get_f64(i)).collect();
         write!(f, "{}{:?}{}", self.ty(), shown, if self.len() > 16 { "…" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_array_and_every_copy_begins_with_a_line() {
+        for n in [0, 1, 7, 8, 9, 1000, 100_000] {
+            let data: Vec<u8> = (0..n).map(|i| i as u8).collect();
+            let array = Array::from_slice(&[n], &data);
+            for a in [&array, &array.clone(), &array.clone().reshaped(&[1, n])] {
+                assert_eq!((a.bytes(), a.bytes().as_ptr().align_offset(64)), (&data[..], 0), "{n} bytes");
+            }
+            assert_eq!(array, array.clone());
+        }
+        assert_ne!(Array::scalar(1u8), Array::scalar(2u8));
+        assert_ne!(Array::scalar(1u8), Array::from_bools(&[], &[true]));
     }
 }

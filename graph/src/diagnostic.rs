@@ -153,10 +153,12 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The known name nearest to `name`, if one is near: by edit distance with transpositions, at most a third of its length.
+/// The known name nearest to `name`, if one is near: by edit distance with transpositions, at most a third of its length (but
+/// one), and at most half of the longer of the two, so that names of one letter are not all near each other.
 pub fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = name.chars().count().max(3) / 3;
-    known.map(|k| (distance(name, k), k)).filter(|(d, _)| *d <= limit).min_by_key(|(d, _)| *d).map(|(_, k)| k)
+    let length = name.chars().count();
+    let near = |(d, k): &(usize, &str)| *d <= length.max(3) / 3 && 2 * *d <= length.max(k.chars().count());
+    known.map(|k| (distance(name, k), k)).filter(near).min_by_key(|(d, _)| *d).map(|(_, k)| k)
 }
 
 fn distance(a: &str, b: &str) -> usize {
@@ -202,5 +204,9 @@ mod tests {
     fn near_names_are_found_and_far_ones_are_not() {
         assert_eq!(nearest("imgae", ["image", "label"].into_iter()), Some("image"));
         assert_eq!(nearest("temperature", ["image", "label"].into_iter()), None);
+        assert_eq!(nearest("z", ["x", "y"].into_iter()), None);
+        assert_eq!(nearest("", ["x"].into_iter()), None);
+        assert_eq!(nearest("yy", ["x", "y"].into_iter()), Some("y"));
+        assert_eq!(nearest("w", ["x", "w1"].into_iter()), Some("w1"));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use thalweg_graph::lower::Target;
-use thalweg_graph::plan::{Buffer, Memory, Plan};
+use thalweg_graph::plan::{ChannelId, Memory, Plan};
 
 /// Asks the body of a step to end early. State is untouched: only the tail writes it, and the tail does not look.
 #[derive(Clone, Debug, Default)]
@@ -81,25 +81,13 @@ pub struct Timing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Loaded(pub usize);
 
-/// A feed that stays in the caller's memory for a step, in the place of what a plan has copied to the staging arena.
-#[derive(Clone, Copy, Debug)]
-pub struct Lent<'a> {
-    /// Where in the staging arena the plan looks for it.
-    pub offset: u64,
-    /// What is there.
-    pub bytes: &'a [u8],
-}
-
-impl<'a> Lent<'a> {
-    /// The bytes of `buffer`, if it lies in this feed.
-    pub fn bytes_at(&self, buffer: &Buffer) -> Option<&'a [u8]> {
-        (buffer.memory == Memory::Staging).then(|| self.range(buffer.range())).flatten()
-    }
-    /// The bytes of a range of the staging arena, if it lies in this feed.
-    pub fn range(&self, range: Range<u64>) -> Option<&'a [u8]> {
-        let (start, end) = (range.start.checked_sub(self.offset)?, range.end.checked_sub(self.offset)?);
-        self.bytes.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)
-    }
+/// Memory of the caller's that stands in for the buffer of a channel for a whole step, so that nothing is copied.
+#[derive(Debug)]
+pub enum Lent<'a> {
+    /// What arrives by the channel is read here.
+    Feed(ChannelId, &'a [u8]),
+    /// What leaves by the channel is written here, whole, before it is posted; and read here afterwards.
+    Output(ChannelId, &'a mut [u8]),
 }
 
 /// One place where kernels run.
@@ -114,22 +102,21 @@ pub trait Device: Send {
     fn unload(&mut self, loaded: Loaded);
     /// Runs the launches and copies of `range`, in order. In the body it looks at `abort` between launches.
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError>;
-    /// Whether feeds of this plan may be lent to [`Device::run_lent`] and need not be written to the staging arena.
-    fn borrows_feeds(&self, _: Loaded) -> bool {
+    /// Whether the caller's memory may stand in for the buffer of this channel, see [`Lent`]. A device says so only where
+    /// [`lendable`](crate::lend::lendable) does.
+    fn borrows(&self, _: Loaded, _: ChannelId) -> bool {
         false
     }
-    /// [`Device::run`] with feeds in the caller's memory, of which there are only those that
-    /// [`Device::borrows_feeds`] allows.
+    /// [`Device::run`] with memory of the caller's. What is lent is what [`Device::borrows`] allows, as long as the channel
+    /// says, and the same for every stretch of a step.
     fn run_lent(
         &mut self,
         loaded: Loaded,
         range: Range<usize>,
         abort: Option<&AbortFlag>,
-        lent: &[Lent<'_>],
+        lent: &mut [Lent<'_>],
     ) -> Result<(), DeviceError> {
-        for feed in lent {
-            self.write(Memory::Staging, feed.offset, feed.bytes)?;
-        }
+        assert!(lent.is_empty(), "a device that borrows nothing is lent nothing");
         self.run(loaded, range, abort)
     }
     /// Starts or stops timing instructions; gives the timings so far. Timing costs a little, and is off at first.

@@ -144,12 +144,15 @@ fn bind(
     Ok(())
 }
 
+/// The first element of an array of truth values that is none. Kernels rely on it: a truth value is 0 or 1.
+pub(crate) fn no_truth_value(array: &Array) -> Option<(usize, i64)> {
+    let bytes = if array.dtype() == DType::Bool { array.bytes() } else { &[] };
+    bytes.iter().enumerate().find(|(_, b)| **b > 1).map(|(i, b)| (i, i64::from(*b)))
+}
+
 fn narrow<'a>(name: &Arc<str>, want: &TensorType, array: &'a Array) -> Result<Cow<'a, Array>, FeedError> {
     if array.dtype() == want.dtype {
-        // Kernels rely on it: a truth value is 0 or 1.
-        let odd = (want.dtype == DType::Bool).then(|| array.bytes().iter().position(|b| *b > 1)).flatten();
-        if let Some(index) = odd {
-            let value = i64::from(array.bytes()[index]);
+        if let Some((index, value)) = no_truth_value(array) {
             return Err(FeedError::Range { name: name.clone(), dtype: want.dtype, index, value });
         }
         return Ok(Cow::Borrowed(array));

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub mod cursor;
 pub mod device;
 pub mod feed;
+pub mod lend;
 pub mod memory;
 pub mod outputs;
 pub mod reference;

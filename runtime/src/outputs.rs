@@ -55,6 +55,10 @@ impl Outputs {
     pub(crate) fn new(values: Vec<(Arc<str>, Array)>, shelf: Arc<Shelf>) -> Self {
         Self { values, shelf }
     }
+    /// The arrays in the program's order, to be filled.
+    pub(crate) fn arrays_mut(&mut self) -> impl Iterator<Item = &mut Array> {
+        self.values.iter_mut().map(|(_, a)| a)
+    }
     /// The output called `name`.
     pub fn get(&self, name: &str) -> Option<&Array> {
         self.values.iter().find(|(n, _)| &**n == name).map(|(_, a)| a)

@@ -2,95 +2,37 @@
 //! program and binding when first needed, and keeps a few.
 
 mod check;
+mod error;
 mod inspect;
 mod record;
+mod step;
+mod variables;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use thalweg_graph::evaluate::EvaluateError;
-use thalweg_graph::init::initial_value;
-use thalweg_graph::ir::{Graph, Value, VarId};
-use thalweg_graph::kernel::BufferType;
-use thalweg_graph::lower::{LowerError, StateLayout, lower};
+use thalweg_graph::ir::Graph;
+use thalweg_graph::lower::StateLayout;
 use thalweg_graph::passes::{STANDARD, run_passes, select_program};
-use thalweg_graph::plan::{Instruction, Memory, Plan};
-use thalweg_graph::summary::SummaryError;
-use thalweg_graph::watch::Finiteness;
-use thalweg_graph::{Array, Bindings, DType};
+use thalweg_graph::plan::Plan;
+use thalweg_graph::{Array, Bindings};
 
 pub use check::NotFinite;
+pub use error::RunError;
 pub use inspect::At;
 pub use record::ProfileRow;
 use record::Recorder;
+use step::{Outcome, Step};
 
-use crate::checkpoint::{ModelDigest, Saver, Variables};
+use crate::checkpoint::{Saver, Variables};
 use crate::cursor::Cursors;
-use crate::device::{AbortFlag, Device, DeviceError, Lent, Loaded};
-use crate::feed::{self, FeedError, Inputs};
+use crate::device::{AbortFlag, Device};
+use crate::feed::{self, Inputs};
 use crate::outputs::{Outputs, Shelf};
 
 /// Plans kept per session; the oldest goes first.
 const PLANS_KEPT: usize = 16;
-
-/// Why a program did not run. State is what it was before the step.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum RunError {
-    /// What was fed does not fit.
-    #[error(transparent)]
-    Feed(#[from] FeedError),
-    /// No program of that name.
-    #[error("there is no program `{name}`; {hint}")]
-    NoProgram {
-        /// What was asked for.
-        name: String,
-        /// What there is.
-        hint: String,
-    },
-    /// No variable of that name.
-    #[error("there is no variable `{name}`; {hint}")]
-    NoVariable {
-        /// What was asked for.
-        name: String,
-        /// What there is.
-        hint: String,
-    },
-    /// A value for a variable has another type.
-    #[error("variable `{name}` is {want}, not {got}")]
-    Variable {
-        /// Which.
-        name: String,
-        /// Its type.
-        want: String,
-        /// What was given.
-        got: String,
-    },
-    /// The program cannot be planned for these extents.
-    #[error(transparent)]
-    Lower(#[from] LowerError),
-    /// No tensor of that name, or not of this graph.
-    #[error("{0}")]
-    NoTensor(String),
-    /// A value was infinite or NaN that was to be finite. State is as it was before the step.
-    #[error(transparent)]
-    NotFinite(Box<NotFinite>),
-    /// There is no summary.
-    #[error(transparent)]
-    Summary(#[from] SummaryError),
-    /// The interpreter cannot compute it.
-    #[error(transparent)]
-    Evaluate(#[from] EvaluateError),
-    /// Extents that make some other extent negative or too large.
-    #[error("with {0:?} some extent is negative or too large")]
-    Bindings(Bindings),
-    /// The plan is not sound. This is a fault of ours: please report it.
-    #[error("internal error, please report: the plan is not sound: {}", .0.join("; "))]
-    Unsound(Vec<String>),
-    /// The device.
-    #[error(transparent)]
-    Device(#[from] DeviceError),
-}
 
 struct ProgramState {
     name: Arc<str>,
@@ -108,28 +50,6 @@ struct Ready {
     guard: Option<Step>,
     step: Step,
 }
-
-/// A plan on the device, and what its channels to the caller mean: the program's outputs, then the statuses of what it
-/// declares to be finite, then those of all values.
-#[derive(Clone)]
-struct Step {
-    /// The one program, in primitives, with all extents bound.
-    graph: Arc<Graph>,
-    plan: Arc<Plan>,
-    loaded: Loaded,
-    /// How many of the graph's checks were declared.
-    declared: usize,
-}
-
-/// How a step went.
-enum Outcome {
-    Done(Outputs),
-    /// Nothing was committed, since these were to be finite and are not.
-    NotFinite(Vec<(Value, Finiteness)>),
-}
-
-/// Feeds smaller than this are copied: that costs less than looking for them at every launch.
-const WORTH_LENDING_BYTES: usize = 64 << 10;
 
 /// Sees every graph between passes, by the name of the pass.
 type Observer = Box<dyn FnMut(&str, &Graph) + Send>;
@@ -191,16 +111,6 @@ impl Session {
     /// Shows every graph between passes, by the name of the pass, whenever a program is prepared.
     pub fn observe_passes(&mut self, observe: impl FnMut(&str, &Graph) + Send + 'static) {
         self.observe = Box::new(observe);
-    }
-    /// Sets every variable to its initial value: they have learned from nothing, and go on from no checkpoint.
-    pub fn reset(&mut self) -> Result<(), RunError> {
-        for id in self.graph.state.ids() {
-            let value = initial_value(&self.graph.state[id], self.graph.seed);
-            self.device.write(Memory::State, self.layout.slots[id].offset, value.bytes())?;
-        }
-        self.cursors.restore(BTreeMap::new());
-        self.saver.forget();
-        Ok(())
     }
     /// The graph.
     pub fn graph(&self) -> &Graph {
@@ -299,161 +209,5 @@ impl Session {
         self.recorder.session(&*self.device, started, "plan", &step.plan.program, 0);
         self.ready.push(Ready { program: index, bindings, checks_all, guard, step });
         Ok(self.ready.len() - 1)
-    }
-
-    /// The plan of the one program of `bound`, sound and within reason.
-    fn make_plan(&self, bound: &Graph, bindings: &Bindings) -> Result<Arc<Plan>, RunError> {
-        // What is to be finite is looked at where outputs leave, before `commit`.
-        let mut program = bound.programs[0].clone();
-        let statuses = program.checks.iter().map(|c| (check::channel(c), c.status));
-        program.outputs.extend(statuses);
-        let plan = Arc::new(lower(bound, &program, bindings, &self.layout, self.device.target())?);
-        // No machine addresses more; a sound plan may still ask for it.
-        let part = &plan.devices[0];
-        if let Some(memory) = Memory::ALL.into_iter().find(|m| part.bytes(*m) > 1 << 47) {
-            let (device, needed) = (part.device.clone(), part.bytes(memory));
-            return Err(DeviceError::OutOfMemory { device, memory: memory.name(), needed }.into());
-        }
-        let faults = plan.verify();
-        if faults.is_empty() { Ok(plan) } else { Err(RunError::Unsound(faults)) }
-    }
-    /// Makes a plan of the one program of `bound` ready; the first `declared` of its checks were asked for one by one.
-    fn load(&mut self, bound: Graph, plan: Arc<Plan>, declared: usize) -> Result<Step, RunError> {
-        let loaded = self.device.load(&plan, 0)?;
-        Ok(Step { graph: Arc::new(bound), plan, loaded, declared })
-    }
-    fn unload(&mut self, step: &Step) {
-        self.recorder.unloaded(step.loaded);
-        self.device.unload(step.loaded);
-    }
-
-    /// Runs a step and notes it, if anybody wants to know.
-    fn execute(&mut self, step: &Step, feeds: &[Option<&Array>]) -> Result<Outcome, RunError> {
-        let started = self.recorder.now(&*self.device);
-        let outcome = self.walk(step, feeds);
-        let done = matches!(outcome, Ok(Outcome::Done(_)));
-        self.recorder.step(&mut *self.device, &step.plan, step.loaded, started, done);
-        outcome
-    }
-
-    /// Walks the instructions of the one device: channels are this thread's, what lies between them is the device's.
-    fn walk(&mut self, step: &Step, feeds: &[Option<&Array>]) -> Result<Outcome, RunError> {
-        let (plan, loaded) = (&step.plan, step.loaded);
-        let part = &plan.devices[0];
-        let tail = part.tail_start();
-        let program = &step.graph.programs[0];
-        let borrows = self.device.borrows_feeds(loaded);
-        let mut lent: Vec<Lent<'_>> = Vec::new();
-        let mut outputs = Vec::with_capacity(program.outputs.len());
-        let mut found = Vec::with_capacity(program.checks.len());
-        let mut at = 0;
-        while at < part.instructions.len() {
-            match &part.instructions[at] {
-                Instruction::Wait { channel, buffer } => {
-                    let started = self.recorder.now(&*self.device);
-                    let (to, array) = (&part.buffers[*buffer], feeds[channel.0 as usize]);
-                    let array = array.expect("a channel from the driver is an input of the program");
-                    let bytes = array.bytes();
-                    if borrows && to.memory == Memory::Staging && bytes.len() >= WORTH_LENDING_BYTES {
-                        lent.push(Lent { offset: to.offset, bytes });
-                    } else {
-                        self.device.write(to.memory, to.offset, bytes)?;
-                    }
-                    let name = &plan.channels[*channel].label;
-                    self.recorder.session(&*self.device, started, "feed", name, bytes.len());
-                    at += 1;
-                }
-                Instruction::Post { buffer, .. } if outputs.len() == program.outputs.len() => {
-                    let (from, mut status) = (&part.buffers[*buffer], [0; 4]);
-                    self.device.read(from.memory, from.offset, &mut status)?;
-                    found.push((program.checks[found.len()].of, Finiteness::of(i32::from_le_bytes(status))));
-                    at += 1;
-                }
-                Instruction::Post { channel, buffer } => {
-                    let started = self.recorder.now(&*self.device);
-                    let (channel, from) = (&plan.channels[*channel], &part.buffers[*buffer]);
-                    let mut array = self.shelf.take(channel.ty.dtype, &channel.ty.shape);
-                    match lent.iter().find_map(|l| l.bytes_at(from)) {
-                        Some(bytes) => array.bytes_mut().copy_from_slice(bytes),
-                        None => self.device.read(from.memory, from.offset, array.bytes_mut())?,
-                    }
-                    self.recorder.session(&*self.device, started, "fetch", &channel.label, array.bytes().len());
-                    outputs.push((channel.label.clone(), array));
-                    at += 1;
-                }
-                Instruction::Launch(_) | Instruction::Copy { .. } => {
-                    let runs = |i: &Instruction| matches!(i, Instruction::Launch(_) | Instruction::Copy { .. });
-                    let end = part.instructions[at..]
-                        .iter()
-                        .position(|i| !runs(i))
-                        .map_or(part.instructions.len(), |n| at + n);
-                    let abort = (at < tail).then_some(&self.abort);
-                    self.device.run_lent(loaded, at..end, abort, &lent)?;
-                    at = end;
-                }
-                Instruction::Commit => {
-                    // The last moment at which a step can be given up.
-                    if self.abort.is_raised() {
-                        return Err(DeviceError::Aborted.into());
-                    }
-                    if check::fails(step, &found) {
-                        return Ok(Outcome::NotFinite(found));
-                    }
-                    at += 1;
-                }
-                Instruction::Grant(_) | Instruction::Sent(_) | Instruction::Snapshot => at += 1,
-            }
-        }
-        if tail < part.instructions.len() {
-            self.cursors.commit();
-        } else if check::fails(step, &found) {
-            return Ok(Outcome::NotFinite(found));
-        }
-        Ok(Outcome::Done(Outputs::new(outputs, self.shelf.clone())))
-    }
-
-    fn variable(&self, name: &str) -> Result<VarId, RunError> {
-        self.graph.variable(name).ok_or_else(|| {
-            let names: Vec<&str> = self.graph.state.values().iter().map(|v| &*v.name).collect();
-            RunError::NoVariable { name: name.into(), hint: thalweg_graph::Builder::suggest(name, &names) }
-        })
-    }
-    /// The value of a variable.
-    pub fn get(&mut self, variable: &str) -> Result<Array, RunError> {
-        let slot = &self.layout.slots[self.variable(variable)?];
-        let mut array = Array::zeros(slot.ty.dtype, &slot.ty.shape);
-        self.device.read(Memory::State, slot.offset, array.bytes_mut())?;
-        Ok(array)
-    }
-    /// Sets a variable.
-    pub fn set(&mut self, variable: &str, value: &Array) -> Result<(), RunError> {
-        let slot = &self.layout.slots[self.variable(variable)?];
-        let got = BufferType { dtype: value.dtype(), shape: value.shape().to_vec() };
-        if got != slot.ty {
-            return Err(RunError::Variable { name: variable.into(), want: slot.ty.to_string(), got: got.to_string() });
-        }
-        Ok(self.device.write(Memory::State, slot.offset, value.bytes())?)
-    }
-    /// Committed training steps.
-    pub fn step(&mut self) -> u64 {
-        match self.get("step") {
-            Ok(step) if step.dtype() == DType::I64 => step.as_slice::<i64>()[0] as u64,
-            _ => 0,
-        }
-    }
-    /// The hash of all variables: names, types and bytes, in order of name. Equal digests mean equal models, bit for bit.
-    pub fn digest(&mut self) -> Result<String, RunError> {
-        let mut slots: Vec<_> =
-            self.graph.state.iter().map(|(id, v)| (v.name.clone(), &self.layout.slots[id])).collect();
-        slots.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut digest = ModelDigest::default();
-        let mut bytes = Vec::new();
-        for (name, slot) in slots {
-            bytes.resize(slot.ty.size_bytes() as usize, 0);
-            self.device.read(Memory::State, slot.offset, &mut bytes)?;
-            digest.variable(&name, &slot.ty);
-            digest.bytes(&bytes);
-        }
-        Ok(digest.finish().to_string())
     }
 }

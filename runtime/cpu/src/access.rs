@@ -86,6 +86,10 @@ impl Reader {
             + 0.3 * self.checks.len() as f64
             + 2.0 * f64::from(self.indirect)
     }
+    /// Whether all lanes of every tile read one element, which is there.
+    pub(crate) fn is_uniform(&self) -> bool {
+        !self.absent && self.checks.is_empty() && matches!(self.linear.pattern, Pattern::Linear(0))
+    }
     /// Whether all lanes of the tile are surely inside.
     #[inline]
     fn is_inside(&self, origin: &[i64]) -> bool {

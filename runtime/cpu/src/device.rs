@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use thalweg_graph::kernel::Kernel;
 use thalweg_graph::lower::Target;
-use thalweg_graph::plan::{Buffer, DevicePlan, Instruction, Memory, Plan};
+use thalweg_graph::plan::{Buffer, BufferId, ChannelId, Endpoint, Instruction, Memory, Plan};
 use thalweg_runtime::device::{AbortFlag, Device, DeviceError, Lent, Loaded, Timing};
+use thalweg_runtime::lend;
 use thalweg_runtime::memory::HostArenas;
 
 use crate::isa::Isa;
@@ -24,8 +25,8 @@ pub struct CpuDevice {
     arenas: HostArenas,
     compiled: RefCell<HashMap<Kernel, Arc<CompiledKernel>>>,
     plans: Vec<Option<LoadedPlan>>,
-    /// Pointers of the launch that is running; kept to be reused.
-    pointers: (Vec<*const u8>, Vec<*mut u8>),
+    /// Pointers of the step and of the launch that is running; kept to be reused.
+    pointers: Pointers,
     /// When this device was made; what timings count from.
     epoch: Instant,
     timings: Option<Vec<Timing>>,
@@ -34,10 +35,18 @@ pub struct CpuDevice {
 // SAFETY: the pointers are only filled and used within one call of `run`.
 unsafe impl Send for CpuDevice {}
 
+#[derive(Default)]
+struct Pointers {
+    /// Where each [`Base`] begins.
+    bases: Vec<*mut u8>,
+    reads: Vec<*const u8>,
+    writes: Vec<*mut u8>,
+}
+
 struct LoadedPlan {
     actions: Vec<Action>,
-    /// See [`Device::borrows_feeds`].
-    borrows: bool,
+    /// By channel, the buffer for which the caller's memory may stand in, and whether it is written.
+    lendable: Vec<Option<(Place, bool)>>,
 }
 
 /// An instruction of a loaded plan, with everything looked up.
@@ -56,15 +65,21 @@ enum Action {
     Other,
 }
 
+/// What a place counts from: one of the arenas, in the order of [`Memory::ALL`], or, behind them, the memory of a channel.
+type Base = usize;
+
 #[derive(Clone)]
 struct Place {
-    memory: Memory,
-    range: Range<u64>,
+    base: Base,
+    offset: usize,
+    bytes: usize,
 }
 
 impl Place {
     fn of(buffer: &Buffer) -> Self {
-        Self { memory: buffer.memory, range: buffer.range() }
+        let Range { start, end } = buffer.range();
+        // The order of `Memory::ALL` is that of its variants.
+        Self { base: buffer.memory as Base, offset: start as usize, bytes: (end - start) as usize }
     }
 }
 
@@ -106,27 +121,6 @@ impl CpuDevice {
     }
 }
 
-/// Whether feeds may stay where the caller has them: nothing is written to staging, and whatever is read of it lies in one
-/// feed.
-fn may_borrow(device: &DevicePlan, actions: &[Action]) -> bool {
-    let arrives = |i: &Instruction| match i {
-        Instruction::Wait { buffer, .. } => Some(Place::of(&device.buffers[*buffer])),
-        _ => None,
-    };
-    let feeds: Vec<Place> = device.instructions.iter().filter_map(arrives).collect();
-    let inside = |p: &Place| {
-        let within = |f: &Place| f.memory == p.memory && f.range.start <= p.range.start && p.range.end <= f.range.end;
-        p.memory != Memory::Staging || feeds.iter().any(within)
-    };
-    actions.iter().all(|action| match action {
-        Action::Launch { reads, writes, .. } => {
-            reads.iter().all(inside) && writes.iter().all(|w| w.memory != Memory::Staging)
-        }
-        Action::Copy { from, to } => inside(from) && to.memory != Memory::Staging,
-        Action::Other => true,
-    })
-}
-
 impl Target for CpuDevice {
     fn name(&self) -> Arc<str> {
         self.name.clone()
@@ -153,6 +147,18 @@ impl Device for CpuDevice {
         let device = &plan.devices[part];
         self.reserve(Memory::Scratch, device.scratch_bytes)?;
         self.reserve(Memory::Staging, device.staging_bytes)?;
+        let mut lendable = Vec::with_capacity(plan.channels.len());
+        let mut places: Vec<Place> = device.buffers.values().iter().map(Place::of).collect();
+        let inside = |b: &Buffer| b.range().end <= self.arenas.reserved(b.memory);
+        let fits: Vec<bool> = device.buffers.values().iter().map(inside).collect();
+        for (channel, ends) in plan.channels.iter() {
+            lendable.push(lend::lendable(device, channel).map(|id| {
+                let place = &mut places[id.0 as usize];
+                let bytes = place.bytes;
+                let lent = Place { base: Memory::ALL.len() + channel.0 as usize, offset: 0, bytes };
+                (std::mem::replace(place, lent), ends.from == Endpoint::Device(part as u16))
+            }));
+        }
         let mut actions = Vec::with_capacity(device.instructions.len());
         let mut thread_bytes = 0;
         for instruction in &device.instructions {
@@ -164,11 +170,10 @@ impl Device for CpuDevice {
             actions.push(match instruction {
                 Instruction::Launch(launch) => {
                     let kernel = self.compile(&plan.kernels[launch.kernel]).map_err(|e| failed(&launch.label, e))?;
-                    let places = |ids: &[_]| ids.iter().map(|b| Place::of(&device.buffers[*b])).collect::<Vec<_>>();
-                    let (reads, writes) = (places(&launch.reads), places(&launch.writes));
+                    let find = |ids: &[BufferId]| ids.iter().map(|b| places[b.0 as usize].clone()).collect::<Vec<_>>();
+                    let (reads, writes) = (find(&launch.reads), find(&launch.writes));
                     let (offset, bytes) = launch.workspace;
-                    let inside = |p: &Place| p.range.end <= self.arenas.reserved(p.memory);
-                    let fits = reads.iter().chain(&writes).all(inside)
+                    let fits = launch.reads.iter().chain(&launch.writes).all(|b| fits[b.0 as usize])
                         && bytes >= kernel.workspace_bytes() as u64
                         && offset.checked_add(bytes).is_some_and(|end| end <= self.arenas.reserved(Memory::Scratch));
                     if !fits {
@@ -178,7 +183,7 @@ impl Device for CpuDevice {
                     Action::Launch { kernel, reads, writes, workspace: offset }
                 }
                 Instruction::Copy { from, to } => {
-                    Action::Copy { from: Place::of(&device.buffers[*from]), to: Place::of(&device.buffers[*to]) }
+                    Action::Copy { from: places[from.0 as usize].clone(), to: places[to.0 as usize].clone() }
                 }
                 _ => Action::Other,
             });
@@ -189,7 +194,7 @@ impl Device for CpuDevice {
             self.plans.push(None);
             self.plans.len() - 1
         });
-        self.plans[slot] = Some(LoadedPlan { borrows: may_borrow(device, &actions), actions });
+        self.plans[slot] = Some(LoadedPlan { actions, lendable });
         Ok(Loaded(slot))
     }
     fn unload(&mut self, loaded: Loaded) {
@@ -197,29 +202,40 @@ impl Device for CpuDevice {
         self.compiled.borrow_mut().retain(|_, k| Arc::strong_count(k) > 1);
     }
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError> {
-        self.run_lent(loaded, range, abort, &[])
+        self.run_lent(loaded, range, abort, &mut [])
     }
-    fn borrows_feeds(&self, loaded: Loaded) -> bool {
-        self.plans[loaded.0].as_ref().is_some_and(|p| p.borrows)
+    fn borrows(&self, loaded: Loaded, channel: ChannelId) -> bool {
+        let plan = self.plans[loaded.0].as_ref().expect("a loaded plan");
+        plan.lendable[channel.0 as usize].is_some()
     }
     fn run_lent(
         &mut self,
         loaded: Loaded,
         range: Range<usize>,
         abort: Option<&AbortFlag>,
-        lent: &[Lent<'_>],
+        lent: &mut [Lent<'_>],
     ) -> Result<(), DeviceError> {
-        let Self { plans, arenas, pool, pointers: (reads_at, writes_at), epoch, timings, .. } = self;
-        let LoadedPlan { actions, .. } = plans[loaded.0].as_ref().expect("a loaded plan");
-        let base = Memory::ALL.map(|m| arenas.bytes_mut(m).as_mut_ptr());
-        // The order of `Memory::ALL` is that of its variants.
-        let at = |place: &Place| base[place.memory as usize].wrapping_add(place.range.start as usize);
-        // Only ever read through: `may_borrow` saw that nothing is written to staging.
-        let from = |place: &Place| {
-            let feed = |l: &Lent<'_>| l.range(place.range.clone()).map(<[u8]>::as_ptr);
-            let found = if place.memory == Memory::Staging { lent.iter().find_map(feed) } else { None };
-            found.unwrap_or_else(|| at(place).cast_const())
+        let Self { plans, arenas, pool, pointers, epoch, timings, .. } = self;
+        let Pointers { bases, reads: reads_at, writes: writes_at } = pointers;
+        let LoadedPlan { actions, lendable } = plans[loaded.0].as_ref().expect("a loaded plan");
+        bases.clear();
+        bases.extend(Memory::ALL.map(|m| arenas.bytes_mut(m).as_mut_ptr()));
+        // What is not lent is where the plan says; what nobody may lend, nobody looks for here.
+        let planned = |place: &Option<(Place, bool)>, bases: &[*mut u8]| match place {
+            Some((place, _)) => bases[place.base].wrapping_add(place.offset),
+            None => std::ptr::null_mut(),
         };
+        lendable.iter().for_each(|place| bases.push(planned(place, bases)));
+        for lent in lent {
+            let (channel, at, bytes, writable) = match lent {
+                Lent::Feed(channel, bytes) => (*channel, bytes.as_ptr().cast_mut(), bytes.len(), false),
+                Lent::Output(channel, bytes) => (*channel, bytes.as_mut_ptr(), bytes.len(), true),
+            };
+            let fits = lendable[channel.0 as usize].as_ref().is_some_and(|(p, w)| (p.bytes, *w) == (bytes, writable));
+            assert!(fits, "{bytes} bytes are lent for channel {channel}, which does not borrow them");
+            bases[Memory::ALL.len() + channel.0 as usize] = at;
+        }
+        let at = |place: &Place| bases[place.base].wrapping_add(place.offset);
         for (instruction, action) in actions[range.clone()].iter().enumerate() {
             let started = timings.as_ref().map(|_| Instant::now());
             if abort.is_some_and(AbortFlag::is_raised) {
@@ -229,17 +245,18 @@ impl Device for CpuDevice {
                 Action::Launch { kernel, reads, writes, workspace } => {
                     reads_at.clear();
                     writes_at.clear();
-                    reads_at.extend(reads.iter().map(from));
+                    reads_at.extend(reads.iter().map(|r| at(r).cast_const()));
                     writes_at.extend(writes.iter().map(at));
-                    let scratch = base[Memory::Scratch as usize].wrapping_add(*workspace as usize);
+                    let scratch = bases[Memory::Scratch as usize].wrapping_add(*workspace as usize);
                     // SAFETY: the plan was verified (types, lifetimes, aliasing only where a kernel may write in place)
-                    // and `load` checked that every place and the workspace lie inside the arenas.
+                    // `load` checked that every place and the workspace lie inside the arenas, and what is lent has the
+                    // size of the buffer that it stands in for. Feeds are only read: `lendable` saw that nobody writes
+                    // them.
                     unsafe { kernel.run(reads_at, writes_at, scratch, pool.as_ref()) };
                 }
-                Action::Copy { from: source, to } => {
-                    let bytes = (source.range.end - source.range.start) as usize;
-                    // SAFETY: both places lie inside arenas, as above; `copy` allows overlap.
-                    unsafe { std::ptr::copy(from(source), at(to), bytes) };
+                Action::Copy { from, to } => {
+                    // SAFETY: both places are as large as above; `copy` allows overlap.
+                    unsafe { std::ptr::copy(at(from).cast_const(), at(to), from.bytes) };
                 }
                 Action::Other => unreachable!("channels and commits are the executor's"),
             }

@@ -359,15 +359,13 @@ impl<'a> Draft<'a> {
         let Self { nest, domain, accesses, .. } = self;
         let mut slots = Slots::default();
         let accumulators: Vec<_> = nest.folds.iter().map(|f| Accumulator::new(f.monoid, f.dtype, &mut slots)).collect();
-        let compile = |code: &[Lowered], outputs: &[Reg], folded: &[Vec<Slot>], tile: &Tile, slots: &mut Slots| {
-            Program::compile(&Source { code, accesses, domain, outputs, folded }, tile, slots)
-        };
+        let source = |code, outputs, folded, folds| Source { code, accesses, domain, outputs, folded, folds };
         let inputs: Vec<Reg> = nest.folds.iter().flat_map(|f| f.inputs.clone()).collect();
-        let body = compile(&self.body, &inputs, &[], &tile, &mut slots);
+        let body = Program::compile(&source(&self.body, &inputs, &[], true), &tile, &mut slots);
         let folded: Vec<_> = accumulators.iter().map(|a| a.parts.clone()).collect();
         let values: Vec<Reg> = nest.writes.iter().map(|w| w.value).collect();
         let inner = tile.without_fold();
-        let epilogue = compile(&self.epilogue, &values, &folded, &inner, &mut slots);
+        let epilogue = Program::compile(&source(&self.epilogue, &values, &folded, false), &inner, &mut slots);
         let writer = |(write, map): (&thalweg_graph::kernel::Write, &usize)| {
             let result = write.result as usize;
             let writer = Writer::new(result, nest.results[result].dtype, &domain.maps[*map], &inner);

@@ -2,6 +2,7 @@
 //! step of a fold), so that a step runs only what depends on it; registers share slots where lives do not overlap.
 
 mod pairs;
+mod uniform;
 
 use thalweg_graph::DType;
 use thalweg_graph::kernel::{Binary, Reg, ScalarOp};
@@ -65,6 +66,8 @@ enum What {
 struct Inst {
     what: What,
     to: Slot,
+    /// Of the first lane alone.
+    single: bool,
 }
 
 /// A program for tiles of one shape.
@@ -88,14 +91,19 @@ pub(crate) struct Source<'a> {
     pub(crate) outputs: &'a [Reg],
     /// The slot of each part of each fold.
     pub(crate) folded: &'a [Vec<Slot>],
+    /// Whether the outputs are folded before anything is written: then they may be read where operands lie.
+    pub(crate) folds: bool,
 }
 
 impl Program {
     pub(crate) fn compile(source: &Source<'_>, tile: &Tile, slots: &mut Slots) -> Self {
-        let Source { accesses, domain, outputs, folded, .. } = *source;
-        let code = &pairs::joined(source)[..];
+        let Source { accesses, domain, outputs, folded, folds, .. } = *source;
+        let readers = access::readers(accesses, domain, tile);
+        let uniform = uniform::uniform(source.code, &readers);
+        let code = &pairs::joined(source, &uniform)[..];
         let source = &Source { code, ..*source };
         let live = live(code, outputs);
+        let single = uniform::single(code, outputs, &live, &uniform);
         let levels = levels(source);
         let mut last_use = vec![0; code.len()];
         for (i, inst) in code.iter().enumerate().filter(|(i, _)| live[*i]) {
@@ -126,13 +134,12 @@ impl Program {
                     LoweredOp::Pair(pair, args) => lane(LaneOp::Pair(*pair), args),
                     LoweredOp::Iota(map) => What::Iota(tile.lane_map(&domain.maps[*map])),
                     LoweredOp::Plain(op) => match *op {
-                        ScalarOp::Read(read) => What::Read { read, in_place: !outputs.contains(&(i as Reg)) },
+                        ScalarOp::Read(read) => What::Read { read, in_place: folds || !outputs.contains(&(i as Reg)) },
                         ScalarOp::Valid(read) => What::Valid(read),
                         ScalarOp::Philox { key, index, step } => lane(LaneOp::Philox(key), &[index, step]),
                         ScalarOp::Unary(op, a) => lane(LaneOp::Unary(op, of(a)), &[a]),
                         ScalarOp::Binary(op, a, b) => {
-                            let literal = |r: Reg| matches!(code[r as usize].op, LoweredOp::Literal(_));
-                            lane(LaneOp::binary(op, of(a), [a, b].map(literal)), &[a, b])
+                            lane(LaneOp::binary(op, of(a), [a, b].map(|r| uniform[r as usize])), &[a, b])
                         }
                         ScalarOp::Select(c, a, b) => lane(LaneOp::Select(Kind::of(inst.dtype)), &[c, a, b]),
                         ScalarOp::Fma(a, b, c) => lane(LaneOp::Fma(inst.dtype), &[a, b, c]),
@@ -142,7 +149,7 @@ impl Program {
                         }
                     },
                 };
-                compiled[level as usize].push(Inst { what, to });
+                compiled[level as usize].push(Inst { what, to, single: single[i] });
                 if level == top {
                     let mut ended = uses(&inst.op);
                     ended.sort_unstable();
@@ -156,7 +163,6 @@ impl Program {
             }
         }
         slots.close();
-        let readers = access::readers(accesses, domain, tile);
         let depth = readers.iter().map(Reader::depth).max().unwrap_or(1);
         Self { levels: compiled, readers, lanes: tile.lanes(), slots: at, depth }
     }
@@ -184,10 +190,10 @@ impl Program {
 }
 
 impl LaneOp {
-    /// `literal`: which operands are literals.
-    fn binary(op: Binary, dtype: DType, literal: [bool; 2]) -> Self {
+    /// `uniform`: which operands are the same in every lane.
+    fn binary(op: Binary, dtype: DType, uniform: [bool; 2]) -> Self {
         let plain = matches!(op, Binary::Add | Binary::Sub | Binary::Mul | Binary::Div | Binary::Max | Binary::Min);
-        match literal {
+        match uniform {
             [true, false] if plain && dtype == DType::F32 => LaneOp::Splat(op, 0),
             [false, true] if plain && dtype == DType::F32 => LaneOp::Splat(op, 1),
             _ => LaneOp::Binary(op, dtype),
@@ -358,6 +364,7 @@ impl<'a> Machine<'a> {
             // none of its arguments; operands are live and tiles lie in the domain that was verified.
             unsafe {
                 // A register is at home again after the last that shared its slot was read in place.
+                let n = if inst.single { 1 } else { n };
                 let to = *self.home(inst.to);
                 *self.pointer(inst.to) = to;
                 match &inst.what {

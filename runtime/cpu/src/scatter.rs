@@ -44,8 +44,14 @@ impl TileScatter {
         domain.collapse();
         let tile = Tile::new(&domain, 1, LANES);
         let mut slots = Slots::default();
-        let source =
-            Source { code: &code, accesses: &accesses, domain: &domain, outputs: &[scatter.value], folded: &[] };
+        let source = Source {
+            code: &code,
+            accesses: &accesses,
+            domain: &domain,
+            outputs: &[scatter.value],
+            folded: &[],
+            folds: false,
+        };
         let program = Program::compile(&source, &tile, &mut slots);
         let place = Reader::new(&place, &domain, &tile, &program.readers);
         let start =

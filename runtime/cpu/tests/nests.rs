@@ -275,6 +275,39 @@ fn folds_that_reuse_what_does_not_change_and_an_epilogue_with_reads() {
     check_random(&axes.nest(&types, &[ty(F32, &[4, 37])], [value]), 15, 1e-5);
 }
 
+/// Numbers per row are taken from one lane where an operation can, and are there in all lanes where it cannot.
+#[test]
+fn what_is_the_same_along_a_row_meets_what_is_not() {
+    let tolerance = |dtype| if dtype == F32 { 3e-7 } else { 1e-2 };
+    for (dtype, [n, m]) in [(F32, [7, 1000]), (F32, [3, 2500]), (F32, [40, 20]), (F32, [5, 1]), (F16, [4, 1100])] {
+        let (whole, rows) = (ty(dtype, &[n, m]), ty(dtype, &[n]));
+        let types = [whole.clone(), rows.clone(), rows.clone()];
+        let mut axes = Axes::new();
+        let [i, j] = axes.par([n, m]);
+        let (x, a, b) = (|| read(0, [i, j]), || read(1, [i]), || read(2, [i]));
+        let scale = || (a() * 0.5 + b()).exp();
+        let values = [
+            (x() - a()) * b() + x(),
+            b() - (x() + a()) * scale(),
+            select(a().lt(x()), scale(), b() / x().abs().exp()),
+            // Nothing of a lane's own: every lane is looked at.
+            scale() * b(),
+            a(),
+        ];
+        let results = vec![whole.clone(); values.len()];
+        check_random(&axes.nest(&types, &results, values), 3, tolerance(dtype));
+
+        let mut axes = Axes::new();
+        let ([i], [j]) = (axes.par([n]), axes.fold([m]));
+        let values = [
+            fold(Monoid::Max, (read(0, [i, j]) - read(1, [i])) * read(2, [i]).exp()),
+            fold(Monoid::Max, read(0, [i, j])),
+            fold(Monoid::Min, read(1, [i]) * read(2, [i])),
+        ];
+        check_random(&axes.nest(&types, &vec![rows.clone(); 3], values), 4, tolerance(dtype));
+    }
+}
+
 #[test]
 fn max_pooling_with_the_place_of_the_maximum() {
     let mut axes = Axes::new();

@@ -6,12 +6,13 @@
 //! otherwise they are a plan of their own, the guard, that runs before the step and updates nothing.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use thalweg_graph::diagnostic::Diagnostic;
 use thalweg_graph::ir::{Check, Graph, Node, Program, Site, Value};
 use thalweg_graph::kernel::Kernel;
-use thalweg_graph::plan::{Instruction, Plan};
+use thalweg_graph::plan::{BufferId, Instruction, Plan};
 use thalweg_graph::structural::{Input, ReadVariable};
 use thalweg_graph::watch::{Finiteness, check_every_value, first_offence};
 use thalweg_graph::{Array, Bindings, DType};
@@ -55,15 +56,22 @@ pub(super) fn channel(check: &Check) -> Arc<str> {
     format!("finiteness of {}", check.of).into()
 }
 
-/// What a plan runs, apart from what only looks.
-fn work(plan: &Plan) -> Vec<Option<&Kernel>> {
+/// What a plan runs, apart from what only looks: launches that make nothing but the statuses of checks, which are posted behind
+/// the program's `outputs`.
+fn work(plan: &Plan, outputs: usize) -> Vec<Option<&Kernel>> {
+    let instructions = &plan.devices[0].instructions;
+    let posted = instructions.iter().filter_map(|i| match i {
+        Instruction::Post { buffer, .. } => Some(*buffer),
+        _ => None,
+    });
+    let statuses: BTreeSet<BufferId> = posted.skip(outputs).collect();
     let kernel = |i: &Instruction| match i {
-        Instruction::Launch(launch) if launch.label.ends_with("finiteness") => None,
+        Instruction::Launch(launch) if launch.writes.iter().all(|w| statuses.contains(w)) => None,
         Instruction::Launch(launch) => Some(Some(&plan.kernels[launch.kernel])),
         Instruction::Copy { .. } | Instruction::Commit => Some(None),
         _ => None,
     };
-    plan.devices[0].instructions.iter().filter_map(kernel).collect()
+    instructions.iter().filter_map(kernel).collect()
 }
 
 impl Session {
@@ -82,7 +90,8 @@ impl Session {
             guard = check_every_value(&bound);
         } else {
             let checking = self.make_plan(&bound, bindings)?;
-            if work(&checking) == work(&plan) {
+            let outputs = bound.programs[0].outputs.len();
+            if work(&checking, outputs) == work(&plan, outputs) {
                 return Ok((None, self.load(bound, checking, declared)?));
             }
         }

@@ -9,7 +9,7 @@ use crate::lanes::Pair;
 
 /// The code with sums, differences and products of f32 that have one reader, of their sort and as often run, joined with
 /// it. What they computed on their own is dead then.
-pub(super) fn joined(source: &Source<'_>) -> Vec<Lowered> {
+pub(super) fn joined(source: &Source<'_>, uniform: &[bool]) -> Vec<Lowered> {
     let mut code = source.code.to_vec();
     let (live, levels) = (live(&code, source.outputs), levels(source));
     let mut readers = vec![0; code.len()];
@@ -23,17 +23,17 @@ pub(super) fn joined(source: &Source<'_>) -> Vec<Lowered> {
     };
     for i in (0..code.len()).filter(|i| live[*i]) {
         let Some((second, x, y)) = binary(&code[i]) else { continue };
-        let literal = |r: Reg| matches!(code[r as usize].op, LoweredOp::Literal(_));
-        // A literal has a shorter way of its own.
-        if literal(x) || literal(y) {
+        let same = |r: Reg| uniform[r as usize];
+        // What is the same in every lane has a shorter way of its own.
+        if same(x) || same(y) {
             continue;
         }
         let joined = [(x, y, false), (y, x, true)].into_iter().find_map(|(inner, c, flipped)| {
             let (first, a, b) = binary(&code[inner as usize])?;
             let own = readers[inner as usize] == 1 && levels[inner as usize] == levels[i];
-            let (a, b) = if literal(a) && first != Binary::Sub { (b, a) } else { (a, b) };
-            let pair = Pair { first, second, flipped, splat: literal(b) };
-            (own && !literal(a)).then_some(LoweredOp::Pair(pair, [a, b, c]))
+            let (a, b) = if same(a) && first != Binary::Sub { (b, a) } else { (a, b) };
+            let pair = Pair { first, second, flipped, splat: same(b) };
+            (own && !same(a)).then_some(LoweredOp::Pair(pair, [a, b, c]))
         });
         if let Some(joined) = joined {
             code[i].op = joined;

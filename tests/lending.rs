@@ -196,10 +196,11 @@ fn a_value_written_over_its_operand_goes_to_the_caller_instead() {
     let g = Graph::new("in_place");
     let x = g.input("x", F32, [100, 300]);
     let w = g.parameter("w", F32, [300, 300], Init::Constant(0.25));
-    // A product is not fused into what reads it twice.
+    // What has two readers lies in memory, and the second may write over it.
     let h = x.matmul(w);
+    let sums = h.sum_over(&[0]).named("sums");
     let y = (-(h * h).exp()).named("y");
-    g.program("run").outputs([y]);
+    g.program("run").outputs([sums, y]);
     let (mut session, seen) = watched(&g, 1);
     let mut reference = Session::new(g.finish().unwrap(), Box::new(ReferenceDevice::default())).unwrap();
     let x = fed(&[100, 300], 1);

@@ -120,7 +120,8 @@ impl Epilogue {
             Domain { extents: vec![TILE as i64], parallel: 1, fold_is_empty: false, is_empty: false, maps: vec![] };
         let tile = Tile::new(&line, 1, TILE);
         let outputs = [then.value];
-        let source = Source { code: &code, accesses: &[], domain: &line, outputs: &outputs, folded: &folded };
+        let source =
+            Source { code: &code, accesses: &[], domain: &line, outputs: &outputs, folded: &folded, folds: false };
         let program = Program::compile(&source, &tile, &mut slots);
         let (layout, value) = (Layout::new(&slots, 0), program.slot(then.value));
         Some(Some(Self { isa: Isa::detect(), program, layout, sum, value, feeds }))

@@ -4,6 +4,7 @@
 //! order.
 
 use thalweg_graph::kernel::{Attention, BufferType};
+use thalweg_graph::types::DType;
 
 use super::Unsupported;
 use super::expr::{Repr, Value};
@@ -37,7 +38,9 @@ struct Side<'a> {
 impl<'a> Side<'a> {
     /// Opens a shader with a workgroup per row of a part.
     fn open(attention: &'a Attention, rows: usize) -> Result<Self, Unsupported> {
-        Repr::of(attention.operands[0].dtype)?;
+        if attention.operands[0].dtype == DType::F64 {
+            return Err(Unsupported::F64);
+        }
         countable(&attention.operands)?;
         countable(&attention.results)?;
         let mut sh = Shader::default();
@@ -78,22 +81,22 @@ impl<'a> Side<'a> {
         self.sh.bind("s", format!("((outer * {count} + {row}) * {interleaved} + inner) * {columns}"))
     }
     /// An element, as an `f32`.
-    fn load(&mut self, of: &Rows, index: &str) -> Result<String, Unsupported> {
-        Ok(memory::load(&mut self.sh, of.place, of.ty.dtype, index)?.text)
+    fn load(&mut self, of: &Rows, index: &str) -> String {
+        memory::load(&mut self.sh, of.place, of.ty.dtype, index).text
     }
-    fn store(&mut self, to: &Rows, index: &str, value: &str) -> Result<(), Unsupported> {
+    fn store(&mut self, to: &Rows, index: &str, value: &str) {
         memory::store(&mut self.sh, to.place, to.ty.dtype, index, &Value::new(value, Repr::F32))
     }
     /// The product of row `i` of one and row `j` of another.
-    fn dot(&mut self, a: &Rows, i: &str, b: &Rows, j: &str) -> Result<String, Unsupported> {
+    fn dot(&mut self, a: &Rows, i: &str, b: &Rows, j: &str) -> String {
         let (a0, b0) = (self.row(a, i), self.row(b, j));
         let (sum, c) = (self.sh.name("d"), self.sh.name("c"));
         self.sh.line(format!("var {sum} = 0.0;"));
         self.sh.open(format!("for (var {c} = 0; {c} < {}; {c}++)", a.columns));
-        let (x, y) = (self.load(a, &format!("{a0} + {c}"))?, self.load(b, &format!("{b0} + {c}"))?);
+        let (x, y) = (self.load(a, &format!("{a0} + {c}")), self.load(b, &format!("{b0} + {c}")));
         self.sh.line(format!("{sum} = {sum} + {x} * {y};"));
         self.sh.close();
-        Ok(sum)
+        sum
     }
     /// How many keys the query of this workgroup sees.
     fn seen(&mut self, query: &str) -> String {
@@ -109,27 +112,25 @@ impl<'a> Side<'a> {
         names
     }
     /// Adds `weight` times row `row` to the sums.
-    fn add(&mut self, sums: &[String], weight: &str, of: &Rows, row: &str) -> Result<(), Unsupported> {
+    fn add(&mut self, sums: &[String], weight: &str, of: &Rows, row: &str) {
         let start = self.row(of, row);
         for (k, sum) in sums.iter().enumerate() {
             let column = format!("i32(lane) + {}", k * LANES as usize);
             self.sh.open(format!("if ({column} < {})", of.columns));
-            let x = self.load(of, &format!("{start} + {column}"))?;
+            let x = self.load(of, &format!("{start} + {column}"));
             self.sh.line(format!("{sum} = {sum} + {weight} * {x};"));
             self.sh.close();
         }
-        Ok(())
     }
     /// Writes the sums, each as `value` says, to row `row`.
-    fn write(&mut self, sums: &[String], to: &Rows, row: &str, value: impl Fn(&str) -> String) -> Result<(), Unsupported> {
+    fn write(&mut self, sums: &[String], to: &Rows, row: &str, value: impl Fn(&str) -> String) {
         let start = self.row(to, row);
         for (k, sum) in sums.iter().enumerate() {
             let column = format!("i32(lane) + {}", k * LANES as usize);
             self.sh.open(format!("if ({column} < {})", to.columns));
-            self.store(to, &format!("{start} + {column}"), &value(sum))?;
+            self.store(to, &format!("{start} + {column}"), &value(sum));
             self.sh.close();
         }
-        Ok(())
     }
     /// Combines a number of every thread by halves; all of them get the result.
     fn across(&mut self, mine: &str, join: impl Fn(&str, &str) -> String) -> String {
@@ -185,7 +186,7 @@ pub(super) fn forward(attention: &Attention, reads: &[Place], writes: &[Place]) 
     side.sh.line(format!("var {top} = from_bits({}u);", f32::NEG_INFINITY.to_bits()));
     let (_, own) = side.blocks("0", &seen);
     side.sh.open(format!("if ({own} < {seen})"));
-    let dot = side.dot(&query, "row", &key, &own)?;
+    let dot = side.dot(&query, "row", &key, &own);
     side.sh.line(format!("{top} = max_nan({top}, {dot} * {});", side.scale));
     side.sh.close();
     side.sh.close();
@@ -199,19 +200,19 @@ pub(super) fn forward(attention: &Attention, reads: &[Place], writes: &[Place]) 
     let sums = side.sums(&value);
     let (block, own) = side.blocks("0", &seen);
     side.sh.open(format!("if ({own} < {seen})"));
-    let dot = side.dot(&query, "row", &key, &own)?;
+    let dot = side.dot(&query, "row", &key, &own);
     let weight = side.sh.bind("w", format!("exp_of({dot} * {} - {base})", side.scale));
     side.sh.line(format!("{sum} = {sum} + {weight};"));
     side.sh.line(format!("weights[lane] = {weight};"));
     side.sh.close();
     let (k, row) = side.rows_of_block(&block, &seen);
-    side.add(&sums, &format!("weights[{k}]"), &value, &row)?;
+    side.add(&sums, &format!("weights[{k}]"), &value, &row);
     side.end_block();
     let total = side.across(&sum, |a, b| format!("{a} + {b}"));
-    side.write(&sums, &out, "row", |x| format!("select({x} / {total}, 0.0, {total} == 0.0)"))?;
+    side.write(&sums, &out, "row", |x| format!("select({x} / {total}, 0.0, {total} == 0.0)"));
     let at = side.row(&logsumexp, "row");
     side.sh.open("if (lane == 0u)");
-    side.store(&logsumexp, &at, &format!("({base} + log_of({total}))"))?;
+    side.store(&logsumexp, &at, &format!("({base} + log_of({total}))"));
     side.sh.close();
     Ok(side.finish(queries))
 }
@@ -241,26 +242,26 @@ pub(super) fn backward(attention: &Attention, reads: &[Place], writes: &[Place])
         let (block, own) = side.blocks(&first, &end);
         side.sh.open(format!("if ({own} < {end})"));
         let (i, j) = if of_keys { (own.as_str(), "row") } else { ("row", own.as_str()) };
-        let dot = side.dot(&query, i, &key, j)?;
+        let dot = side.dot(&query, i, &key, j);
         let (l, d) = (side.row(&logsumexp, i), side.row(&delta, i));
-        let (l, d) = (side.load(&logsumexp, &l)?, side.load(&delta, &d)?);
+        let (l, d) = (side.load(&logsumexp, &l), side.load(&delta, &d));
         let weight = side.sh.bind("w", format!("exp_of({dot} * {} - {l})", side.scale));
-        let d_weight = side.dot(&d_out, i, &value, j)?;
+        let d_weight = side.dot(&d_out, i, &value, j);
         side.sh.line(format!("weights[lane] = {weight};"));
         side.sh.line(format!("scores[lane] = {weight} * ({d_weight} - {d});"));
         side.sh.close();
         let (k, row) = side.rows_of_block(&block, &end);
         if of_keys {
-            side.add(&to_key, &format!("scores[{k}]"), &query, &row)?;
-            side.add(&to_value, &format!("weights[{k}]"), &d_out, &row)?;
+            side.add(&to_key, &format!("scores[{k}]"), &query, &row);
+            side.add(&to_value, &format!("weights[{k}]"), &d_out, &row);
         } else {
-            side.add(&to_query, &format!("scores[{k}]"), &key, &row)?;
+            side.add(&to_query, &format!("scores[{k}]"), &key, &row);
         }
         side.end_block();
         let scale = side.scale.clone();
         for (sums, k) in [(to_query, 0), (to_key, 1), (to_value, 2)].iter().filter(|(s, _)| !s.is_empty()) {
             let to = side.rows(&attention.results[*k], writes[*k], *k > 0, false);
-            side.write(sums, &to, "row", |x| if *k < 2 { format!("({x} * {scale})") } else { x.to_string() })?;
+            side.write(sums, &to, "row", |x| if *k < 2 { format!("({x} * {scale})") } else { x.to_string() });
         }
         all.extend(side.finish(rows));
     }

@@ -5,7 +5,6 @@ use half::{bf16, f16};
 use thalweg_graph::kernel::Literal;
 use thalweg_graph::types::DType;
 
-use super::Unsupported;
 use super::shader::{Param, Shader};
 
 /// How a value is kept.
@@ -29,6 +28,8 @@ pub(super) enum Repr {
     F16,
     /// An `f32` that a bf16 holds.
     BF16,
+    /// An f64, nearly: the sum of a `vec2<f32>`.
+    Pair,
 }
 
 /// Whether all of a range fits 32 bits.
@@ -38,8 +39,8 @@ pub(super) fn fits(low: i64, high: i64) -> bool {
 
 impl Repr {
     /// How values of a type are kept, when nothing more is known of them.
-    pub(super) fn of(dtype: DType) -> Result<Self, Unsupported> {
-        Ok(match dtype {
+    pub(super) fn of(dtype: DType) -> Self {
+        match dtype {
             DType::Bool => Repr::Bool,
             DType::U8 => Repr::U8,
             DType::U32 => Repr::U32,
@@ -48,8 +49,8 @@ impl Repr {
             DType::F32 => Repr::F32,
             DType::F16 => Repr::F16,
             DType::BF16 => Repr::BF16,
-            DType::F64 => return Err(Unsupported::F64),
-        })
+            DType::F64 => Repr::Pair,
+        }
     }
     /// The WGSL type.
     pub(super) fn wgsl(self) -> &'static str {
@@ -59,9 +60,10 @@ impl Repr {
             Repr::I32 | Repr::Narrow(..) => "i32",
             Repr::Wide => "vec2<u32>",
             Repr::F32 | Repr::F16 | Repr::BF16 => "f32",
+            Repr::Pair => "vec2<f32>",
         }
     }
-    /// Whether it is a float.
+    /// Whether it is kept as one `f32`.
     pub(super) fn is_float(self) -> bool {
         matches!(self, Repr::F32 | Repr::F16 | Repr::BF16)
     }
@@ -102,8 +104,8 @@ fn float(sh: &mut Shader, x: f32) -> String {
 
 /// A constant of a type. Compilers do not get to know it: what they know to be zero they multiply away, and an infinity
 /// with it; what they see divided by zero they take for something that cannot happen.
-pub(super) fn literal(sh: &mut Shader, x: Literal, dtype: DType) -> Result<Value, Unsupported> {
-    let repr = Repr::of(dtype)?;
+pub(super) fn literal(sh: &mut Shader, x: Literal, dtype: DType) -> Value {
+    let repr = Repr::of(dtype);
     // What an interpreter does with a literal: takes it as it is, then rounds it to the instruction's type.
     let text = match repr {
         Repr::Bool => (x.as_i64() != 0).to_string(),
@@ -112,15 +114,20 @@ pub(super) fn literal(sh: &mut Shader, x: Literal, dtype: DType) -> Result<Value
         Repr::I32 => sh.param(Param::Number(x.as_i64() as i32)),
         Repr::Wide | Repr::Narrow(..) => {
             let i = x.as_i64();
-            return Ok(if fits(i, i) {
+            return if fits(i, i) {
                 Value::new(sh.param(Param::Number(i as i32)), Repr::Narrow(i, i))
             } else {
                 Value::new(format!("vec2<u32>({}u, {}u)", i as u32, (i >> 32) as u32), Repr::Wide)
-            });
+            };
         }
         Repr::F32 => float(sh, x.as_f64() as f32),
         Repr::F16 => float(sh, f16::from_f64(x.as_f64()).to_f32()),
         Repr::BF16 => float(sh, bf16::from_f64(x.as_f64()).to_f32()),
+        Repr::Pair => {
+            let head = x.as_f64() as f32;
+            let tail = if head.is_finite() { (x.as_f64() - f64::from(head)) as f32 } else { 0.0 };
+            format!("vec2<f32>({}, {})", float(sh, head), float(sh, tail))
+        }
     };
-    Ok(Value::new(text, repr))
+    Value::new(text, repr)
 }

@@ -20,15 +20,18 @@ pub(super) struct State<'a> {
 impl<'a> State<'a> {
     /// Declares the neutral state.
     pub(super) fn declare(sh: &mut Shader, fold: &'a Fold) -> Result<Self, Unsupported> {
+        if fold.dtype == DType::F64 {
+            return Err(Unsupported::F64);
+        }
         let mut parts = vec![];
         for (part, number) in neutral(fold.monoid, fold.dtype).into_iter().enumerate() {
             let dtype = fold.monoid.part_dtype(part, fold.dtype);
-            let repr = Repr::of(dtype)?;
+            let repr = Repr::of(dtype);
             let number = match number {
                 Number::Int(i) => Literal::Int(i),
                 Number::Float(x) => Literal::Float(x),
             };
-            let start = in_repr(&literal(sh, number, dtype)?, repr);
+            let start = in_repr(&literal(sh, number, dtype), repr);
             let name = sh.name("f");
             sh.line(format!("var {name}: {} = {start};", repr.wgsl()));
             parts.push(Value::new(name, repr));
@@ -83,14 +86,18 @@ impl<'a> State<'a> {
             Monoid::LogSumExp => return self.join_exponentials(sh, other),
             Monoid::MeanM2 => return self.join_moments(sh, other),
         };
-        self.set(sh, 0, &binary(op, &s[0], &other[0]));
+        // Refused above: pairs, of which alone some functions are not to be had.
+        if let Ok(joined) = binary(op, &s[0], &other[0]) {
+            self.set(sh, 0, &joined);
+        }
     }
 
     fn join_extremes(&self, sh: &mut Shader, other: &[Value]) {
         let (best, at, x, i) = (&self.parts[0], &self.parts[1], &other[0], &other[1]);
         let (less, more) = if self.fold.monoid == Monoid::ArgMax { (best, x) } else { (x, best) };
         let before = format!("i64_lt({}, {})", i.wide(), at.wide());
-        let (better, same) = (binary(Binary::Lt, less, more).text, binary(Binary::Eq, best, x).text);
+        let order = |op, a: &Value, b: &Value| binary(op, a, b).map_or_else(|_| "false".into(), |v| v.text);
+        let (better, same) = (order(Binary::Lt, less, more), order(Binary::Eq, best, x));
         let (better, same) = if best.repr.is_float() {
             let (b, x) = (format!("is_nan({})", best.text), format!("is_nan({})", x.text));
             (format!("(!{b} & ({x} | {better}))"), format!("({same} | ({b} & {x}))"))

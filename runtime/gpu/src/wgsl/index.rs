@@ -3,6 +3,8 @@
 
 use thalweg_graph::kernel::{Affine, Axis, Beyond, BufferType, Coord, Read};
 
+use thalweg_graph::types::DType;
+
 use super::Unsupported;
 use super::expr::{Repr, Value, fits, literal};
 use super::memory;
@@ -33,9 +35,12 @@ pub(super) struct Found {
     pub(super) inside: String,
 }
 
-/// Refuses what cannot be counted in 32 bits.
+/// Refuses what cannot be counted in 32 bits, and more than single numbers of f64.
 pub(super) fn countable(buffers: &[BufferType]) -> Result<(), Unsupported> {
     let words = |b: &BufferType| b.size_bytes().div_ceil(4).max(b.len() as u64);
+    if buffers.iter().any(|b| b.dtype == DType::F64 && b.len() > 1) {
+        return Err(Unsupported::F64);
+    }
     match buffers.iter().find(|b| words(b) >= 1 << 31) {
         Some(b) => Err(Unsupported::TooLarge(format!("{b} has too many elements"))),
         None => Ok(()),
@@ -223,22 +228,22 @@ pub(super) fn read(sh: &mut Shader, frame: &mut Frame<'_>, k: usize) -> Result<F
     };
     let found = match one.fill {
         Some(fill) if !checks.is_empty() => {
-            let fill = literal(sh, fill.to(operand.dtype), operand.dtype)?;
+            let fill = literal(sh, fill.to(operand.dtype), operand.dtype);
             let inside = sh.bind("ok", checks.join(" & "));
-            let repr = Repr::of(operand.dtype)?;
+            let repr = Repr::of(operand.dtype);
             let name = sh.name("r");
             let fill = if repr == Repr::Wide { fill.wide() } else { fill.text };
             sh.line(format!("var {name}: {} = {fill};", repr.wgsl()));
             if !operand.is_empty() {
                 sh.open(format!("if ({inside})"));
-                let value = memory::load(sh, place, operand.dtype, &index)?;
+                let value = memory::load(sh, place, operand.dtype, &index);
                 sh.line(format!("{name} = {};", value.text));
                 sh.close();
             }
             Found { value: Value::new(name, repr), inside }
         }
         _ => {
-            let value = memory::load(sh, place, operand.dtype, &index)?;
+            let value = memory::load(sh, place, operand.dtype, &index);
             let name = sh.bind("r", value.text);
             Found { value: Value::new(name, value.repr), inside: "true".into() }
         }

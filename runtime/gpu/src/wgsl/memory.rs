@@ -3,13 +3,12 @@
 
 use thalweg_graph::types::DType;
 
-use super::Unsupported;
 use super::expr::{Repr, Value};
 use super::shader::{Place, Shader};
 
 /// What is at element `index` (an `i32` expression) of a place.
-pub(super) fn load(sh: &mut Shader, place: Place, dtype: DType, index: &str) -> Result<Value, Unsupported> {
-    let repr = Repr::of(dtype)?;
+pub(super) fn load(sh: &mut Shader, place: Place, dtype: DType, index: &str) -> Value {
+    let repr = Repr::of(dtype);
     let start = sh.start(place, dtype);
     let m = sh.words(place.slot);
     let at = |by: &str| format!("{start} + {by}");
@@ -31,13 +30,16 @@ pub(super) fn load(sh: &mut Shader, place: Place, dtype: DType, index: &str) -> 
             let bits = format!("(({m}[{h} >> 1u] >> (16u * ({h} & 1u))) & 0xffffu)");
             format!("{}({bits})", if dtype == DType::F16 { "f16_to_f32" } else { "bf16_to_f32" })
         }
-        DType::F64 => return Err(Unsupported::F64),
+        DType::F64 => {
+            let w = sh.bind("w", at(&format!("2 * ({index})")));
+            format!("pair_from_bits(vec2<u32>({m}[{w}], {m}[{w} + 1]))")
+        }
     };
-    Ok(Value::new(text, repr))
+    Value::new(text, repr)
 }
 
 /// Writes a value of `dtype` to element `index` of a place.
-pub(super) fn store(sh: &mut Shader, place: Place, dtype: DType, index: &str, value: &Value) -> Result<(), Unsupported> {
+pub(super) fn store(sh: &mut Shader, place: Place, dtype: DType, index: &str, value: &Value) {
     let start = sh.start(place, dtype);
     let x = &value.text;
     match dtype {
@@ -46,10 +48,11 @@ pub(super) fn store(sh: &mut Shader, place: Place, dtype: DType, index: &str, va
             let bits = if dtype == DType::U32 { x.clone() } else { format!("bitcast<u32>({x})") };
             sh.line(format!("{m}[{start} + {index}] = {bits};"));
         }
-        DType::I64 => {
+        DType::I64 | DType::F64 => {
             let m = sh.words(place.slot);
             let w = sh.bind("w", format!("{start} + 2 * ({index})"));
-            let v = sh.bind("x", value.wide());
+            let words = if dtype == DType::F64 { format!("pair_to_bits({x})") } else { value.wide() };
+            let v = sh.bind("x", words);
             sh.line(format!("{m}[{w}] = {v}.x;"));
             sh.line(format!("{m}[{w} + 1] = {v}.y;"));
         }
@@ -59,9 +62,7 @@ pub(super) fn store(sh: &mut Shader, place: Place, dtype: DType, index: &str, va
         }
         DType::F16 => part(sh, place, &format!("{start} + {index}"), &format!("f32_to_f16({x})"), 1),
         DType::BF16 => part(sh, place, &format!("{start} + {index}"), &format!("f32_to_bf16({x})"), 1),
-        DType::F64 => return Err(Unsupported::F64),
     }
-    Ok(())
 }
 
 /// Changes one of the `1 << log` parts of a word: flips the bits in which it differs, which nobody else flips.

@@ -25,7 +25,7 @@ pub(crate) use shader::{Dispatch, Param, Place, Slot};
 /// Why a kernel does not run on a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Unsupported {
-    /// It computes in f64.
+    /// It has tensors of f64, or functions of f64 that nobody has written as pairs of floats.
     F64,
     /// Some index does not fit 32 bits.
     TooLarge(String),
@@ -36,7 +36,9 @@ pub(crate) enum Unsupported {
 impl std::fmt::Display for Unsupported {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Unsupported::F64 => f.write_str("it needs f64, which GPU kernels do not have; cast to f32, or run it on the CPU"),
+            Unsupported::F64 => f.write_str(
+                "it needs f64, of which GPU kernels have single numbers only; cast to f32, or run it on the CPU",
+            ),
             Unsupported::TooLarge(what) => write!(f, "{what}; GPU kernels count in 32 bits: try a smaller batch"),
             Unsupported::Unsound(what) => write!(f, "the kernel does not verify: {what}"),
         }

@@ -94,7 +94,7 @@ pub(super) fn nest(nest: &LoopNest, reads: &[Place], writes: &[Place]) -> Result
         let result = usize::from(write.result);
         let ty = &nest.results[result];
         let index = affine(&mut sh, &flat_affine(&write.coords, ty), &nest.axes, &frame.at);
-        memory::store(&mut sh, writes[result], ty.dtype, &index, value)?;
+        memory::store(&mut sh, writes[result], ty.dtype, &index, value);
     }
     Ok(Some(sh.finish(if together { outer } else { outer.div_ceil(u64::from(LANES)) })))
 }

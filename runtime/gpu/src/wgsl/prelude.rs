@@ -13,7 +13,8 @@ struct Function {
 fn functions() -> &'static [Function] {
     static ALL: OnceLock<Vec<Function>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let blocks = include_str!("prelude.wgsl").split("\n\n").filter_map(|block| {
+        let files = [include_str!("prelude.wgsl"), include_str!("pairs.wgsl")];
+        let blocks = files.iter().flat_map(|f| f.split("\n\n")).filter_map(|block| {
             let text = &block[if block.starts_with("fn ") { 0 } else { block.find("\nfn ")? + 1 }..];
             let name = text.strip_prefix("fn ")?.split('(').next()?;
             Some((name, text.trim_end()))

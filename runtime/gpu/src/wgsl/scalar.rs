@@ -54,18 +54,18 @@ fn instruction(
     reg: &dyn Fn(Reg) -> Value,
 ) -> Result<Value, Unsupported> {
     Ok(match &inst.op {
-        ScalarOp::Literal(x) => literal(sh, *x, inst.dtype)?,
+        ScalarOp::Literal(x) => literal(sh, *x, inst.dtype),
         ScalarOp::Read(k) => read(sh, frame, usize::from(*k))?.value,
         ScalarOp::Valid(k) => Value::new(read(sh, frame, usize::from(*k))?.inside, Repr::Bool),
-        ScalarOp::Index(a) => index(sh, frame, usize::from(*a))?,
+        ScalarOp::Index(a) => index(sh, frame, usize::from(*a)),
         ScalarOp::Folded { fold, part } => folded[usize::from(*fold)][usize::from(*part)].clone(),
         ScalarOp::Philox { key, index, step } => {
             let [low, high] = [*key as u32 as i32, (*key >> 32) as u32 as i32].map(|w| sh.param(Param::Number(w)));
             let (index, step) = (reg(*index).wide(), reg(*step).wide());
             Value::new(format!("philox_word(u32({low}), u32({high}), {index}, {step})"), Repr::U32)
         }
-        ScalarOp::Unary(op, a) => unary(*op, &reg(*a)),
-        ScalarOp::Binary(op, a, b) => binary(*op, &reg(*a), &reg(*b)),
+        ScalarOp::Unary(op, a) => unary(*op, &reg(*a))?,
+        ScalarOp::Binary(op, a, b) => binary(*op, &reg(*a), &reg(*b))?,
         ScalarOp::Select(c, a, b) => {
             let (c, a, b) = (reg(*c).text, reg(*a), reg(*b));
             match (a.repr, b.repr) {
@@ -79,29 +79,45 @@ fn instruction(
             }
         }
         ScalarOp::Fma(a, b, c) => {
-            let repr = Repr::of(inst.dtype)?;
-            Value::rounded(format!("fma({}, {}, {})", reg(*a).text, reg(*b).text, reg(*c).text), repr)
+            let repr = Repr::of(inst.dtype);
+            let name = if repr == Repr::Pair { "pair_fma" } else { "fma" };
+            Value::rounded(format!("{name}({}, {}, {})", reg(*a).text, reg(*b).text, reg(*c).text), repr)
         }
-        ScalarOp::Cast(a) => cast(&reg(*a), inst.dtype)?,
+        ScalarOp::Cast(a) => cast(&reg(*a), inst.dtype),
     })
 }
 
 /// The global index along an axis.
-fn index(sh: &mut Shader, frame: &Frame<'_>, a: usize) -> Result<Value, Unsupported> {
+fn index(sh: &mut Shader, frame: &Frame<'_>, a: usize) -> Value {
     let (axis, at) = (&frame.axes[a], &frame.at[a]);
     let (low, high) = (axis.origin as i64, (axis.origin + axis.extent.max(1) - 1) as i64);
     if axis.origin == 0 {
-        return Ok(Value::new(at.clone(), Repr::Narrow(0, high)));
+        return Value::new(at.clone(), Repr::Narrow(0, high));
     }
     if fits(low, high) {
         let origin = sh.number(low);
-        return Ok(Value::new(format!("({at} + {origin})"), Repr::Narrow(low, high)));
+        return Value::new(format!("({at} + {origin})"), Repr::Narrow(low, high));
     }
-    let origin = literal(sh, Literal::Int(low), DType::I64)?.wide();
-    Ok(Value::new(format!("i64_add(i64_of({at}), {origin})"), Repr::Wide))
+    let origin = literal(sh, Literal::Int(low), DType::I64).wide();
+    Value::new(format!("i64_add(i64_of({at}), {origin})"), Repr::Wide)
 }
 
-fn unary(op: Unary, a: &Value) -> Value {
+fn unary(op: Unary, a: &Value) -> Result<Value, Unsupported> {
+    let x = &a.text;
+    if a.repr == Repr::Pair {
+        return Ok(match op {
+            Unary::Not => Value::new(format!("({x}.x == 0.0)"), Repr::Bool),
+            Unary::IsNan => Value::new(format!("is_nan({x}.x)"), Repr::Bool),
+            Unary::Neg => Value::new(format!("(-{x})"), Repr::Pair),
+            Unary::Tanh | Unary::Erf => return Err(Unsupported::F64),
+            op => Value::new(format!("pair_{}({x})", op.name()), Repr::Pair),
+        });
+    }
+    Ok(single(op, a))
+}
+
+/// A function of a value that is no pair.
+fn single(op: Unary, a: &Value) -> Value {
     let x = &a.text;
     let same = |text: String| Value::new(text, a.repr);
     let truth = |text: String| Value::new(text, Repr::Bool);
@@ -151,8 +167,9 @@ fn unary(op: Unary, a: &Value) -> Value {
 }
 
 /// A function of two values of one type.
-pub(super) fn binary(op: Binary, a: &Value, b: &Value) -> Value {
-    match (a.repr, b.repr) {
+pub(super) fn binary(op: Binary, a: &Value, b: &Value) -> Result<Value, Unsupported> {
+    Ok(match (a.repr, b.repr) {
+        (Repr::Pair, _) => of_pairs(op, &a.text, &b.text)?,
         (Repr::Bool, _) => of_truths(op, &a.text, &b.text),
         (Repr::Narrow(l1, h1), Repr::Narrow(l2, h2)) => {
             of_narrow(op, &a.text, &b.text, (l1, h1), (l2, h2)).unwrap_or_else(|| of_wide(op, &a.wide(), &b.wide()))
@@ -160,7 +177,16 @@ pub(super) fn binary(op: Binary, a: &Value, b: &Value) -> Value {
         (Repr::Narrow(..) | Repr::Wide, _) => of_wide(op, &a.wide(), &b.wide()),
         (repr @ (Repr::F32 | Repr::F16 | Repr::BF16), _) => of_floats(op, &a.text, &b.text, repr),
         (repr, _) => of_words(op, &a.text, &b.text, repr),
-    }
+    })
+}
+
+fn of_pairs(op: Binary, a: &str, b: &str) -> Result<Value, Unsupported> {
+    let text = match op {
+        Binary::Ne => format!("!pair_eq({a}, {b})"),
+        Binary::Rem => return Err(Unsupported::F64),
+        op => format!("pair_{}({a}, {b})", op.name()),
+    };
+    Ok(Value::new(text, if op.compares() { Repr::Bool } else { Repr::Pair }))
 }
 
 /// The infix operator that a comparison is, where the values have an order.
@@ -274,27 +300,40 @@ fn of_wide(op: Binary, a: &str, b: &str) -> Value {
 }
 
 /// A value in another type.
-pub(super) fn cast(a: &Value, to: DType) -> Result<Value, Unsupported> {
-    let (x, repr) = (&a.text, Repr::of(to)?);
+pub(super) fn cast(a: &Value, to: DType) -> Value {
+    let (x, repr) = (&a.text, Repr::of(to));
     let text = match (repr, a.repr) {
         (Repr::Bool, Repr::Bool) => x.clone(),
         (Repr::Bool, Repr::Wide) => format!("(({x}.x | {x}.y) != 0u)"),
         (Repr::Bool, Repr::U8 | Repr::U32) => format!("({x} != 0u)"),
         (Repr::Bool, Repr::I32 | Repr::Narrow(..)) => format!("({x} != 0)"),
+        (Repr::Bool, Repr::Pair) => format!("!({x}.x == 0.0)"),
         (Repr::Bool, _) => format!("!({x} == 0.0)"),
+        (Repr::Pair, from) => match from {
+            Repr::Pair => x.clone(),
+            Repr::Bool => format!("pair_of(select(0.0, 1.0, {x}))"),
+            Repr::U8 => format!("pair_of(f32({x}))"),
+            Repr::U32 => format!("pair_from_u32({x})"),
+            Repr::I32 | Repr::Narrow(..) => format!("pair_from_i64(i64_of({x}))"),
+            Repr::Wide => format!("pair_from_i64({x})"),
+            Repr::F32 | Repr::F16 | Repr::BF16 => format!("pair_of({x})"),
+        },
         (Repr::F32 | Repr::F16 | Repr::BF16, from) => {
             let float = match from {
                 Repr::Bool => format!("select(0.0, 1.0, {x})"),
                 Repr::Wide => format!("i64_to_f32({x})"),
+                Repr::Pair => format!("{x}.x"),
                 from if from.is_float() => x.clone(),
                 _ => format!("f32({x})"),
             };
-            return Ok(if repr == from { a.clone() } else { Value::rounded(float, repr) });
+            return if repr == from { a.clone() } else { Value::rounded(float, repr) };
         }
         (Repr::U8 | Repr::U32, from) => {
             let word = match from {
                 Repr::Bool => format!("select(0u, 1u, {x})"),
                 Repr::Wide => format!("{x}.x"),
+                Repr::Pair if repr == Repr::U8 => format!("min(i64_within_u32(pair_to_i64({x})), 255u)"),
+                Repr::Pair => format!("i64_within_u32(pair_to_i64({x}))"),
                 from if from.is_float() && repr == Repr::U8 => format!("min(f32_to_u32({x}), 255u)"),
                 from if from.is_float() => format!("f32_to_u32({x})"),
                 _ => format!("u32({x})"),
@@ -304,6 +343,7 @@ pub(super) fn cast(a: &Value, to: DType) -> Result<Value, Unsupported> {
         (Repr::I32, from) => match from {
             Repr::Bool => format!("select(0, 1, {x})"),
             Repr::Wide => format!("i32({x}.x)"),
+            Repr::Pair => format!("i64_within_i32(pair_to_i64({x}))"),
             from if from.is_float() => format!("f32_to_i32({x})"),
             _ => format!("i32({x})"),
         },
@@ -313,11 +353,12 @@ pub(super) fn cast(a: &Value, to: DType) -> Result<Value, Unsupported> {
                 Repr::U8 => (format!("i32({x})"), Repr::Narrow(0, 255)),
                 Repr::U32 => (format!("vec2<u32>({x}, 0u)"), Repr::Wide),
                 Repr::I32 => (x.clone(), Repr::Narrow(i64::from(i32::MIN), i64::from(i32::MAX))),
-                Repr::Wide | Repr::Narrow(..) => return Ok(a.clone()),
+                Repr::Wide | Repr::Narrow(..) => return a.clone(),
+                Repr::Pair => (format!("pair_to_i64({x})"), Repr::Wide),
                 _ => (format!("f32_to_i64({x})"), Repr::Wide),
             };
-            return Ok(Value::new(text, repr));
+            return Value::new(text, repr);
         }
     };
-    Ok(Value::new(text, repr))
+    Value::new(text, repr)
 }

@@ -37,14 +37,14 @@ pub(super) fn scatter(scatter: &Scatter, reads: &[Place], write: Place) -> Resul
     let state = State::declare(&mut sh, &fold)?;
     let flat = format!("i32({thread})");
     let start = match (scatter.init, scatter.monoid) {
-        (Some(k), _) => memory::load(&mut sh, reads[usize::from(k)], result.dtype, &flat)?,
-        (None, Monoid::Sum) => literal(&mut sh, Literal::Int(0), result.dtype)?,
+        (Some(k), _) => memory::load(&mut sh, reads[usize::from(k)], result.dtype, &flat),
+        (None, Monoid::Sum) => literal(&mut sh, Literal::Int(0), result.dtype),
         (None, monoid) => {
             let number = match neutral(monoid, result.dtype)[0] {
                 Number::Int(i) => Literal::Int(i),
                 Number::Float(x) => Literal::Float(x),
             };
-            literal(&mut sh, number, result.dtype)?
+            literal(&mut sh, number, result.dtype)
         }
     };
     let start = if state.parts[0].repr == Repr::Wide { start.wide() } else { start.text };
@@ -89,6 +89,6 @@ pub(super) fn scatter(scatter: &Scatter, reads: &[Place], write: Place) -> Resul
     let value = program(&mut sh, &mut frame, &scatter.body, &[scatter.value], &[])?;
     state.take(&mut sh, &value);
     (0..open).for_each(|_| sh.close());
-    memory::store(&mut sh, write, result.dtype, &flat, &state.parts[0])?;
+    memory::store(&mut sh, write, result.dtype, &flat, &state.parts[0]);
     Ok(Some(sh.finish(places.div_ceil(u64::from(LANES)))))
 }

@@ -43,7 +43,10 @@ pub fn open_device(spec: &DeviceSpec) -> Result<Box<dyn Device>> {
         DeviceKind::Gpu { adapter } => Box::new(thalweg_gpu::GpuDevice::new(&spec.name, adapter)?),
         #[cfg(not(feature = "gpu"))]
         DeviceKind::Gpu { .. } => {
-            return Err(Error::Cluster(format!("{}: this build has no GPUs; build it with the feature `gpu`", spec.name)));
+            return Err(Error::Cluster(format!(
+                "{}: this build has no GPUs; build it with the feature `gpu`",
+                spec.name
+            )));
         }
         DeviceKind::Reference => Box::new(ReferenceDevice::default()),
     })

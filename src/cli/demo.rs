@@ -72,9 +72,9 @@ impl Demo {
         let data = train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
         let steps = self.passes * data.steps_per_pass();
         if !self.json {
-            let threads = |n| if matches!(self.device, Device::Cpu) { format!(" ({n} threads)") } else { String::new() };
-            let devices: Vec<_> =
-                cluster.devices.iter().map(|d| format!("{}{}", d.name, threads(d.threads))).collect();
+            let threads =
+                |n| if matches!(self.device, Device::Cpu) { format!(" ({n} threads)") } else { String::new() };
+            let devices: Vec<_> = cluster.devices.iter().map(|d| format!("{}{}", d.name, threads(d.threads))).collect();
             println!("{} training digits, {} test digits, on {}", train.len(), test.len(), devices.join(", "));
         }
         let first = self.first_pass(&mut model)?;

@@ -45,7 +45,10 @@ pub fn adapters() -> Vec<Adapter> {
 pub fn disabled() -> Vec<(&'static str, &'static str)> {
     vec![
         ("f64", "GPU kernels compute in f32: models in f64 run on the CPU"),
-        ("SPIR-V, cooperative matrices, bf16 arithmetic", "kernels are WGSL; f16 and bf16 are stored, and computed in f32"),
+        (
+            "SPIR-V, cooperative matrices, bf16 arithmetic",
+            "kernels are WGSL; f16 and bf16 are stored, and computed in f32",
+        ),
         ("OpenGL, DirectX 12", "not built in: Vulkan and Metal are"),
     ]
 }

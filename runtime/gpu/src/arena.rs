@@ -55,7 +55,8 @@ impl Arenas {
         }
         let made = context.checked(|| {
             let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-            let described = wgpu::BufferDescriptor { label: Some(memory.name()), size, usage, mapped_at_creation: false };
+            let described =
+                wgpu::BufferDescriptor { label: Some(memory.name()), size, usage, mapped_at_creation: false };
             let buffer = context.device.create_buffer(&described);
             if let Some(old) = old {
                 let mut encoder = context.device.create_command_encoder(&Default::default());
@@ -88,7 +89,13 @@ impl Arenas {
         put(first, &words).map_err(|e| e.to_string())
     }
     /// Reads bytes, when all that was submitted before is done.
-    pub(crate) fn read(&mut self, context: &Context, memory: Memory, offset: u64, bytes: &mut [u8]) -> Result<(), String> {
+    pub(crate) fn read(
+        &mut self,
+        context: &Context,
+        memory: Memory,
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), String> {
         let end = offset + bytes.len() as u64;
         let Some(buffer) = self.buffer(memory).filter(|b| b.size() >= end).cloned() else {
             return Err("a read leaves its arena".into());

@@ -49,7 +49,8 @@ impl Context {
         let Some(found) = known().get(index) else {
             let count = known().len();
             return Err(match count {
-                0 => "no adapter was found: install a Vulkan driver (Mesa's `mesa-vulkan-drivers` has one in software)".into(),
+                0 => "no adapter was found: install a Vulkan driver (Mesa's `mesa-vulkan-drivers` has one in software)"
+                    .into(),
                 _ => format!("there is no adapter {index}, but {count} of them; `thalweg devices` lists them"),
             });
         };
@@ -59,8 +60,7 @@ impl Context {
         }
         let limits = found.adapter.limits();
         let wanted = wgpu::DeviceDescriptor { required_limits: limits.clone(), ..Default::default() };
-        let (device, queue) =
-            pollster::block_on(found.adapter.request_device(&wanted)).map_err(|e| format!("{e}"))?;
+        let (device, queue) = pollster::block_on(found.adapter.request_device(&wanted)).map_err(|e| format!("{e}"))?;
         let failure: Arc<Mutex<Option<String>>> = Arc::default();
         let noted = failure.clone();
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| {
@@ -141,10 +141,9 @@ impl Context {
             // SAFETY: plans are verified and places are checked against arenas when they are loaded; what data decides is
             // compared with its axis before it is used; loops count to extents; divisors are looked at in the text.
             let module = unsafe { self.device.create_shader_module_trusted(described, checks()) };
-            let layout = self.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: None,
-                entries: &entries(slots),
-            });
+            let layout = self
+                .device
+                .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries(slots) });
             let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
                 label: None,
                 layout: Some(&self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {

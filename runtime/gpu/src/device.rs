@@ -8,9 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use thalweg_graph::kernel::{
-    Affine, Axis, BufferType, Coord, Inst, Kernel, LoopNest, Read, Scalar, ScalarOp, Write,
-};
+use thalweg_graph::kernel::{Affine, Axis, BufferType, Coord, Inst, Kernel, LoopNest, Read, Scalar, ScalarOp, Write};
 use thalweg_graph::lower::Target;
 use thalweg_graph::plan::{Buffer, DevicePlan, Instruction, Launch, Memory, Plan};
 use thalweg_graph::types::DType;
@@ -30,6 +28,8 @@ pub struct GpuDevice {
     /// When this device was made; what timings count from.
     epoch: Instant,
     timings: Option<Vec<Timing>>,
+    /// The most of an arena that one binding shows, in bytes.
+    binding_bytes: u64,
 }
 
 struct LoadedPlan {
@@ -57,7 +57,13 @@ impl GpuDevice {
     pub fn new(name: &str, adapter: usize) -> Result<Self, DeviceError> {
         let name: Arc<str> = name.into();
         let context = Context::open(adapter).map_err(|cause| DeviceError::Open { device: name.clone(), cause })?;
-        Ok(Self { name, context, arenas: Arenas::new(), plans: vec![], epoch: Instant::now(), timings: None })
+        let (binding_bytes, epoch) = (context.binding_bytes, Instant::now());
+        Ok(Self { name, context, arenas: Arenas::new(), plans: vec![], epoch, timings: None, binding_bytes })
+    }
+    /// Shows kernels at most so many bytes of an arena at once, as an adapter does whose bindings are smaller. Larger
+    /// arenas are seen through several bindings; a tensor has to fit in one.
+    pub fn limit_bindings(&mut self, bytes: u64) {
+        self.binding_bytes = bytes.min(self.context.binding_bytes);
     }
     /// How many pipelines its adapter has compiled in this process.
     pub fn pipeline_count(&self) -> usize {
@@ -99,7 +105,8 @@ impl GpuDevice {
         if spans.iter().any(|s| s.range.end > self.arenas.reserved(s.memory)) {
             return Err("the plan leaves its arenas".into());
         }
-        let windows = Windows::over(&spans, &self.arenas, &self.context)?;
+        let windows =
+            Windows::over(&spans, &|m| self.arenas.reserved(m), self.binding_bytes, self.context.storage_align)?;
         let program = translate(&windows.slots)?;
         Ok(Draft { spans, windows: Arc::new(windows), program })
     }
@@ -141,10 +148,10 @@ impl GpuDevice {
         }
         let LoadedPlan { actions, params: Some(params), .. } = plan else { return Ok(()) };
         for action in actions {
-            let bound = context.checked(|| {
-                action.dispatches.iter_mut().try_for_each(|d| d.bind(context, arenas, params))
-            });
-            let failed = |cause: String| DeviceError::Launch { device: name.clone(), label: action.label.clone(), cause };
+            let bound =
+                context.checked(|| action.dispatches.iter_mut().try_for_each(|d| d.bind(context, arenas, params)));
+            let failed =
+                |cause: String| DeviceError::Launch { device: name.clone(), label: action.label.clone(), cause };
             bound.map_err(|e| failed(e.to_string()))?.map_err(failed)?;
         }
         plan.bound_to = arenas.made;

@@ -26,16 +26,21 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    /// Few windows that show all of `spans`: a whole arena where a binding can, else neighbours together.
-    pub(crate) fn over(spans: &[Span], arenas: &Arenas, context: &Context) -> Result<Self, String> {
-        let largest = context.binding_bytes;
+    /// Few windows of at most `largest` bytes that show all of `spans`: a whole arena where a binding can, else neighbours
+    /// together.
+    pub(crate) fn over(
+        spans: &[Span],
+        reserved: &dyn Fn(Memory) -> u64,
+        largest: u64,
+        align: u64,
+    ) -> Result<Self, String> {
         let mut out = Windows { all: vec![], slots: vec![0; spans.len()] };
         for memory in Memory::ALL {
             let mut here: Vec<usize> = (0..spans.len()).filter(|i| spans[*i].memory == memory).collect();
             if here.is_empty() {
                 continue;
             }
-            if arenas.reserved(memory) <= largest {
+            if reserved(memory) <= largest {
                 here.iter().for_each(|i| out.slots[*i] = out.all.len());
                 out.all.push(Window { memory, start: 0, end: None });
                 continue;
@@ -45,10 +50,12 @@ impl Windows {
             for i in here {
                 let Range { start, end } = spans[i].range;
                 // Behind the last word there may be a part of one.
-                let (start, end) = (start / context.storage_align * context.storage_align, end.next_multiple_of(4));
+                let (start, end) = (start / align * align, end.next_multiple_of(4).max(start / align * align + 4));
                 if end - start > largest {
                     let bytes = end - start;
-                    return Err(format!("a tensor of {bytes} bytes: this adapter's kernels see {largest} at a time; try a smaller batch"));
+                    return Err(format!(
+                        "a tensor of {bytes} bytes: this adapter's kernels see {largest} at a time; try a smaller batch"
+                    ));
                 }
                 match &mut open {
                     Some(w) if end - w.start <= largest => w.end = w.end.max(Some(end)),
@@ -106,7 +113,8 @@ impl Params {
         let made = context.checked(|| {
             let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
             let size = self.bytes.len() as u64;
-            let described = wgpu::BufferDescriptor { label: Some("parameters"), size, usage, mapped_at_creation: false };
+            let described =
+                wgpu::BufferDescriptor { label: Some("parameters"), size, usage, mapped_at_creation: false };
             let buffer = context.device.create_buffer(&described);
             context.queue.write_buffer(&buffer, 0, &self.bytes);
             buffer
@@ -127,7 +135,9 @@ impl Ready {
         let bindings = dispatch.slots.iter().map(|s| usize::from(s.words) + usize::from(s.parts)).sum::<usize>();
         if bindings > context.bindings {
             let most = context.bindings;
-            return Err(format!("its tensors lie in {bindings} windows: this adapter's kernels have {most}; try a smaller batch"));
+            return Err(format!(
+                "its tensors lie in {bindings} windows: this adapter's kernels have {most}; try a smaller batch"
+            ));
         }
         let starts = |buffer: usize| spans[buffer].range.start - windows.all[windows.slots[buffer]].start;
         let params = params.push(context, dispatch, &starts);

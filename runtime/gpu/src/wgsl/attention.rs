@@ -176,8 +176,7 @@ impl<'a> Side<'a> {
 pub(super) fn forward(attention: &Attention, reads: &[Place], writes: &[Place]) -> Result<Vec<Dispatch>, Unsupported> {
     let queries = attention.matrix(&attention.operands[0]).count;
     let mut side = Side::open(attention, queries)?;
-    let [query, key, value] =
-        [0, 1, 2].map(|k| side.rows(&attention.operands[k], reads[k], k > 0, false));
+    let [query, key, value] = [0, 1, 2].map(|k| side.rows(&attention.operands[k], reads[k], k > 0, false));
     let out = side.rows(&attention.results[0], writes[0], false, false);
     let logsumexp = side.rows(&attention.results[1], writes[1], false, true);
     let seen = side.seen("row");
@@ -224,9 +223,7 @@ pub(super) fn backward(attention: &Attention, reads: &[Place], writes: &[Place])
     for of_keys in [false, true] {
         let rows = if of_keys { keys } else { queries };
         let mut side = Side::open(attention, rows)?;
-        let sh = |side: &mut Side<'_>, k: usize| {
-            side.rows(&attention.operands[k], reads[k], k == 1 || k == 2, k > 3)
-        };
+        let sh = |side: &mut Side<'_>, k: usize| side.rows(&attention.operands[k], reads[k], k == 1 || k == 2, k > 3);
         let [query, key, value, d_out, logsumexp, delta] = [0, 1, 2, 3, 4, 5].map(|k| sh(&mut side, k));
         side.sh.workgroup("scores", &format!("array<f32, {LANES}>"));
         side.sh.workgroup("weights", &format!("array<f32, {LANES}>"));

@@ -70,11 +70,15 @@ pub(crate) fn translate(kernel: &Kernel, slots: &[usize]) -> Result<Program, Uns
     }
     let (operands, results) = (kernel.operands().len(), kernel.results().len());
     let place = |i: usize| Place { buffer: i, slot: slots[i], within: 0 };
-    let (from, to): (Vec<_>, Vec<_>) = ((0..operands).map(place).collect(), (operands..operands + results).map(place).collect());
+    let (from, to): (Vec<_>, Vec<_>) =
+        ((0..operands).map(place).collect(), (operands..operands + results).map(place).collect());
     let (dispatches, how) = match kernel {
         Kernel::Nest(one) => {
             let made = nest(one, &from, &to)?;
-            (made.into_iter().collect(), if nest::shares_folds(one) { "a workgroup per point" } else { "a thread per point" })
+            (
+                made.into_iter().collect(),
+                if nest::shares_folds(one) { "a workgroup per point" } else { "a thread per point" },
+            )
         }
         Kernel::Scatter(one) => (scatter::scatter(one, &from, to[0])?.into_iter().collect(), "a thread per place"),
         Kernel::Attention(one) => (attention::forward(one, &from, &to)?, "a workgroup per query"),

@@ -67,7 +67,11 @@ pub(super) fn nest(nest: &LoopNest, reads: &[Place], writes: &[Place]) -> Result
     }
     if !states.is_empty() {
         let folded: Vec<usize> = (parallel..nest.axes.len()).collect();
-        let open = if together { open_shared(&mut sh, nest, &folded, inner, &mut frame.at) } else { open_alone(&mut sh, nest, &folded, &mut frame.at) };
+        let open = if together {
+            open_shared(&mut sh, nest, &folded, inner, &mut frame.at)
+        } else {
+            open_alone(&mut sh, nest, &folded, &mut frame.at)
+        };
         let wanted: Vec<Reg> = nest.folds.iter().flat_map(|f| f.inputs.iter().copied()).collect();
         let values = program(&mut sh, &mut frame, &nest.body, &wanted, &[])?;
         let mut values = &values[..];

@@ -1,23 +1,23 @@
 // f64 as a sum of two f32, the larger first: 48 bits and the range of an f32. Few adapters have f64, and what needs it in
 // a model that learns is a handful of numbers: rates and corrections, made from a count of steps. Sums and products after
-// Dekker (1971) and Knuth; compilers for GPUs do not reorder float sums, and a product that is fused with a sum only
-// rounds less.
+// Dekker (1971) and Knuth; a product that a driver fuses with a sum only rounds less, and what it
+// would take apart is kept from it.
 
 fn pair_of(x: f32) -> vec2<f32> { return vec2<f32>(x, 0.0); }
 
 fn is_finite(x: f32) -> bool { return (bitcast<u32>(x) & 0x7f800000u) != 0x7f800000u; }
 
 fn quick_pair(a: f32, b: f32) -> vec2<f32> {
-    let s = a + b;
+    let s = opaque(a + b);
     if (!is_finite(s)) { return vec2<f32>(s, 0.0); }
-    return vec2<f32>(s, b - (s - a));
+    return vec2<f32>(s, b - opaque(s - a));
 }
 
 fn sum_pair(a: f32, b: f32) -> vec2<f32> {
-    let s = a + b;
+    let s = opaque(a + b);
     if (!is_finite(s)) { return vec2<f32>(s, 0.0); }
-    let t = s - a;
-    return vec2<f32>(s, (a - (s - t)) + (b - t));
+    let t = opaque(s - a);
+    return vec2<f32>(s, opaque(a - opaque(s - t)) + opaque(b - t));
 }
 
 fn pair_add(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
@@ -31,16 +31,16 @@ fn pair_add(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
 fn pair_sub(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> { return pair_add(a, -b); }
 
 fn pair_mul(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
-    let p = a.x * b.x;
-    if (!is_finite(p) || p == 0.0) { return vec2<f32>(p, 0.0); }
-    return quick_pair(p, product_error(a.x, b.x, p) + (a.x * b.y + a.y * b.x));
+    let ab = opaque(a.x * b.x);
+    if (!is_finite(ab) || ab == 0.0) { return vec2<f32>(ab, 0.0); }
+    return quick_pair(ab, product_error(a.x, b.x, ab) + (a.x * b.y + a.y * b.x));
 }
 
 fn pair_div(a: vec2<f32>, b: vec2<f32>) -> vec2<f32> {
-    let q = a.x / b.x;
+    let q = opaque(a.x / b.x);
     if (!is_finite(q) || q == 0.0 || !is_finite(b.x)) { return vec2<f32>(q, 0.0); }
     let r = pair_sub(a, pair_mul(pair_of(q), b));
-    let q2 = r.x / b.x;
+    let q2 = opaque(r.x / b.x);
     let s = pair_sub(r, pair_mul(pair_of(q2), b));
     return pair_add(quick_pair(q, q2), pair_of(s.x / b.x));
 }
@@ -77,7 +77,7 @@ fn pair_floor(a: vec2<f32>) -> vec2<f32> {
 }
 
 fn pair_sqrt(a: vec2<f32>) -> vec2<f32> {
-    let r = sqrt(a.x);
+    let r = opaque(sqrt(a.x));
     if (!is_finite(r) || r == 0.0) { return pair_of(r); }
     let rest = pair_sub(a, pair_mul(pair_of(r), pair_of(r)));
     return pair_add(pair_of(r), pair_of(rest.x / (2.0 * r)));

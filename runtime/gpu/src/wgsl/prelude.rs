@@ -31,9 +31,8 @@ fn functions() -> &'static [Function] {
 /// Whether `text` calls the function.
 fn is_named(name: &str, text: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.match_indices(name).any(|(at, _)| {
-        text[at + name.len()..].starts_with('(') && !text[..at].chars().next_back().is_some_and(word)
-    })
+    text.match_indices(name)
+        .any(|(at, _)| text[at + name.len()..].starts_with('(') && !text[..at].chars().next_back().is_some_and(word))
 }
 
 /// Appends every function that `code` calls, and those that they call, once each and callees first.

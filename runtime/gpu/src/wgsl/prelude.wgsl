@@ -2,6 +2,10 @@
 // Nothing here leans on what WGSL leaves to drivers: no built-in exp or sin, and NaN is seen in the bits, because
 // compilers may take for granted that x == x.
 
+// x, in a way that no compiler sees through: the first parameter is 0. Mesa's takes (a + b) − a for b and
+// n·c + n·d for n·(c + d), which is all that functions made of roundings are about.
+fn opaque(x: f32) -> f32 { return bitcast<f32>(bitcast<i32>(x) ^ p[0].x); }
+
 fn from_bits(b: u32) -> f32 { return bitcast<f32>(b); }
 
 fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
@@ -22,7 +26,7 @@ fn exp_of(x: f32) -> f32 {
     if (x >= 89.0) { return from_bits(0x7f800000u); }
     if (x <= -104.0) { return 0.0; }
     let n = floor(fma(x, 1.44269504, 0.5));
-    let r = fma(n, 2.1219444e-4, fma(n, -0.693359375, x));
+    let r = fma(n, 2.1219444e-4, opaque(fma(n, -0.693359375, x)));
     var y = fma(1.3814539e-3, r, 8.368745e-3);
     y = fma(y, r, 4.166839e-2);
     y = fma(y, r, 1.6666521e-1);
@@ -53,7 +57,7 @@ fn log_of(x: f32) -> f32 {
     p = fma(p, f, -2.4999994e-1);
     p = fma(p, f, 3.333333e-1);
     let square = f * f;
-    let y = fma(p * f, square, fma(n, -2.1219444e-4, -0.5 * square));
+    let y = opaque(fma(p * f, square, fma(n, -2.1219444e-4, -0.5 * square)));
     return fma(n, 0.693359375, f + y);
 }
 
@@ -164,14 +168,14 @@ fn at_quarter(r: f32, quarter: i32) -> f32 {
     return select(value, -value, (quarter & 2) == 2);
 }
 
-// sin x within 2 ulp, for any x.
+// sin x within 3 ulp, for any x.
 fn sin_of(x: f32) -> f32 {
     if ((bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u) { return from_bits(0x7fc00000u); }
     let r = by_quarter_turns(x);
     return at_quarter(r.x, i32(r.y));
 }
 
-// cos x within 2 ulp, for any x.
+// cos x within 3 ulp, for any x.
 fn cos_of(x: f32) -> f32 {
     if ((bitcast<u32>(x) & 0x7f800000u) == 0x7f800000u) { return from_bits(0x7fc00000u); }
     let r = by_quarter_turns(x);
@@ -184,7 +188,8 @@ fn product_error(a: f32, b: f32, product: f32) -> f32 {
     let al = a - as_;
     let bs = bitcast<f32>(bitcast<u32>(b) & 0xfffff000u);
     let bl = b - bs;
-    return ((as_ * bs - product) + as_ * bl + al * bs) + al * bl;
+    let middle = opaque(as_ * bl) + opaque(al * bs);
+    return (opaque(opaque(as_ * bs) - product) + middle) + opaque(al * bl);
 }
 
 // ln x of a positive finite x as a sum of two floats: x = 2^e·m, ln m = 2·atanh((m − 1)/(m + 1)).
@@ -194,30 +199,32 @@ fn log_pair(x: f32) -> vec2<f32> {
     let e = (bits - 0x3f3504f3) >> 23u;
     let n = f32(e) - select(0.0, 23.0, is_small);
     let f = bitcast<f32>(bits - (e << 23u)) - 1.0;
-    let d = f + 2.0;
-    let d_low = f - (d - 2.0);
-    let q = f / d;
-    let qd = q * d;
-    let q_low = ((f - qd) - product_error(q, d, qd) - q * d_low) / d;
-    let s = q * q;
+    let d = opaque(f + 2.0);
+    let d_low = f - opaque(d - 2.0);
+    let q = opaque(f / d);
+    let qd = opaque(q * d);
+    let q_low = opaque((opaque(f - qd) - product_error(q, d, qd) - q * d_low) / d);
+    let s = opaque(q * q);
     let s_low = product_error(q, q, s) + 2.0 * q * q_low;
-    let c = q * s;
+    let c = opaque(q * s);
     let c_low = product_error(q, s, c) + q_low * s + q * s_low;
     var p = fma(0.1293334961, s, 0.1419928074);
     p = fma(p, s, 0.2000148296);
     // One third, as a sum of two, times q³.
     let third = 0.33333334;
-    let t = third * c;
+    let t = opaque(third * c);
     let t_low = product_error(third, c, t) - 9.934107e-9 * c + third * c_low + p * s * c;
     let two_q = 2.0 * q;
-    let head = two_q + 2.0 * t;
-    let tail = (two_q - head) + 2.0 * t + 2.0 * (t_low + q_low);
-    let big = n * 0.693359375;
-    let total = big + head;
-    let back = total - big;
-    let rest = (big - (total - back)) + (head - back) + tail + n * -2.12194440e-4;
-    let sum = total + rest;
-    return vec2<f32>(sum, (total - sum) + rest);
+    let head = opaque(two_q + 2.0 * t);
+    let tail = opaque(opaque(two_q - head) + 2.0 * t) + 2.0 * (t_low + q_low);
+    let big = opaque(n * 0.693359375);
+    let total = opaque(big + head);
+    let back = opaque(total - big);
+    let lost = opaque(big - opaque(total - back)) + opaque(head - back);
+    // ln 2 less what was taken of it, as a sum of two.
+    let rest = opaque(opaque(lost + n * -0.000212194442) + (tail + n * 1.646595e-12));
+    let sum = opaque(total + rest);
+    return vec2<f32>(sum, opaque(total - sum) + rest);
 }
 
 fn is_whole(x: f32) -> bool { return abs(x) >= 8388608.0 || floor(x) == x; }

@@ -24,7 +24,8 @@ pub(super) fn program(
     }
     let mut values: Vec<Option<Value>> = vec![None; program.insts.len()];
     for (i, inst) in program.insts.iter().enumerate().filter(|(i, _)| needed[*i]) {
-        let value = instruction(sh, frame, inst, folded, &|r| values[usize::from(r)].clone().expect("marked as needed"))?;
+        let value =
+            instruction(sh, frame, inst, folded, &|r| values[usize::from(r)].clone().expect("marked as needed"))?;
         let named = match inst.op {
             ScalarOp::Literal(_) | ScalarOp::Read(_) | ScalarOp::Valid(_) => value,
             _ => Value::new(sh.bind("v", &value.text), value.repr),

@@ -58,7 +58,6 @@ pub(crate) struct Slot {
 }
 
 /// A shader that is being written.
-#[derive(Default)]
 pub(crate) struct Shader {
     lines: String,
     depth: usize,
@@ -67,6 +66,14 @@ pub(crate) struct Shader {
     slots: Vec<Slot>,
     /// Module-scope declarations.
     shared: String,
+}
+
+impl Default for Shader {
+    fn default() -> Self {
+        let (lines, shared) = (String::new(), String::new());
+        // What `opaque` hides values behind.
+        Self { lines, depth: 0, names: 0, params: vec![Param::Number(0)], slots: vec![], shared }
+    }
 }
 
 impl Shader {
@@ -145,7 +152,8 @@ impl Shader {
                 let _ = writeln!(text, "@group(0) @binding({at}) var<storage, read_write> m{i}: array<u32>;");
             }
             if slot.parts {
-                let _ = writeln!(text, "@group(0) @binding({parts}) var<storage, read_write> n{i}: array<atomic<u32>>;");
+                let _ =
+                    writeln!(text, "@group(0) @binding({parts}) var<storage, read_write> n{i}: array<atomic<u32>>;");
             }
         }
         text.push_str(&self.shared);

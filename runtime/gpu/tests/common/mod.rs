@@ -49,14 +49,8 @@ pub(crate) fn plan_of(kernel: &Kernel, device: &GpuDevice, apart: u64) -> Plan {
     let launch = Launch { kernel, reads, writes, workspace, label: "tested".into(), site: Site::default() };
     let instructions = vec![Instruction::Launch(launch)];
     let scratch_bytes = end + workspace.1;
-    let device = DevicePlan {
-        device: "gpu:0".into(),
-        state_bytes: 0,
-        scratch_bytes,
-        staging_bytes: 0,
-        buffers,
-        instructions,
-    };
+    let device =
+        DevicePlan { device: "gpu:0".into(), state_bytes: 0, scratch_bytes, staging_bytes: 0, buffers, instructions };
     let (graph, program, bindings) = ("tested".into(), "tested".into(), Default::default());
     Plan { graph, program, bindings, kernels, channels: Arena::default(), devices: vec![device] }
 }
@@ -98,4 +92,9 @@ pub(crate) fn check(device: &mut GpuDevice, kernel: &Kernel, operands: &[Values]
             assert!(close(*a, *b, tolerance), "{}\n{kernel:?}\n{}", what(), shaders());
         }
     }
+}
+
+/// How the interpreter rounds in these tests.
+pub(crate) fn exact() -> Precision {
+    Precision::Exact
 }

@@ -41,7 +41,11 @@ pub(crate) fn cpu(threads: usize) -> Box<dyn Device> {
 /// The machine's first adapter, if there is one. Without, `what` is skipped by name, or fails where
 /// `THALWEG_REQUIRE` has `vulkan` in it.
 pub(crate) fn gpu(what: &str) -> Option<Box<dyn Device>> {
-    if thalweg::gpu::adapters().is_empty() {
+    #[cfg(feature = "gpu")]
+    let count = thalweg::gpu::adapters().len();
+    #[cfg(not(feature = "gpu"))]
+    let count = 0;
+    if count == 0 {
         let required = std::env::var("THALWEG_REQUIRE").is_ok_and(|r| r.split(',').any(|r| r == "vulkan"));
         assert!(!required, "THALWEG_REQUIRE says vulkan, and there is no adapter");
         println!("skipped: {what}: there is no adapter");

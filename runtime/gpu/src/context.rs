@@ -100,12 +100,8 @@ impl Context {
             None => Ok(value),
         }
     }
-    /// How many pipelines there are.
-    pub(crate) fn pipeline_count(&self) -> usize {
-        locked(&self.pipelines).len()
-    }
-    /// The pipelines of some shaders, compiled if need be, on as many threads as there are.
-    pub(crate) fn pipelines(&self, wanted: &[(&str, &[Slot])]) -> Result<(), String> {
+    /// Compiles the pipelines of some shaders that are not there yet, on as many threads as there are; says how many.
+    pub(crate) fn pipelines(&self, wanted: &[(&str, &[Slot])]) -> Result<usize, String> {
         let mut missing: Vec<_> = {
             let have = locked(&self.pipelines);
             wanted.iter().filter(|(text, _)| !have.contains_key(*text)).collect()
@@ -114,9 +110,9 @@ impl Context {
         missing.dedup_by_key(|(text, _)| *text);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
         if threads == 0 {
-            return Ok(());
+            return Ok(0);
         }
-        let share = |first: usize| {
+        let share = |first: usize| -> Result<(), String> {
             for (text, slots) in missing.iter().skip(first).step_by(threads) {
                 let pipeline = self.compile(text, slots)?;
                 locked(&self.pipelines).insert(text.to_string(), Arc::new(pipeline));
@@ -127,8 +123,9 @@ impl Context {
             let others: Vec<_> = (1..threads).map(|first| scope.spawn(move || share(first))).collect();
             let mut all = vec![share(0)];
             all.extend(others.into_iter().map(|t| t.join().unwrap_or_else(|_| Err("a compiler panicked".into()))));
-            all.into_iter().collect()
-        })
+            all.into_iter().collect::<Result<Vec<()>, String>>()
+        })?;
+        Ok(missing.len())
     }
     /// A pipeline that [`Context::pipelines`] has made.
     pub(crate) fn pipeline(&self, text: &str) -> Option<Arc<Pipeline>> {

@@ -30,6 +30,8 @@ pub struct GpuDevice {
     timings: Option<Vec<Timing>>,
     /// The most of an arena that one binding shows, in bytes.
     binding_bytes: u64,
+    /// See [`GpuDevice::pipelines_compiled`].
+    compiled: usize,
 }
 
 struct LoadedPlan {
@@ -58,16 +60,26 @@ impl GpuDevice {
         let name: Arc<str> = name.into();
         let context = Context::open(adapter).map_err(|cause| DeviceError::Open { device: name.clone(), cause })?;
         let (binding_bytes, epoch) = (context.binding_bytes, Instant::now());
-        Ok(Self { name, context, arenas: Arenas::new(), plans: vec![], epoch, timings: None, binding_bytes })
+        Ok(Self {
+            name,
+            context,
+            arenas: Arenas::new(),
+            plans: vec![],
+            epoch,
+            timings: None,
+            binding_bytes,
+            compiled: 0,
+        })
     }
     /// Shows kernels at most so many bytes of an arena at once, as an adapter does whose bindings are smaller. Larger
     /// arenas are seen through several bindings; a tensor has to fit in one.
     pub fn limit_bindings(&mut self, bytes: u64) {
         self.binding_bytes = bytes.min(self.context.binding_bytes);
     }
-    /// How many pipelines its adapter has compiled in this process.
-    pub fn pipeline_count(&self) -> usize {
-        self.context.pipeline_count()
+    /// How many pipelines were compiled for its plans. What another device of this process has compiled is not compiled
+    /// again.
+    pub fn pipelines_compiled(&self) -> usize {
+        self.compiled
     }
     fn reserve(&mut self, memory: Memory, needed: u64) -> Result<(), DeviceError> {
         let room = self.arenas.reserve(&self.context, memory, needed);
@@ -223,7 +235,7 @@ impl Device for GpuDevice {
         }
         let dispatches = drafts.iter().flatten().flat_map(|(draft, _)| &draft.program.dispatches);
         let shaders: Vec<_> = dispatches.map(|d| (d.text.as_str(), &d.slots[..])).collect();
-        self.context.pipelines(&shaders).map_err(|e| self.failed(&plan.program, e))?;
+        self.compiled += self.context.pipelines(&shaders).map_err(|e| self.failed(&plan.program, e))?;
         let mut params = Params::default();
         let mut actions = Vec::with_capacity(drafts.len());
         for draft in drafts {

@@ -160,7 +160,9 @@ impl Ready {
         for (i, slot) in self.slots.iter().enumerate().filter(|(_, s)| s.words || s.parts) {
             let window = self.windows.all[i];
             let buffer = arenas.buffer(window.memory).ok_or("an arena that was not reserved")?;
-            let range = window.start..window.end.unwrap_or(buffer.size()).min(buffer.size());
+            // An arena that has grown beyond a binding since: all that this launch names lies before that.
+            let end = window.end.unwrap_or(buffer.size()).min(window.start + context.binding_bytes);
+            let range = window.start..end.min(buffer.size());
             if slot.words {
                 entries.push(entry(1 + 2 * i, part(buffer, range.clone())));
             }

@@ -1,6 +1,6 @@
 //! Thalweg's GPU device: plans run through wgpu, on whatever speaks Vulkan or Metal. The only crate that names wgpu.
-//! Kernels are WGSL text made from the kernel IR ([`why`](../../../docs/decisions/0010-kernels-as-wgsl.md)), so that every
-//! op that is written runs here on the same day.
+//! Kernels are WGSL text made from the kernel IR, so that every op that is written runs here on the same day
+//! (docs/decisions/0010-kernels-as-wgsl.md says why not by a compiler of kernels in Rust).
 //!
 //! Adapters are looked for when somebody asks, never before: asking takes a quarter of a second where many drivers are
 //! installed, and a machine without any works.

@@ -314,3 +314,21 @@ fn arenas_larger_than_a_binding_are_seen_through_several() {
     let said = error.map_or_else(|e| e.to_string(), |_| String::new());
     assert!(said.contains("8000 bytes") && said.contains("4096"), "{said}");
 }
+
+#[test]
+fn kernels_that_differ_in_numbers_share_a_pipeline() {
+    let Some(mut device) = gpu("kernels_that_differ_in_numbers_share_a_pipeline") else { return };
+    let kernel = |rows: u64, columns: u64, factor: f64| {
+        let mut axes = Axes::new();
+        let [i] = axes.par([rows]);
+        let [j] = axes.fold([columns]);
+        let (from, to) = (ty(F32, &[columns, rows + 2]), ty(F32, &[rows]));
+        axes.nest(&[from], &[to], [sum(read(0, [Affine::from(j), i + 2]) * lit(factor)) + lit(0.125)])
+    };
+    for (k, (rows, columns, factor)) in [(7, 20, 2.0), (64, 3, -1.5), (1000, 31, 0.0)].into_iter().enumerate() {
+        let kernel = kernel(rows, columns, factor);
+        let operand = Random(k as u64).values(&kernel.operands()[0]);
+        check(&mut device, &kernel, &[operand], 1e-5);
+        assert_eq!(device.pipelines_compiled(), 1, "{rows} rows of {columns}");
+    }
+}

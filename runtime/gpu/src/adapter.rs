@@ -44,7 +44,7 @@ pub fn adapters() -> Vec<Adapter> {
 /// What this build cannot use at all, and why.
 pub fn disabled() -> Vec<(&'static str, &'static str)> {
     vec![
-        ("f64", "GPU kernels compute in f32: models in f64 run on the CPU"),
+        ("tensors of f64", "GPU kernels compute in f32: models in f64 run on the CPU"),
         (
             "SPIR-V, cooperative matrices, bf16 arithmetic",
             "kernels are WGSL; f16 and bf16 are stored, and computed in f32",
@@ -86,7 +86,7 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> Adapter {
     let Limits { max_buffer_size, max_compute_workgroup_storage_size, .. } = adapter.limits();
     let has = adapter.features();
     let not_used = [
-        (Features::SHADER_F64, "f64", "GPU kernels compute in f32"),
+        (Features::SHADER_F64, "f64", "single numbers are sums of two f32, the same on every adapter"),
         (Features::SHADER_INT64, "i64", "64-bit integers are pairs of words, the same on every adapter"),
         (Features::SHADER_F16, "f16 arithmetic", "f16 is stored, and computed in f32"),
         (Features::SUBGROUP, "subgroups", "no kernel uses them yet"),

@@ -296,6 +296,13 @@ fn single_numbers_of_f64_are_near_and_tensors_of_them_are_refused() {
             check(&mut device, kernel, &operands, 1e-10);
         }
     }
+    // A sum of f32 that is kept in f64, by one thread and by a workgroup.
+    for n in [100, 1000] {
+        let mut axes = Axes::new();
+        let [i] = axes.fold([n]);
+        let total = axes.nest(&[ty(F32, &[n])], &[ty(F64, &[])], [sum(read(0, [i]).cast(F64))]);
+        check(&mut device, &total, &[Random(n).values(&ty(F32, &[n]))], 1e-11);
+    }
     let error = run(&mut device, &each(2, &[F64], F64, |r| r[0].clone() * 2.0), &[Random(1).values(&ty(F64, &[2]))]);
     assert!(error.is_err_and(|e| e.to_string().contains("f64") && e.to_string().contains("tested")));
 }

@@ -20,7 +20,8 @@ pub(super) struct State<'a> {
 impl<'a> State<'a> {
     /// Declares the neutral state.
     pub(super) fn declare(sh: &mut Shader, fold: &'a Fold) -> Result<Self, Unsupported> {
-        if fold.dtype == DType::F64 {
+        let plain = matches!(fold.monoid, Monoid::Sum | Monoid::Prod | Monoid::Max | Monoid::Min);
+        if fold.dtype == DType::F64 && !plain {
             return Err(Unsupported::F64);
         }
         let mut parts = vec![];
@@ -86,7 +87,7 @@ impl<'a> State<'a> {
             Monoid::LogSumExp => return self.join_exponentials(sh, other),
             Monoid::MeanM2 => return self.join_moments(sh, other),
         };
-        // Refused above: pairs, of which alone some functions are not to be had.
+        // Of pairs there is a sum, a product and an order.
         if let Ok(joined) = binary(op, &s[0], &other[0]) {
             self.set(sh, 0, &joined);
         }
@@ -144,7 +145,7 @@ impl<'a> State<'a> {
 
     /// Bytes of workgroup memory that [`State::across`] takes.
     pub(super) fn shared_bytes(fold: &Fold) -> u32 {
-        let part = |i| if fold.monoid.part_dtype(i, fold.dtype) == DType::I64 { 8 } else { 4 };
+        let part = |i| fold.monoid.part_dtype(i, fold.dtype).size_bytes().max(4) as u32;
         LANES * (0..fold.monoid.parts()).map(part).sum::<u32>()
     }
 

@@ -69,7 +69,8 @@ pub(crate) fn translate(kernel: &Kernel, slots: &[usize]) -> Result<Program, Uns
         return Err(Unsupported::Unsound(faults.join("; ")));
     }
     let (operands, results) = (kernel.operands().len(), kernel.results().len());
-    let place = |i: usize| Place { buffer: i, slot: slots[i], within: 0 };
+    // There is no workspace where nothing needs one.
+    let place = |i: usize| Place { buffer: i, slot: slots.get(i).copied().unwrap_or_default(), within: 0 };
     let (from, to): (Vec<_>, Vec<_>) =
         ((0..operands).map(place).collect(), (operands..operands + results).map(place).collect());
     let (dispatches, how) = match kernel {

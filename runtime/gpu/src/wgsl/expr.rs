@@ -124,8 +124,11 @@ pub(super) fn literal(sh: &mut Shader, x: Literal, dtype: DType) -> Value {
         Repr::F16 => float(sh, f16::from_f64(x.as_f64()).to_f32()),
         Repr::BF16 => float(sh, bf16::from_f64(x.as_f64()).to_f32()),
         Repr::Pair => {
-            let head = x.as_f64() as f32;
-            let tail = if head.is_finite() { (x.as_f64() - f64::from(head)) as f32 } else { 0.0 };
+            // What is finite stays so: the largest number is what others are compared with.
+            let most = f64::from(f32::MAX);
+            let x = if x.as_f64().is_finite() { x.as_f64().clamp(-most, most) } else { x.as_f64() };
+            let head = x as f32;
+            let tail = if head.is_finite() { (x - f64::from(head)) as f32 } else { 0.0 };
             format!("vec2<f32>({}, {})", float(sh, head), float(sh, tail))
         }
     };

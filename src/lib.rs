@@ -31,6 +31,8 @@ mod model;
 
 pub use error::{Error, Result};
 pub use model::{Compile, Model, Point, open_device};
+#[cfg(feature = "gpu")]
+pub use thalweg_gpu as gpu;
 pub use thalweg_graph as graph;
 pub use thalweg_graph::{Array, Cluster, DType, Init};
 pub use thalweg_ops as ops;

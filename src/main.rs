@@ -12,6 +12,8 @@ use clap::Parser;
 enum Command {
     /// Train a small convolutional network on handwritten digits, and look at what it learned.
     Demo(cli::demo::Demo),
+    /// List what this machine can run on.
+    Devices(cli::devices::Devices),
     /// Look at graphs.
     Graph(cli::graph::GraphCommand),
     /// Look at checkpoints and files of weights, and check them.
@@ -25,6 +27,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Demo(demo) => demo.run(),
+        Command::Devices(devices) => devices.run(),
         Command::Graph(graph) => graph.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Kit(kit) => kit.run(),

@@ -39,6 +39,15 @@ impl Compile for thalweg_ops::Graph {
 pub fn open_device(spec: &DeviceSpec) -> Result<Box<dyn Device>> {
     Ok(match spec.kind {
         DeviceKind::Cpu => Box::new(thalweg_cpu::CpuDevice::new(&spec.name, spec.threads)?),
+        #[cfg(feature = "gpu")]
+        DeviceKind::Gpu { adapter } => Box::new(thalweg_gpu::GpuDevice::new(&spec.name, adapter)?),
+        #[cfg(not(feature = "gpu"))]
+        DeviceKind::Gpu { .. } => {
+            return Err(Error::Cluster(format!(
+                "{}: this build has no GPUs; build it with the feature `gpu`",
+                spec.name
+            )));
+        }
         DeviceKind::Reference => Box::new(ReferenceDevice::default()),
     })
 }

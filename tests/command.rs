@@ -100,3 +100,21 @@ fn a_summary_is_a_table_or_json() {
     let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!(json["total"]["parameters"], 61_706);
 }
+
+#[test]
+fn devices_are_listed_with_what_is_not_used_and_why() {
+    let text = stdout(&["devices"]);
+    assert!(text.starts_with("cpu:0"), "{text}");
+    assert!(!cfg!(feature = "gpu") || text.contains("no GPU") || text.contains("gpu:0"), "{text}");
+    assert!(text.contains("not in this build"), "{text}");
+    for line in stdout(&["devices", "--json"]).lines() {
+        let device: serde_json::Value = serde_json::from_str(line).expect("one object per line");
+        assert!(device["name"].is_string() && device["kind"].is_string(), "{line}");
+    }
+    let output = thalweg(&["demo", "--device", "gpu:99"]);
+    let said = String::from_utf8_lossy(&output.stderr).to_string();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("gpu:99"), "{said}");
+    let said = String::from_utf8_lossy(&thalweg(&["demo", "--device", "tpu"]).stderr).to_string();
+    assert!(said.contains("`tpu` is no device") && said.contains("thalweg devices"), "{said}");
+}

@@ -10,6 +10,11 @@ use serde::{Deserialize, Serialize};
 pub enum DeviceKind {
     /// Cores of a CPU.
     Cpu,
+    /// A GPU, or software in the place of one.
+    Gpu {
+        /// Which of the machine's adapters, from 0: `thalweg devices` lists them.
+        adapter: usize,
+    },
     /// The kernel interpreter: slow, for checking.
     Reference,
 }
@@ -21,7 +26,7 @@ pub struct DeviceSpec {
     pub name: Arc<str>,
     /// What it is.
     pub kind: DeviceKind,
-    /// Threads that it may use.
+    /// Threads of this machine that it may use.
     pub threads: usize,
 }
 
@@ -41,6 +46,11 @@ impl Cluster {
     pub fn cpu(threads: usize) -> Self {
         let device = DeviceSpec { name: "cpu:0".into(), kind: DeviceKind::Cpu, threads: threads.max(1) };
         Self { devices: vec![device] }
+    }
+    /// One adapter of this machine: `gpu:0` is the first that `thalweg devices` lists.
+    pub fn gpu(adapter: usize) -> Self {
+        let kind = DeviceKind::Gpu { adapter };
+        Self { devices: vec![DeviceSpec { name: format!("gpu:{adapter}").into(), kind, threads: 1 }] }
     }
     /// The interpreter, for checking what a device computes.
     pub fn reference() -> Self {

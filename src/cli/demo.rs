@@ -12,6 +12,7 @@ use serde_json::json;
 use thalweg::prelude::*;
 use thalweg::runtime::checkpoint::published;
 
+use super::devices::{Device, device};
 use super::trace::Tracing;
 use super::{digits_model, picture, profile};
 
@@ -27,7 +28,10 @@ pub(crate) struct Demo {
     /// Samples per step.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=512))]
     batch: u64,
-    /// Threads; all cores by default.
+    /// Where to run: `cpu`, or `gpu:1` for the second adapter that `thalweg devices` lists.
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    device: Device,
+    /// Threads of the CPU; all cores by default.
     #[arg(long)]
     threads: Option<usize>,
     /// Print one JSON object per line instead of text.
@@ -60,13 +64,17 @@ const SOURCE: &str = "digits";
 impl Demo {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let (train, test) = thalweg::data::digits()?;
-        let cluster = self.threads.map_or_else(Cluster::local, Cluster::cpu);
+        let cluster = match self.device {
+            Device::Cpu => self.threads.map_or_else(Cluster::local, Cluster::cpu),
+            Device::Gpu(adapter) => Cluster::gpu(adapter),
+        };
         let mut model = digits_model(self.seed).compile(&cluster)?;
         let data = train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
         let steps = self.passes * data.steps_per_pass();
         if !self.json {
-            let devices: Vec<_> =
-                cluster.devices.iter().map(|d| format!("{} ({} threads)", d.name, d.threads)).collect();
+            let threads =
+                |n| if matches!(self.device, Device::Cpu) { format!(" ({n} threads)") } else { String::new() };
+            let devices: Vec<_> = cluster.devices.iter().map(|d| format!("{}{}", d.name, threads(d.threads))).collect();
             println!("{} training digits, {} test digits, on {}", train.len(), test.len(), devices.join(", "));
         }
         let first = self.first_pass(&mut model)?;

@@ -1,6 +1,7 @@
 //! One verb of the command, one file.
 
 pub(crate) mod demo;
+pub(crate) mod devices;
 pub(crate) mod graph;
 pub(crate) mod inspect;
 pub(crate) mod kit;

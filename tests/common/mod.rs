@@ -12,7 +12,7 @@ use thalweg::graph::evaluate::{Evaluated, Named, evaluate};
 use thalweg::graph::init::initial_value;
 use thalweg::graph::kernel::interpret::{Precision, Values};
 use thalweg::graph::{Bindings, Graph};
-use thalweg::runtime::{Device, ReferenceDevice, Session};
+use thalweg::runtime::{Device, ReferenceDevice, RunError, Session};
 use thalweg::{Array, Cluster};
 
 /// Arrays by name.
@@ -38,27 +38,81 @@ pub(crate) fn cpu(threads: usize) -> Box<dyn Device> {
     thalweg::open_device(&Cluster::cpu(threads).devices[0]).expect("threads start")
 }
 
-/// A device to test: the interpreter behind a plan, or the CPU.
+/// The machine's first adapter, if there is one. Without, `what` is skipped by name, or fails where
+/// `THALWEG_REQUIRE` has `vulkan` in it.
+pub(crate) fn gpu(what: &str) -> Option<Box<dyn Device>> {
+    #[cfg(feature = "gpu")]
+    let count = thalweg::gpu::adapters().len();
+    #[cfg(not(feature = "gpu"))]
+    let count = 0;
+    if count == 0 {
+        let required = std::env::var("THALWEG_REQUIRE").is_ok_and(|r| r.split(',').any(|r| r == "vulkan"));
+        assert!(!required, "THALWEG_REQUIRE says vulkan, and there is no adapter");
+        println!("skipped: {what}: there is no adapter");
+        return None;
+    }
+    Some(thalweg::open_device(&Cluster::gpu(0).devices[0]).expect("the adapter opens"))
+}
+
+/// A device to test: the interpreter behind a plan, the CPU, or the GPU where there is one.
 pub(crate) fn devices() -> Vec<(&'static str, Box<dyn Device>)> {
-    vec![
+    let mut all: Vec<(&'static str, Box<dyn Device>)> = vec![
         ("reference", Box::new(ReferenceDevice::default())),
         ("cpu with one thread", cpu(1)),
         ("cpu with two threads", cpu(2)),
-    ]
+    ];
+    all.extend(gpu("the GPU's part").map(|device| ("gpu", device)));
+    all
+}
+
+/// Whether a GPU has to refuse this graph.
+pub(crate) fn needs_f64(graph: &Graph) -> bool {
+    let is_f64 = |t: &thalweg::graph::TensorType| t.dtype == thalweg::DType::F64;
+    graph.nodes.values().iter().any(|n| n.types.iter().any(is_f64))
 }
 
 /// Outputs and variables after one step of program 0.
 #[track_caller]
 pub(crate) fn by_plan(graph: &Graph, device: Box<dyn Device>, feeds: &Feeds) -> BTreeMap<String, Array> {
-    let mut session = Session::new(graph.clone(), device).expect("it fits");
+    try_by_plan(graph, device, feeds).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// The same, or why it does not run.
+pub(crate) fn try_by_plan(
+    graph: &Graph,
+    device: Box<dyn Device>,
+    feeds: &Feeds,
+) -> Result<BTreeMap<String, Array>, RunError> {
+    let mut session = Session::new(graph.clone(), device)?;
     let program = graph.programs[0].name.clone();
-    let outputs = session.run(&program, &borrowed(feeds)).unwrap_or_else(|e| panic!("{e}"));
+    let outputs = session.run(&program, &borrowed(feeds))?;
     let mut all: BTreeMap<_, _> = outputs.iter().map(|(n, a)| (format!("output {n}"), a.clone())).collect();
     for (id, _) in &graph.programs[0].updates {
         let name = &graph.state[*id].name;
         all.insert(format!("variable {name}"), session.get(name).expect("it is there"));
     }
-    all
+    Ok(all)
+}
+
+/// What a device of [`devices`] gives; nothing where a GPU refuses what needs f64, as it must.
+#[track_caller]
+pub(crate) fn by_plan_of(
+    name: &str,
+    graph: &Graph,
+    device: Box<dyn Device>,
+    feeds: &Feeds,
+) -> Option<BTreeMap<String, Array>> {
+    if name != "gpu" || !needs_f64(graph) {
+        return Some(by_plan(graph, device, feeds));
+    }
+    // What is folded away or only moved needs no arithmetic.
+    match try_by_plan(graph, device, feeds) {
+        Ok(results) => Some(results),
+        Err(error) => {
+            assert!(error.to_string().contains("f64"), "{error}");
+            None
+        }
+    }
 }
 
 /// The same, as the interpreter gave it.

@@ -1,0 +1,26 @@
+//! Thalweg's GPU device: plans run through wgpu, on whatever speaks Vulkan or Metal. The only crate that names wgpu.
+//! Kernels are WGSL text made from the kernel IR, so that every op that is written runs here on the same day
+//! (docs/decisions/0010-kernels-as-wgsl.md says why not by a compiler of kernels in Rust).
+//!
+//! Adapters are looked for when somebody asks, never before: asking takes a quarter of a second where many drivers are
+//! installed, and a machine without any works.
+
+mod adapter;
+mod arena;
+mod context;
+mod device;
+mod launch;
+mod wgsl;
+
+pub use adapter::{Adapter, adapters, disabled};
+pub use device::GpuDevice;
+
+/// The shaders that a kernel becomes, in the order in which they run, for people to read.
+///
+/// # Errors
+/// Why it does not run on a GPU.
+pub fn shaders(kernel: &thalweg_graph::kernel::Kernel) -> Result<Vec<String>, String> {
+    let buffers = kernel.operands().len() + kernel.results().len() + 1;
+    let program = wgsl::translate(kernel, &vec![0; buffers]).map_err(|e| e.to_string())?;
+    Ok(program.dispatches.into_iter().map(|d| d.text).collect())
+}

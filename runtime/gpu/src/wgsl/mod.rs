@@ -1,0 +1,129 @@
+//! From a kernel to WGSL. A shader is text of the kernel's *structure*: extents, strides and offsets are parameters that
+//! it reads at run time, so that kernels that differ in numbers alone share one pipeline. The compiler's time is spent
+//! per text, and a new batch size costs none.
+//!
+//! Nothing of the IR is special here: one emitter for scalar programs, one for reads, and around them a frame that says
+//! which thread does what ([`nest`], [`fold`], [`scatter`], [`attention`]).
+
+mod attention;
+mod expr;
+mod fold;
+mod index;
+mod memory;
+mod nest;
+mod prelude;
+mod scalar;
+mod scatter;
+mod shader;
+
+use thalweg_graph::kernel::{Kernel, Passed};
+use thalweg_graph::types::DType;
+
+use nest::nest;
+pub(crate) use shader::{Dispatch, Param, Place, Slot};
+
+/// Why a kernel does not run on a GPU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unsupported {
+    /// It has tensors of f64, or functions of f64 that nobody has written as pairs of floats.
+    F64,
+    /// Some index does not fit 32 bits.
+    TooLarge(String),
+    /// It does not verify, or is of a sort that nobody here knows.
+    Unsound(String),
+}
+
+impl std::fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Unsupported::F64 => f.write_str(
+                "it needs f64, of which GPU kernels have single numbers only; cast to f32, or run it on the CPU",
+            ),
+            Unsupported::TooLarge(what) => write!(f, "{what}; GPU kernels count in 32 bits: try a smaller batch"),
+            Unsupported::Unsound(what) => write!(f, "the kernel does not verify: {what}"),
+        }
+    }
+}
+
+/// What a kernel becomes: dispatches in order, each after the one before has written.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Program {
+    /// In order.
+    pub(crate) dispatches: Vec<Dispatch>,
+    /// How it runs, for people.
+    how: &'static str,
+}
+
+impl Program {
+    /// How it runs, for people: `a thread per point, 12 workgroups`.
+    pub(crate) fn strategy(&self) -> String {
+        let groups: Vec<String> = self.dispatches.iter().map(|d| d.groups.to_string()).collect();
+        format!("{}, {} workgroups of 64", self.how, groups.join(" + "))
+    }
+}
+
+/// Translates a kernel; `slots` says in which binding each operand lies, then each result, then the workspace.
+pub(crate) fn translate(kernel: &Kernel, slots: &[usize]) -> Result<Program, Unsupported> {
+    let faults = kernel.verify();
+    if !faults.is_empty() {
+        return Err(Unsupported::Unsound(faults.join("; ")));
+    }
+    let (operands, results) = (kernel.operands().len(), kernel.results().len());
+    // There is no workspace where nothing needs one.
+    let place = |i: usize| Place { buffer: i, slot: slots.get(i).copied().unwrap_or_default(), within: 0 };
+    let (from, to): (Vec<_>, Vec<_>) =
+        ((0..operands).map(place).collect(), (operands..operands + results).map(place).collect());
+    let (dispatches, how) = match kernel {
+        Kernel::Nest(one) => {
+            let made = nest(one, &from, &to)?;
+            (
+                made.into_iter().collect(),
+                if nest::shares_folds(one) { "a workgroup per point" } else { "a thread per point" },
+            )
+        }
+        Kernel::Scatter(one) => (scatter::scatter(one, &from, to[0])?.into_iter().collect(), "a thread per place"),
+        Kernel::Attention(one) => (attention::forward(one, &from, &to)?, "a workgroup per query"),
+        Kernel::AttentionGrad(one) => (attention::backward(one, &from, &to)?, "a workgroup per query, then per key"),
+        Kernel::Group(group) => {
+            let locals = local_offsets(group);
+            let workspace = place(operands + results);
+            let passed = |p: &Passed| match p {
+                Passed::Operand(i) => from[usize::from(*i)],
+                Passed::Result(i) => to[usize::from(*i)],
+                Passed::Local(i) => Place { within: locals[usize::from(*i)], ..workspace },
+            };
+            let mut all = vec![];
+            for member in &group.members {
+                let reads: Vec<_> = member.reads.iter().map(passed).collect();
+                let writes: Vec<_> = member.writes.iter().map(passed).collect();
+                all.extend(nest(&member.nest, &reads, &writes)?);
+            }
+            (all, "nests in turn")
+        }
+        _ => return Err(Unsupported::Unsound("a sort of kernel that this device does not know".into())),
+    };
+    Ok(Program { dispatches, how })
+}
+
+/// Scratch that a kernel needs while it runs: what only members of a group see.
+pub(crate) fn workspace_bytes(kernel: &Kernel) -> u64 {
+    match kernel {
+        Kernel::Group(group) => group.locals.iter().map(|l| l.size_bytes().next_multiple_of(64)).sum(),
+        _ => 0,
+    }
+}
+
+fn local_offsets(group: &thalweg_graph::kernel::Group) -> Vec<u64> {
+    let mut end = 0;
+    let mut next = |l: &thalweg_graph::kernel::BufferType| {
+        let start = end;
+        end += l.size_bytes().next_multiple_of(64);
+        start
+    };
+    group.locals.iter().map(&mut next).collect()
+}
+
+/// Whether elements of a type share a word, so that writing one needs an atomic operation.
+pub(crate) fn shares_words(dtype: DType) -> bool {
+    dtype.size_bytes() < 4
+}

@@ -1,0 +1,95 @@
+//! `thalweg devices`: what this machine can run on, what of it is used, and what is not and why. The only verb that looks
+//! for every adapter; others open the one they are told to.
+
+use std::io::Write;
+
+use clap::Args;
+use serde_json::json;
+
+/// `thalweg devices`.
+#[derive(Args)]
+pub(crate) struct Devices {
+    /// Print one JSON object per device instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A device by its name: `cpu`, `gpu` or `gpu:1`.
+pub(super) fn device(text: &str) -> Result<Device, String> {
+    match text.split_once(':').unwrap_or((text, "0")) {
+        ("cpu", "0") => Ok(Device::Cpu),
+        ("gpu", number) if number.parse::<usize>().is_ok() => Ok(Device::Gpu(number.parse().unwrap_or(0))),
+        _ => Err(format!("`{text}` is no device: `cpu`, `gpu` or `gpu:1`; `thalweg devices` lists them")),
+    }
+}
+
+/// Where to run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Device {
+    Cpu,
+    Gpu(usize),
+}
+
+impl Devices {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        if self.json {
+            writeln!(out, "{}", json!({"name": "cpu:0", "kind": "cpu", "threads": threads}))?;
+        } else {
+            writeln!(out, "cpu:0  {threads} threads")?;
+        }
+        self.adapters(&mut out)
+    }
+
+    #[cfg(feature = "gpu")]
+    fn adapters(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        let all = thalweg::gpu::adapters();
+        for a in &all {
+            if self.json {
+                writeln!(
+                    out,
+                    "{}",
+                    json!({
+                        "name": format!("gpu:{}", a.index), "kind": a.kind, "adapter": a.name, "backend": a.backend,
+                        "driver": a.driver, "max_buffer_bytes": a.max_buffer_bytes,
+                        "max_binding_bytes": a.max_binding_bytes, "workgroup_bytes": a.workgroup_bytes,
+                        "enabled": a.enabled,
+                        "disabled": a.disabled.iter().map(|(what, why)| json!({"what": what, "why": why})).collect::<Vec<_>>(),
+                    })
+                )?;
+                continue;
+            }
+            writeln!(out, "gpu:{}  {} ({}, {}, {})", a.index, a.name, a.kind, a.backend, a.driver)?;
+            let mib = |bytes: u64| bytes >> 20;
+            let (arena, tensor) = (mib(a.max_buffer_bytes), mib(a.max_binding_bytes));
+            writeln!(
+                out,
+                "       limits    arenas of {arena} MiB, tensors of {tensor} MiB, {} KiB a workgroup",
+                a.workgroup_bytes >> 10
+            )?;
+            writeln!(out, "       used      {}", a.enabled.join(", "))?;
+            for (what, why) in &a.disabled {
+                writeln!(out, "       not used  {what}: {why}")?;
+            }
+        }
+        if self.json {
+            return Ok(());
+        }
+        if all.is_empty() {
+            writeln!(out, "no GPU: no adapter was found (Mesa's `mesa-vulkan-drivers` has one in software)")?;
+        }
+        for (what, why) in thalweg::gpu::disabled() {
+            writeln!(out, "not in this build: {what}: {why}")?;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    fn adapters(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        if !self.json {
+            writeln!(out, "not in this build: GPUs, which the feature `gpu` brings")?;
+        }
+        Ok(())
+    }
+}

@@ -90,6 +90,16 @@ impl Reader {
     pub(crate) fn is_uniform(&self) -> bool {
         !self.absent && self.checks.is_empty() && matches!(self.linear.pattern, Pattern::Linear(0))
     }
+    /// The length of rows along which everything about a lane is affine, if rows are worth it: nothing but limits.
+    #[inline]
+    fn rows(&self) -> Option<usize> {
+        let limits = self.checks.iter().map(|c| match c {
+            LaneCheck::Limit { index, .. } => index.run(),
+            _ => Some(0),
+        });
+        let run = limits.chain([self.linear.run()]).flatten().min().unwrap_or(LANES);
+        (!self.absent && run >= 8).then_some(run)
+    }
     /// Whether all lanes of the tile are surely inside.
     #[inline]
     fn is_inside(&self, origin: &[i64]) -> bool {
@@ -228,6 +238,10 @@ unsafe fn fetch_lanes<S: Stored>(reader: &Reader, cx: &Tiles<'_>, out: &mut [S::
     let n = out.len();
     if !reader.is_inside(cx.origin) {
         let fill = S::Reg::decode(reader.fill);
+        if let Some(run) = reader.rows() {
+            // SAFETY: as below.
+            return unsafe { fetch_edges::<S>(reader, cx, run.min(n), fill, out) };
+        }
         // SAFETY: the caller's promise; a lane that is inside lies in the operand.
         unsafe {
             locate_lanes(reader, cx, cx.offsets, n);
@@ -271,6 +285,51 @@ unsafe fn fetch_lanes<S: Stored>(reader: &Reader, cx: &Tiles<'_>, out: &mut [S::
             }
             Pattern::Table { relative, .. } => {
                 out.iter_mut().zip(relative.iter()).for_each(|(o, r)| *o = (*from.offset(*r as isize)).load());
+            }
+        }
+    }
+}
+
+/// Fetches row by row: of the lanes of a row, those inside all limits follow each other.
+#[inline(always)]
+unsafe fn fetch_edges<S: Stored>(reader: &Reader, cx: &Tiles<'_>, run: usize, fill: S::Reg, out: &mut [S::Reg]) {
+    let operand = cx.operands[reader.operand].cast::<S>();
+    let n = out.len();
+    for start in (0..n).step_by(run) {
+        let (first, step) = reader.linear.row(cx.origin, start);
+        let mut inside = (0, run.min(n - start) as i64);
+        for check in &reader.checks {
+            let LaneCheck::Limit { index, extent } = check else { continue };
+            let (first, step) = index.row(cx.origin, start);
+            // The lanes with 0 ≤ first + lane · step < extent.
+            let (low, high) = match step {
+                0 if (0..*extent).contains(&first) => continue,
+                0 => (0, 0),
+                1.. => (
+                    (-first).div_euclid(step) + i64::from((-first).rem_euclid(step) != 0),
+                    (extent - 1 - first).div_euclid(step) + 1,
+                ),
+                _ => (-((extent - 1 - first).div_euclid(-step)), first.div_euclid(-step) + 1),
+            };
+            inside = (inside.0.max(low), inside.1.min(high));
+        }
+        let row = &mut out[start..(start + run).min(n)];
+        let (low, high) = (inside.0.clamp(0, row.len() as i64) as usize, inside.1.max(0) as usize);
+        let high = high.clamp(low, row.len());
+        row[..low].fill(fill);
+        row[high..].fill(fill);
+        let from = operand.wrapping_offset(first as isize);
+        let row = &mut row[low..high];
+        // SAFETY: these lanes are inside.
+        unsafe {
+            match step as isize {
+                1 => load_run::<S>(from.wrapping_add(low), row),
+                step => {
+                    let from = from.wrapping_offset(low as isize * step);
+                    row.iter_mut()
+                        .enumerate()
+                        .for_each(|(l, o)| *o = (*from.wrapping_offset(l as isize * step)).load());
+                }
             }
         }
     }

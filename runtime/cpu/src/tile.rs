@@ -164,6 +164,23 @@ impl LaneMap {
     pub(crate) fn at(&self, origin: &[i64]) -> i64 {
         self.terms.iter().fold(self.offset, |s, (a, c)| s.wrapping_add(c.wrapping_mul(origin[*a])))
     }
+    /// Lanes in a row along which it is affine; `None` if it is along all of them.
+    pub(crate) fn run(&self) -> Option<usize> {
+        match &self.pattern {
+            Pattern::Linear(_) => None,
+            Pattern::Turned { run, .. } | Pattern::Table { run, .. } => Some(*run),
+        }
+    }
+    /// The value at lane `start`, where a row begins, and its step along that row.
+    #[inline(always)]
+    pub(crate) fn row(&self, origin: &[i64], start: usize) -> (i64, i64) {
+        let (relative, step) = match &self.pattern {
+            Pattern::Linear(step) => (step.wrapping_mul(start as i64), *step),
+            Pattern::Turned { run, unit } => ((start / run) as i64, *unit),
+            Pattern::Table { relative, unit, .. } => (relative[start], *unit),
+        };
+        (self.at(origin).wrapping_add(relative), step)
+    }
     /// Writes the value of each of the first `n` lanes.
     #[inline(always)]
     pub(crate) fn write(&self, origin: &[i64], out: &mut [i64]) {

@@ -8,6 +8,7 @@ pub(crate) mod micro;
 mod pack;
 mod residues;
 mod run;
+mod store;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod wide;
 

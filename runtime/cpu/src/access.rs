@@ -2,6 +2,7 @@
 //! gather; anything else (holes, digits, values, edges) first computes each lane's offset and whether it is inside.
 
 use thalweg_graph::DType;
+use thalweg_graph::kernel::BufferType;
 
 use crate::domain::{Access, Check, Domain};
 use crate::isa::multiversion;
@@ -353,20 +354,26 @@ pub(crate) struct Writer {
     pub(crate) result: usize,
     pub(crate) dtype: DType,
     linear: LaneMap,
+    /// It writes around the caches: so much that whoever reads it finds nothing of it there anyway.
+    pub(crate) streams: bool,
 }
 
 impl Writer {
-    pub(crate) fn new(result: usize, dtype: DType, map: &thalweg_graph::kernel::Affine, tile: &Tile) -> Self {
-        Self { result, dtype, linear: tile.lane_map(map) }
+    /// Results of so many bytes leave the caches before they are read. Written through them, they would be read first.
+    const STREAMED_BYTES: u64 = 12 << 20;
+
+    pub(crate) fn new(result: usize, of: &BufferType, map: &thalweg_graph::kernel::Affine, tile: &Tile) -> Self {
+        let linear = tile.lane_map(map);
+        let side_by_side = matches!(linear.pattern, Pattern::Linear(1)) && !is_half(of.dtype);
+        let streams = cfg!(target_arch = "x86_64") && side_by_side && of.size_bytes() >= Self::STREAMED_BYTES;
+        Self { result, dtype: of.dtype, linear, streams }
     }
-}
-
-impl Writer {
     /// Where the tile lies in the result `to`, if it lies there as in a register.
     #[inline]
     pub(crate) fn in_place(&self, origin: &[i64], to: *mut u8) -> Option<*mut u8> {
         let as_register = matches!(self.linear.pattern, Pattern::Linear(1)) && !is_half(self.dtype);
-        as_register.then(|| to.wrapping_offset(self.linear.at(origin) as isize * self.dtype.size_bytes() as isize))
+        (as_register && !self.streams)
+            .then(|| to.wrapping_offset(self.linear.at(origin) as isize * self.dtype.size_bytes() as isize))
     }
 }
 
@@ -390,6 +397,7 @@ unsafe fn store_lanes<S: Stored>(writer: &Writer, origin: &[i64], from: *const S
     // SAFETY: the caller's promise.
     unsafe {
         match &writer.linear.pattern {
+            Pattern::Linear(1) if S::PLAIN && writer.streams => stream(from.cast(), n * size_of::<S>(), to.cast()),
             Pattern::Linear(1) if S::PLAIN => std::ptr::copy(from, to.cast::<S::Reg>(), n),
             Pattern::Linear(step) => {
                 let step = *step as isize;
@@ -409,5 +417,36 @@ unsafe fn store_lanes<S: Stored>(writer: &Writer, origin: &[i64], from: *const S
                 (0..n).for_each(|l| *to.offset(relative[l] as isize) = S::store(*from.add(l)));
             }
         }
+    }
+}
+
+/// Copies bytes around the caches. Other threads see them after [`streamed`].
+#[inline(always)]
+unsafe fn stream(from: *const u8, bytes: usize, to: *mut u8) {
+    // Whole lines: what is before and behind them goes the usual way.
+    let before = to.align_offset(64).min(bytes);
+    let lines = (bytes - before) / 64 * 64;
+    // SAFETY: the caller's promise: so many bytes lie at both places, apart from each other.
+    unsafe {
+        to.copy_from_nonoverlapping(from, before);
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+            let (from, to) = (from.add(before).cast::<__m128i>(), to.add(before).cast::<__m128i>());
+            (0..lines / 16).for_each(|i| _mm_stream_si128(to.add(i), _mm_loadu_si128(from.add(i))));
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        to.add(before).copy_from_nonoverlapping(from.add(before), lines);
+        let done = before + lines;
+        to.add(done).copy_from_nonoverlapping(from.add(done), bytes - done);
+    }
+}
+
+/// Makes what this thread has streamed visible to whoever it tells that it is done.
+pub(crate) fn streamed() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every machine of this architecture has it.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
     }
 }

@@ -2,8 +2,9 @@
 //! a piece of its own memory that is as large as a block. Each member folds as it would alone, so the bits are the same as
 //! those of the launches one after the other.
 
-use thalweg_graph::kernel::{BufferType, Group, Passed};
+use thalweg_graph::kernel::{BufferType, Group, Member, Passed};
 
+use crate::access;
 use crate::contract::Contraction;
 use crate::nest::TileNest;
 use crate::pool::{self, Shared};
@@ -57,7 +58,7 @@ impl TileGroup {
     /// `None` where members had better run alone.
     pub(crate) fn compile(group: &Group) -> Option<Self> {
         let alone: Vec<TileNest> = group.members.iter().map(|m| TileNest::compile(&m.nest)).collect();
-        let is_product = |m: &thalweg_graph::kernel::Member| Contraction::is_likely(&m.nest);
+        let is_product = |m: &Member| Contraction::is_likely(&m.nest);
         if alone.iter().any(TileNest::is_cut) || group.members.iter().any(is_product) {
             return None;
         }
@@ -69,17 +70,17 @@ impl TileGroup {
             let end = |(extent, count): &(u64, u64)| if extent % count == 0 { *count } else { extent % count };
             axes.iter().map(end).collect()
         });
-        let members: Vec<BlockMember> = group
-            .members
-            .iter()
-            .zip(&alone)
-            .map(|(m, alone)| BlockMember {
-                full: alone.compile_block(&m.nest, &counts),
-                rest: rest.as_ref().map(|counts| alone.compile_block(&m.nest, counts)),
-                reads: m.reads.clone(),
-                writes: m.writes.clone(),
-            })
-            .collect();
+        let passes = |value: &Passed| group.members.iter().any(|m| m.reads.contains(value));
+        let member = |(m, alone): (&Member, &TileNest)| {
+            let block = |counts: &[u64]| {
+                let mut block = alone.compile_block(&m.nest, counts);
+                (0..m.writes.len()).filter(|w| passes(&m.writes[*w])).for_each(|w| block.keep_near(w));
+                block
+            };
+            let (full, rest) = (block(&counts), rest.as_deref().map(block));
+            BlockMember { full, rest, reads: m.reads.clone(), writes: m.writes.clone() }
+        };
+        let members: Vec<BlockMember> = group.members.iter().zip(&alone).map(member).collect();
         let blocks = axes.iter().map(|(e, c)| e.div_ceil(*c)).product::<u64>() as usize;
         let nests = || members.iter().flat_map(|m| m.rest.iter().chain([&m.full]));
         let pointers = nests().map(TileNest::thread_bytes).max()?.next_multiple_of(64);
@@ -122,6 +123,7 @@ impl TileGroup {
                     // SAFETY: blocks write disjoint rows; the memory is as large as was asked for.
                     unsafe { self.run_block(block, operands, results, memory) };
                 }
+                access::streamed();
             });
         });
     }

@@ -62,6 +62,10 @@ impl TileNest {
         block.chunks = 1;
         block
     }
+    /// Says that result `result` is read as soon as it is written: it stays in the caches.
+    pub(crate) fn keep_near(&mut self, result: usize) {
+        self.writers.iter_mut().filter(|(w, _)| w.result == result).for_each(|(w, _)| w.streams = false);
+    }
     /// Whether the fold is cut into parts.
     pub(crate) fn is_cut(&self) -> bool {
         self.chunks > 1
@@ -135,6 +139,9 @@ impl TileNest {
                     machine.constants(&self.epilogue);
                     for tile in tiles * piece / pieces..tiles * (piece + 1) / pieces {
                         self.run_tile(machine, tile, [0; _], results, workspace);
+                    }
+                    if self.writers.iter().any(|(w, _)| w.streams) {
+                        access::streamed();
                     }
                 }
             });
@@ -368,7 +375,7 @@ impl<'a> Draft<'a> {
         let epilogue = Program::compile(&source(&self.epilogue, &values, &folded, false), &inner, &mut slots);
         let writer = |(write, map): (&thalweg_graph::kernel::Write, &usize)| {
             let result = write.result as usize;
-            let writer = Writer::new(result, nest.results[result].dtype, &domain.maps[*map], &inner);
+            let writer = Writer::new(result, &nest.results[result], &domain.maps[*map], &inner);
             (writer, epilogue.slot(write.value))
         };
         let parallel = Walk::new(domain, &tile, 0..domain.parallel);

@@ -370,3 +370,24 @@ fn launches_large_enough_for_threads() {
         check_random(&axes.nest(&[ty(F64, &[par * fold])], &results, [mean, spread, total]), 31, 1e-9);
     }
 }
+
+#[test]
+fn results_larger_than_caches_are_written_around_them() {
+    // Rows of an odd length: tiles begin and end within lines.
+    const N: usize = 3_200_011;
+    let numbers: Vec<u8> = (0..N as u32).flat_map(|i| (i as f32).to_le_bytes()).collect();
+    for rows in [1, 11] {
+        let n = (N / rows) as u64;
+        let mut axes = Axes::new();
+        let [r, i] = axes.par([rows as u64, n]);
+        let types = [ty(F32, &[rows as u64 * n])];
+        let value = read(0, [r * n as i64 + i]) + lit(1.0);
+        let kernel = axes.nest_at(&types, &types, [(value, vec![r * n as i64 + i])]);
+        let compiled = CompiledKernel::compile(&kernel).expect("verifies");
+        let operand = numbers[..rows * n as usize * 4].to_vec();
+        let got = common::run_bytes(&compiled, &kernel, &[operand], None);
+        for (i, x) in got[0].chunks(4).enumerate() {
+            assert_eq!(f32::from_le_bytes(x.try_into().expect("4 bytes")), i as f32 + 1.0, "[{i}] of {rows} rows");
+        }
+    }
+}

@@ -4,7 +4,7 @@
 //! * **C2** columns of `lhs` equal rows of `rhs`, after any transpose.
 //! * **C3** the leading axes broadcast.
 
-use thalweg_graph::kernel::build::{Affine, Axes, read, sum};
+use thalweg_graph::kernel::build::{Affine, Axes, read, sum_of_products};
 use thalweg_graph::kernel::{BufferType, Kernel};
 use thalweg_graph::{Accuracy, Dim, OpError, Schema, Shape, TensorType, Types, require};
 
@@ -62,7 +62,7 @@ impl Op for MatMul {
         };
         let left = read(0, at(l, self.transpose_lhs, *i, k));
         let right = read(1, at(r, self.transpose_rhs, k, *j));
-        Some(axes.nest(operands, results, [sum(left * right)]))
+        Some(axes.nest(operands, results, [sum_of_products(left, right, operands[0].dtype)]))
     }
     fn gradient<'g>(&self, cx: &VjpCx<'g>) -> Option<Gradients<'g>> {
         let (l, r, ct) = (cx.operand(0), cx.operand(1), cx.ct());

@@ -8,7 +8,7 @@
 
 use thalweg_graph::kernel::build::{Axes, read, read_or, sum_of_products};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, OpError, Schema, TensorType, Types, require};
+use thalweg_graph::{Accuracy, OpError, Schema, TensorType, Types, require, InHalf};
 
 use super::conv2d_input_grad::Conv2dInputGrad;
 use super::conv2d_weight_grad::Conv2dWeightGrad;
@@ -24,6 +24,7 @@ super::conv_attrs! {
 impl Op for Conv2d {
     const SCHEMA: Schema =
         Schema { name: "conv2d", operands: &["image", "weight"], results: &["out"], accuracy: Accuracy::Ulps(16) };
+    const IN_HALF: InHalf = InHalf::Gains(2);
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let [image, weight] = operands else { unreachable!("arity is checked") };
         let [cin, h, w] = super::require_image("conv2d.C1", "the image", image)?;

@@ -9,7 +9,7 @@
 
 use thalweg_graph::kernel::build::{Axes, read, read_or, sum_of_products};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, OpError, Schema, TensorType, Types, require};
+use thalweg_graph::{Accuracy, OpError, Schema, TensorType, Types, require, InHalf};
 
 use super::conv2d::Conv2d;
 use super::conv2d_input_grad::Conv2dInputGrad;
@@ -31,6 +31,7 @@ impl Op for Conv2dWeightGrad {
         results: &["out"],
         accuracy: Accuracy::Ulps(16),
     };
+    const IN_HALF: InHalf = InHalf::Gains(2);
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let [image, ct] = operands else { unreachable!("arity is checked") };
         let [cin, h, w] = super::require_image("conv2d_weight_grad.C1", "the image", image)?;

@@ -6,7 +6,7 @@
 
 use thalweg_graph::kernel::build::{Affine, Axes, read, sum_of_products};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Dim, OpError, Schema, Shape, TensorType, Types, require};
+use thalweg_graph::{Accuracy, Dim, OpError, Schema, Shape, TensorType, Types, require, InHalf};
 
 use crate::Tensor;
 use crate::math::broadcast;
@@ -31,6 +31,7 @@ fn flip<T: Clone>(transposed: bool, shape: &[T]) -> (&[T], T, T) {
 impl Op for MatMul {
     const SCHEMA: Schema =
         Schema { name: "matmul", operands: &["lhs", "rhs"], results: &["out"], accuracy: Accuracy::Ulps(16) };
+    const IN_HALF: InHalf = InHalf::Gains(2);
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let [l, r] = operands else { unreachable!("arity is checked") };
         let matrices = l.rank() >= 2 && r.rank() >= 2 && l.dtype == r.dtype && l.dtype.is_float();

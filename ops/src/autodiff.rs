@@ -54,8 +54,9 @@ fn found<'g>(
     let targets: Vec<_> = wrt.iter().map(|t| t.value()).collect();
     let found = walk(graph, 0..graph.len(), &seeds, &targets);
     for value in graph.gradients_watched() {
-        let ct = found.get(&value).map(|ct| becomes(Tensor::new(graph, *ct)));
-        ct.into_iter().for_each(|ct| graph.gradient_found(value, ct.value()));
+        if let Some(by) = found.get(&value).copied() {
+            graph.gradient_found(value, by, becomes(Tensor::new(graph, by)).value());
+        }
     }
     let gradient = |t: &Tensor<'g>| match found.get(&t.value()) {
         Some(ct) => becomes(Tensor::new(graph, *ct)),

@@ -71,7 +71,7 @@ fn products_become_halves_and_the_rest_stays() {
         for op in ["matmul", "conv2d", "conv2d_weight_grad", "attention", "attention_grad", "layer_norm", "adamw", "relu"] {
             assert!(seen.contains(op), "the model has no {op}: {seen:?}");
         }
-        assert!(graph.state.values().all(|v| v.ty.dtype != half), "variables stay");
+        assert!(graph.state.values().iter().all(|v| v.ty.dtype != half), "variables stay");
     }
 }
 
@@ -171,7 +171,7 @@ fn gradients_are_what_differences_of_the_wide_program_say() {
             ("image".into(), noise(&F32.of([2, 1, 4, 4]), 5)),
             ("label".into(), Values::from_array(&Array::from_slice(&[2], &[2i32, 0]))),
         ]);
-        let state: Named = whole.state.values().map_state(whole.seed);
+        let state: Named = initial(&whole);
         let run = |graph: &thalweg_graph::Graph, state: &Named, digits| {
             let done = evaluate(graph, &graph.programs[0], &feeds, state, digits).expect("it evaluates");
             done.outputs.into_iter().map(|(_, v)| v).collect::<Vec<_>>()
@@ -201,22 +201,18 @@ fn gradients_are_what_differences_of_the_wide_program_say() {
 }
 
 /// Initial values by name.
-trait MapState {
-    fn map_state(self, seed: u64) -> Named;
-}
-impl<'a, I: Iterator<Item = &'a thalweg_graph::Variable>> MapState for I {
-    fn map_state(self, seed: u64) -> Named {
-        self.map(|v| (v.name.clone(), Values::from_array(&initial_value(v, seed)))).collect()
-    }
+fn initial(graph: &thalweg_graph::Graph) -> Named {
+    let value = |v: &thalweg_graph::Variable| (v.name.clone(), Values::from_array(&initial_value(v, graph.seed)));
+    graph.state.values().iter().map(value).collect()
 }
 
 #[test]
 fn wrong_precisions_are_mistakes() {
-    let rules = |declare: fn(&Graph, Tensor<'_>)| -> Vec<&'static str> {
+    let rules = |declare: fn(&Graph, Tensor<'_>)| -> Vec<_> {
         let g = Graph::new("wrong");
         let w = g.parameter("w", F32, [2, 2], Init::Constant(0.5));
         declare(&g, w.matmul(w).sum());
-        g.finish().err().unwrap_or_default().iter().map(|m| m.rule).collect()
+        g.finish().err().unwrap_or_default().iter().map(|m| m.code.clone()).collect()
     };
     assert_eq!(rules(|g, loss| drop(g.program("p").precision(Precision::Mixed(DType::F64)).outputs([loss]))), ["precision.C1"]);
     let f16 = Precision::Mixed(F16);

@@ -83,16 +83,24 @@ impl Pass<'_> {
             InHalf::Follows if self.follows(node) => node.operands.len(),
             InHalf::Follows => 0,
         };
-        let operands: Vec<Value> = node.operands.iter().enumerate().map(|(k, v)| {
-            if k < narrow && self.is_wide(*v) { self.half(*v) } else { self.own(*v) }
-        }).collect();
+        let operands: Vec<Value> = node
+            .operands
+            .iter()
+            .enumerate()
+            .map(|(k, v)| if k < narrow && self.is_wide(*v) { self.half(*v) } else { self.own(*v) })
+            .collect();
         if operands == node.operands {
             return;
         }
-        let made = self.to.derived(node, node.origin.clone(), || self.to.apply(node.op.clone(), &operands, Site::default()));
+        let made =
+            self.to.derived(node, node.origin.clone(), || self.to.apply(node.op.clone(), &operands, Site::default()));
         for (old, new) in node.values(id).zip(made) {
             let is_half = !new.is_poison() && self.is_wide(old) && self.to.ty(new).dtype == self.half;
-            if is_half { self.halves.insert(old, new) } else { self.own.insert(old, new) };
+            if is_half {
+                self.halves.insert(old, new)
+            } else {
+                self.own.insert(old, new)
+            };
         }
     }
     /// Whether this is the user's own cast of what is a half by now: there is nothing left to do.
@@ -172,7 +180,11 @@ impl Pass<'_> {
 }
 
 /// What is wrong with asking for `precision`, if anything is.
-pub(crate) fn mistake(precision: Precision, learns: bool, scaled: bool) -> Option<(&'static str, String, &'static str)> {
+pub(crate) fn mistake(
+    precision: Precision,
+    learns: bool,
+    scaled: bool,
+) -> Option<(&'static str, String, &'static str)> {
     let Precision::Mixed(half) = precision else { return None };
     if !matches!(half, DType::F16 | DType::BF16) {
         let what = format!("mixed precision is of f16 or bf16, not of {half}");

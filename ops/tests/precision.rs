@@ -68,7 +68,9 @@ fn products_become_halves_and_the_rest_stays() {
                 _ => {}
             }
         }
-        for op in ["matmul", "conv2d", "conv2d_weight_grad", "attention", "attention_grad", "layer_norm", "adamw", "relu"] {
+        for op in
+            ["matmul", "conv2d", "conv2d_weight_grad", "attention", "attention_grad", "layer_norm", "adamw", "relu"]
+        {
             assert!(seen.contains(op), "the model has no {op}: {seen:?}");
         }
         assert!(graph.state.values().iter().all(|v| v.ty.dtype != half), "variables stay");
@@ -151,21 +153,33 @@ fn programs_that_do_not_ask_are_left_alone() {
 }
 
 /// The gradients of a mixed program in its own arithmetic, against central differences in f64 of the program as declared:
-/// within 1 % of the gradient's length times the direction's in f16, 8 % in bf16.
+/// within 0.5 % of the gradient's length times the direction's in f16, 4 % in bf16.
 #[test]
 fn gradients_are_what_differences_of_the_wide_program_say() {
-    for (half, within) in [(F16, 0.01), (BF16, 0.08)] {
+    for (half, within) in [(F16, 0.005), (BF16, 0.04)] {
         let g = Graph::new("mixed").seed(3);
         let (_, loss) = model(&g);
-        let params: Vec<Tensor<'_>> = g.builder().with_graph(|b| b.nodes.iter().filter(|(_, n)| b.variable_read(n).is_some()).map(|(id, _)| Value::from(id)).collect::<Vec<_>>())
-            .into_iter().map(|v| Tensor::new(g.builder(), v)).collect();
+        let params: Vec<Tensor<'_>> = g
+            .builder()
+            .with_graph(|b| {
+                b.nodes
+                    .iter()
+                    .filter(|(_, n)| b.variable_read(n).is_some())
+                    .map(|(id, _)| Value::from(id))
+                    .collect::<Vec<_>>()
+            })
+            .into_iter()
+            .map(|v| Tensor::new(g.builder(), v))
+            .collect();
         let cts = gradients(loss, &params);
-        let outputs = |all: &[Tensor<'_>]| all.iter().enumerate().map(|(i, t)| (format!("o{i}").into(), t.value())).collect();
+        let outputs =
+            |all: &[Tensor<'_>]| all.iter().enumerate().map(|(i, t)| (format!("o{i}").into(), t.value())).collect();
         let at = thalweg_graph::Site::default;
         g.builder().program("mixed", outputs(&cts), vec![], at());
         g.builder().program("wide", outputs(&[loss]), vec![], at());
         let whole = mixed_precision(&finished(&g), "mixed", half).expect("no mistakes");
-        let ready = |program: &str| run_passes(&select_program(&whole, program).expect("declared"), STANDARD, &mut |_, _| {});
+        let ready =
+            |program: &str| run_passes(&select_program(&whole, program).expect("declared"), STANDARD, &mut |_, _| {});
         let (mixed, wide) = (ready("mixed"), ready("wide"));
         let feeds = Named::from([
             ("image".into(), noise(&F32.of([2, 1, 4, 4]), 5)),
@@ -214,7 +228,10 @@ fn wrong_precisions_are_mistakes() {
         declare(&g, w.matmul(w).sum());
         g.finish().err().unwrap_or_default().iter().map(|m| m.code.clone()).collect()
     };
-    assert_eq!(rules(|g, loss| drop(g.program("p").precision(Precision::Mixed(DType::F64)).outputs([loss]))), ["precision.C1"]);
+    assert_eq!(
+        rules(|g, loss| drop(g.program("p").precision(Precision::Mixed(DType::F64)).outputs([loss]))),
+        ["precision.C1"]
+    );
     let f16 = Precision::Mixed(F16);
     assert_eq!(rules(|g, loss| drop(g.program("p").precision(f16_mixed()).update(sgd(loss)))), ["precision.C2"]);
     assert_eq!(rules(|g, loss| drop(g.program("p").precision(f16_mixed()).outputs([loss]))), [""; 0], "{f16:?}");
@@ -288,8 +305,7 @@ fn a_loss_that_overflows_at_first_recovers_and_trains() {
 
 #[test]
 fn a_scale_doubles_after_so_many_good_updates() {
-    let mut trainer =
-        line(Precision::Declared, 1.0, |a| a.loss_scale(LossScale::dynamic().initial(8.0).grow_after(3)));
+    let mut trainer = line(Precision::Declared, 1.0, |a| a.loss_scale(LossScale::dynamic().initial(8.0).grow_after(3)));
     let scales: Vec<[f64; 3]> = (0..4).map(|step| (drop(trainer.step(&batch(step))), scale(&trainer)).1).collect();
     assert_eq!(scales, [[8.0, 1.0, 0.0], [8.0, 2.0, 0.0], [16.0, 0.0, 0.0], [16.0, 1.0, 0.0]]);
     trainer.step(&broken());

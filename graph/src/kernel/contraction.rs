@@ -31,7 +31,9 @@ impl LoopNest {
         let ScalarOp::Binary(Binary::Mul, a, b) = op(*fold.inputs.first()?)? else { return None };
         // Halves are made f32 on the way.
         let read = |r: Reg| match op(r)? {
-            ScalarOp::Cast(from) if fold.dtype == DType::F32 && self.body.dtype(*from).accumulator() == DType::F32 => op(*from),
+            ScalarOp::Cast(from) if fold.dtype == DType::F32 && self.body.dtype(*from).accumulator() == DType::F32 => {
+                op(*from)
+            }
             op => Some(op),
         };
         let (ScalarOp::Read(a), ScalarOp::Read(b)) = (read(*a)?, read(*b)?) else { return None };
@@ -98,9 +100,7 @@ impl LoopNest {
         }
         let (mut product, then) = self.parts(sum)?;
         let mut body = Scalar::default();
-        let factors = sum.factors.map(|read| {
-            body.push(Inst { dtype: sum.dtype, op: ScalarOp::Read(read as u16) })
-        });
+        let factors = sum.factors.map(|read| body.push(Inst { dtype: sum.dtype, op: ScalarOp::Read(read as u16) }));
         let value = body.push(Inst { dtype: sum.dtype, op: ScalarOp::Binary(Binary::Mul, factors[0], factors[1]) });
         (product.reads, product.body, product.folds[0].inputs) = (self.reads.clone(), body, vec![value]);
         product.tidy();
@@ -115,7 +115,8 @@ impl LoopNest {
         };
         let mut reads: Vec<Passed> = (0..self.operands.len()).map(passed).collect();
         for operand in halves {
-            let from = BufferType { shape: vec![self.operands[operand].checked_len()?], ..self.operands[operand].clone() };
+            let from =
+                BufferType { shape: vec![self.operands[operand].checked_len()?], ..self.operands[operand].clone() };
             let to = BufferType { dtype: sum.dtype, ..from.clone() };
             product.operands[operand].dtype = sum.dtype;
             let local = Passed::Local(group.locals.len() as u16);

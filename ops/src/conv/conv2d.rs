@@ -8,7 +8,7 @@
 
 use thalweg_graph::kernel::build::{Axes, read, read_or, sum_of_products};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, OpError, Schema, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, InHalf, OpError, Schema, TensorType, Types, require};
 
 use super::conv2d_input_grad::Conv2dInputGrad;
 use super::conv2d_weight_grad::Conv2dWeightGrad;

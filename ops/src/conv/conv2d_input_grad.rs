@@ -9,7 +9,7 @@
 
 use thalweg_graph::kernel::build::{Axes, Ix, holes, read, read_or, sum_of_products};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, OpError, Schema, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, InHalf, OpError, Schema, TensorType, Types, require};
 
 use super::conv2d::Conv2d;
 use super::conv2d_weight_grad::Conv2dWeightGrad;

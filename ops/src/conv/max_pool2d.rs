@@ -7,7 +7,7 @@
 
 use thalweg_graph::kernel::build::{Axes, fold_part, index, lit, read_or, select, valid};
 use thalweg_graph::kernel::{BufferType, Kernel, Monoid};
-use thalweg_graph::{Accuracy, DType, OpError, Schema, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, DType, InHalf, OpError, Schema, TensorType, Types, require};
 
 use super::max_pool2d_grad::MaxPool2dGrad;
 use crate::Tensor;

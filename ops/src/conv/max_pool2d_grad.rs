@@ -6,7 +6,7 @@
 
 use thalweg_graph::kernel::build::{Axes, Ix, holes, index, lit, read, read_or, select, sum};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Array, DType, OpError, Schema, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, Array, DType, InHalf, OpError, Schema, TensorType, Types, require};
 
 use crate::op::{Gradients, Op, VjpCx};
 use crate::sample::{Data, Sample};

@@ -6,7 +6,7 @@
 
 use thalweg_graph::kernel::build::{Axes, Ix, found, read, read_or};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Array, DType, OpError, Schema, Shape, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, Array, DType, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use super::scatter_add::ScatterAdd;
 use crate::Tensor;

@@ -6,7 +6,7 @@
 
 use thalweg_graph::kernel::build::{Affine, Axes, index, read_or, select};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Dim, OpError, Schema, Shape, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
 use crate::op::{Gradients, Op, VjpCx};

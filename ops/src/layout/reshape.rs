@@ -5,7 +5,7 @@
 
 use thalweg_graph::kernel::build::{Affine, Axes, digit, read};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Dim, OpError, Schema, Shape, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
 use crate::op::{Gradients, Op, VjpCx};

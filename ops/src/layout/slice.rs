@@ -9,7 +9,7 @@ use std::ops::{Bound, RangeBounds};
 
 use thalweg_graph::kernel::build::{Axes, read};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Dim, OpError, Schema, Shape, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
 use crate::op::{Gradients, Op, VjpCx};

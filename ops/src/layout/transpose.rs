@@ -5,7 +5,7 @@
 
 use thalweg_graph::kernel::build::{Axes, read};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, OpError, Schema, Shape, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
 use crate::op::{Gradients, Op, VjpCx};

@@ -6,7 +6,7 @@
 
 use thalweg_graph::kernel::build::{Affine, Axes, read, sum_of_products};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Dim, OpError, Schema, Shape, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
 use crate::math::broadcast;

@@ -6,7 +6,7 @@
 
 use thalweg_graph::kernel::build::{Axes, select};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, DType, OpError, Schema, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, DType, InHalf, OpError, Schema, TensorType, Types, require};
 
 use super::{Operand, broadcast, read_broadcast};
 use crate::Tensor;

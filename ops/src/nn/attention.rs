@@ -10,7 +10,7 @@
 //! * **C4** with `causal`, there are no fewer keys than queries, by a number.
 
 use thalweg_graph::kernel::{self, BufferType, Kernel, Literal};
-use thalweg_graph::{Accuracy, Array, Dim, OpError, Schema, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, Array, Dim, InHalf, OpError, Schema, TensorType, Types, require};
 
 use super::attention_grad::AttentionGrad;
 use crate::Tensor;

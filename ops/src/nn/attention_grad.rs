@@ -6,7 +6,7 @@
 //! * **C1** the first three are operands of attention; `d_out` is as its result, `logsumexp` and `delta` as its logsumexp.
 
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, DType, Dim, OpError, Schema, Shape, TensorType, Types, require, InHalf};
+use thalweg_graph::{Accuracy, DType, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use super::attention::{Attention, more};
 use crate::Tensor;

@@ -260,7 +260,8 @@ fn products_of_halves() {
             let product = sum_of_products(read(0, [i, l]), read(0, [j, l]), dtype);
             axes.nest(&[ty(dtype, &[40, 50])], &[ty(dtype, &[40, 40])], [product + lit(1.0)])
         };
-        let mut kernels = vec![matmul(dtype, dtype, dtype), matmul(dtype, F32, dtype), matmul(dtype, dtype, F32), square];
+        let mut kernels =
+            vec![matmul(dtype, dtype, dtype), matmul(dtype, F32, dtype), matmul(dtype, dtype, F32), square];
         kernels.extend([conv.forward(), conv.input_gradient(), conv.weight_gradient()].map(wide_products));
         for kernel in &kernels {
             assert_eq!(kernel.verify(), [""; 0]);
@@ -271,7 +272,9 @@ fn products_of_halves() {
             check_on(&compiled, kernel, &operands, Precision::Exact, ulp);
             let Kernel::Nest(nest) = kernel else { unreachable!("they are nests") };
             let group = Kernel::Group(nest.widened().expect("halves"));
-            let [alone, parted] = [kernel, &group].map(|k| thalweg_graph::kernel::interpret::run(k, &operands.iter().collect::<Vec<_>>(), Precision::Exact));
+            let [alone, parted] = [kernel, &group].map(|k| {
+                thalweg_graph::kernel::interpret::run(k, &operands.iter().collect::<Vec<_>>(), Precision::Exact)
+            });
             assert_eq!(alone[0].data, parted[0].data, "to widen is exact");
         }
     }

@@ -7,6 +7,7 @@ use thalweg_data::{Batches, Loader};
 use thalweg_graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg_graph::{Array, Bindings, Cluster, Summary};
 use thalweg_ops::Tensor;
+use thalweg_ops::precision::MIXED_PRECISION;
 use thalweg_runtime::{AbortFlag, At, Device, Outputs, ReferenceDevice, Resumed, Same, Saved, Saving, Session, Trace};
 
 use crate::error::{Error, Result};
@@ -23,14 +24,18 @@ impl Compile for thalweg_ops::Graph {
             let what = format!("a cluster of {} devices: this version runs on one", cluster.devices.len());
             return Err(Error::Cluster(what));
         };
-        let mut session = Session::new(self.finish()?, open_device(device)?)?;
-        if let Some(wanted) = std::env::var("DUMP").ok().and_then(|d| Some(d.strip_prefix("after:")?.to_string())) {
-            session.observe_passes(move |pass, graph| {
-                if pass == wanted || wanted == "all" {
-                    eprintln!("after {pass}:\n{graph}");
-                }
-            });
+        let wanted = std::env::var("DUMP").ok().and_then(|d| Some(d.strip_prefix("after:")?.to_string()));
+        let dump = move |pass: &str, graph: &thalweg_graph::Graph| {
+            if wanted.as_deref().is_some_and(|w| w == pass || w == "all") {
+                eprintln!("after {pass}:\n{graph}");
+            }
+        };
+        let graph = self.finish()?;
+        if self.is_mixed() {
+            dump(MIXED_PRECISION, &graph);
         }
+        let mut session = Session::new(graph, open_device(device)?)?;
+        session.observe_passes(dump);
         Ok(Model { session })
     }
 }

@@ -11,7 +11,7 @@ use thalweg::graph::op::{Accuracy, DynOp};
 use thalweg::graph::passes::{STANDARD, run_passes};
 use thalweg::graph::{Array, Builder, DType, Graph, Site, TensorType};
 use thalweg::ops::OPS;
-use thalweg::ops::sample::DynSample;
+use thalweg::ops::sample::{DynSample, in_half};
 
 /// A graph of one program that applies `op` to inputs of these types.
 fn graph_of(op: &Arc<dyn DynOp>, operands: &[TensorType]) -> Result<Graph, String> {
@@ -25,12 +25,22 @@ fn graph_of(op: &Arc<dyn DynOp>, operands: &[TensorType]) -> Result<Graph, Strin
 }
 
 /// The largest error allowed, relative to the largest magnitude: ulps of the op's arithmetic type, and of the fold.
-fn tolerance(accuracy: Accuracy, graph: &Graph) -> f64 {
+fn tolerance(accuracy: Accuracy, graph: &Graph, ulp: f64) -> f64 {
     let folded = graph.nodes.values().iter().flat_map(|n| &n.types).filter_map(|t| t.size_bytes()).max().unwrap_or(1);
     match accuracy {
         Accuracy::Exact => 0.0,
-        Accuracy::Ulps(n) => f64::from(n) * f64::from(f32::EPSILON) * (folded as f64).sqrt().max(4.0),
+        Accuracy::Ulps(n) => f64::from(n) * ulp * (folded as f64).sqrt().max(4.0),
     }
+}
+
+/// The distance from 1 to the next number of the narrowest float type among `types`.
+fn ulp(types: &[TensorType]) -> f64 {
+    let of = |t: &TensorType| match t.dtype {
+        DType::F16 => 1.0 / 1024.0,
+        DType::BF16 => 1.0 / 128.0,
+        _ => f64::from(f32::EPSILON),
+    };
+    types.iter().map(of).fold(f64::from(f32::EPSILON), f64::max)
 }
 
 fn check(what: &str, op: &Arc<dyn DynOp>, types: &[TensorType], feeds: &Feeds) {
@@ -39,7 +49,8 @@ fn check(what: &str, op: &Arc<dyn DynOp>, types: &[TensorType], feeds: &Feeds) {
     let none = Default::default();
     let exact = named_results(&by_interpreter(&primitive, &none, feeds, Precision::Exact));
     let reference = by_interpreter(&primitive, &none, feeds, Precision::Reference);
-    let allowed = tolerance(op.schema().accuracy, &primitive);
+    let ulp = ulp(types);
+    let allowed = tolerance(op.schema().accuracy, &primitive, ulp);
     let entering = magnitude(feeds.iter().flat_map(|(_, a)| a.to_f64()));
     for (device_name, device) in devices() {
         let Some(got) = by_plan_of(device_name, &graph, device, feeds) else { continue };
@@ -51,7 +62,7 @@ fn check(what: &str, op: &Arc<dyn DynOp>, types: &[TensorType], feeds: &Feeds) {
             }
             assert_near(&what, &got[name].to_f64(), &want.to_f64(), allowed, entering);
             let precise: Vec<f64> = reference.outputs[k].1.data.iter().map(|x| x.f64()).collect();
-            let rounding = allowed.max(8.0 * f64::from(f32::EPSILON));
+            let rounding = allowed.max(8.0 * ulp);
             let float = want.dtype().is_float();
             if float {
                 assert_near(&format!("{what} against f64"), &got[name].to_f64(), &precise, rounding, entering);
@@ -77,6 +88,25 @@ fn every_sample_of_every_op_agrees_with_the_interpreter_on_every_device() {
     }
     println!("{cases} samples of {} ops", OPS.len());
     assert!(cases > 3 * OPS.len(), "every op has samples");
+}
+
+/// The same in f16 and bf16, wherever the op takes them.
+#[test]
+fn every_sample_in_halves_agrees_with_the_interpreter_on_every_device() {
+    let mut cases = 0;
+    for half in [DType::F16, DType::BF16] {
+        for row in OPS {
+            for (k, sample) in (row.samples)().iter().enumerate() {
+                let Some(sample) = in_half(sample, half) else { continue };
+                let types: Vec<TensorType> = sample.operands.iter().map(|(t, _)| t.clone()).collect();
+                let what = format!("{} sample {k} in {half}", row.schema.name);
+                check(&what, &sample.op, &types, &feeds_of(&sample, &types, k as u64));
+                cases += 1;
+            }
+        }
+    }
+    println!("{cases} samples");
+    assert!(cases > 300, "most samples take halves: {cases}");
 }
 
 /// Samples with every extent changed at random, where the op takes that; empty and single extents among them.
@@ -145,7 +175,7 @@ fn check_special(what: &str, op: &Arc<dyn DynOp>, types: &[TensorType], feeds: &
                 &what,
                 &got[name].to_f64(),
                 &want.to_f64(),
-                tolerance(op.schema().accuracy, &primitive).max(1e-6),
+                tolerance(op.schema().accuracy, &primitive, ulp(types)).max(1e-6),
                 2.0,
             );
         }

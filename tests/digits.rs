@@ -31,6 +31,21 @@ fn ten_seeds_reach_97_8_percent_in_under_five_seconds_each() {
     assert!(seconds.iter().all(|s| *s < 5.0), "{seconds:?}");
 }
 
+/// Three seeds each, in mixed precision; the same seeds in f32 are those above.
+#[test]
+fn products_in_halves_reach_the_same_accuracy() {
+    let accuracy = |d: &Value| d["test_accuracy"].as_f64().expect("a number");
+    let wide = demos()[..3].iter().map(accuracy).sum::<f64>() / 3.0;
+    for half in ["f16", "bf16"] {
+        let seeds = 0..3;
+        let runs = seeds.map(|seed| demo(&["--precision", half, "--seed", &seed.to_string()])).collect::<Vec<_>>();
+        let mean = runs.iter().map(accuracy).sum::<f64>() / 3.0;
+        println!("{half}: {:.4?}, mean {mean:.4}; f32: {wide:.4}", runs.iter().map(accuracy).collect::<Vec<_>>());
+        assert!((mean - wide).abs() <= 0.01, "{half}: {mean}, f32 {wide}");
+        assert_ne!(runs[0]["digest"], demos()[0]["digest"], "{half} is not f32");
+    }
+}
+
 #[test]
 fn the_last_line_says_what_was_done_and_on_what() {
     let demo = &demos()[0];

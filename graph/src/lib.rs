@@ -29,7 +29,7 @@ pub use builder::Builder;
 pub use cluster::Cluster;
 pub use diagnostic::Diagnostic;
 pub use ir::{Graph, Init, Node, NodeId, Program, Site, Value, VarId, VarKind, Variable};
-pub use op::{Accuracy, DynOp, Mode, OpError, Registry, Schema};
+pub use op::{Accuracy, DynOp, InHalf, Mode, OpError, Registry, Schema};
 pub use summary::Summary;
 pub use text::ParseError;
 pub use types::{Bindings, DType, Dim, Shape, TensorType, Types};

@@ -21,6 +21,17 @@ pub enum Accuracy {
     Ulps(u32),
 }
 
+/// How an op fares with operands in a half type (f16, bf16): what mixed precision goes by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InHalf {
+    /// Digits or range that matter would be lost: it stays in f32. So does an op that says nothing.
+    Loses,
+    /// It costs most where its operands are wide, and adds up in f32 itself: its first so many operands are made halves.
+    Gains(u16),
+    /// It moves, picks or adds a few numbers: in a half where its operands are halves already.
+    Follows,
+}
+
 /// The fixed facts of an op.
 #[derive(Debug)]
 pub struct Schema {
@@ -121,6 +132,10 @@ pub trait DynOp: Debug + Send + Sync {
     fn expand(&self, to: &Builder, operands: &[Value], mode: Mode) -> Option<Vec<Value>>;
     /// The cotangent of each operand that has one. `None` for an op without a gradient.
     fn gradient(&self, to: &Builder, of: GradientOf<'_>) -> Option<Vec<Option<Value>>>;
+    /// How it fares with operands in a half type.
+    fn in_half(&self) -> InHalf {
+        InHalf::Loses
+    }
     /// The op with named dimensions replaced; `None` on overflow.
     fn bind(&self, bindings: &Bindings) -> Option<Arc<dyn DynOp>>;
     /// The author's own type, to look inside.

@@ -93,8 +93,8 @@ impl Finite {
 struct Tap {
     name: Arc<str>,
     site: Site,
-    /// What may be returned; of these a program needs one or none.
-    values: Vec<Value>,
+    /// Values that a program may compute, one of these or none, and what it then returns for it.
+    values: Vec<(Value, Value)>,
     /// The value whose gradients these are, if that is what they are.
     gradient_of: Option<Value>,
 }
@@ -109,7 +109,7 @@ pub(crate) struct Watches {
 impl Builder {
     /// Lets every program that computes `value` return it as well, under `name`.
     pub fn tap(&self, value: Value, name: &str, site: Site) {
-        let values = if value.is_poison() { vec![] } else { vec![value] };
+        let values = if value.is_poison() { vec![] } else { vec![(value, value)] };
         self.add_tap(Tap { name: name.into(), site, values, gradient_of: None }, value);
     }
     /// Lets every program that computes the gradient of a loss with respect to `value` return it as well, under `name`.
@@ -133,11 +133,11 @@ impl Builder {
     pub fn gradients_watched(&self) -> Vec<Value> {
         self.watches(|w| w.taps.iter().filter_map(|t| t.gradient_of).collect())
     }
-    /// `gradient` is what some loss changes by with `value`.
-    pub fn gradient_found(&self, value: Value, gradient: Value) {
+    /// `gradient` is what some loss changes by with `value`; programs that compute `by`, from which it is made, return it.
+    pub fn gradient_found(&self, value: Value, by: Value, gradient: Value) {
         self.watches(|w| {
             let of = w.taps.iter_mut().filter(|t| t.gradient_of == Some(value));
-            of.filter(|_| !gradient.is_poison()).for_each(|t| t.values.push(gradient));
+            of.filter(|_| !gradient.is_poison()).for_each(|t| t.values.push((by, gradient)));
         });
     }
     /// Lets every program that computes `value` fail before it commits where an element is infinite or NaN.
@@ -158,8 +158,8 @@ impl Watches {
             let needed = graph.needed_by(&graph.programs[index]);
             let program = &mut graph.programs[index];
             for (tap, used) in self.taps.iter().zip(&mut tapped) {
-                let mut values = tap.values.clone();
-                values.retain(|v| needed[v.node]);
+                let computed = tap.values.iter().filter(|(by, _)| needed[by.node]);
+                let mut values: Vec<Value> = computed.map(|(_, v)| *v).collect();
                 values.dedup();
                 *used |= !values.is_empty();
                 mistakes.extend(tap.attach(program, &values));

@@ -15,6 +15,12 @@ use crate::tensor::Tensor;
 /// ∂`of`/∂`wrt`, for a scalar `of`; zeros for what it does not depend on.
 #[track_caller]
 pub fn gradients<'g>(of: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+    gradients_by(of, None, wrt)
+}
+
+/// The same by way of the gradients of `scale · of`, divided by `scale` in their own types.
+#[track_caller]
+pub(crate) fn gradients_by<'g>(of: Tensor<'g>, scale: Option<Tensor<'g>>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
     if of.is_poison() || wrt.iter().any(|t| t.is_poison()) {
         return wrt.iter().map(|t| Tensor::new(t.graph(), Value::POISON)).collect();
     }
@@ -24,20 +30,38 @@ pub fn gradients<'g>(of: Tensor<'g>, wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
         of.graph().mistake(Diagnostic::new("gradient.C1", what, site).help("take `.mean()` or `.sum()` first"));
         return wrt.iter().map(|t| Tensor::new(t.graph(), Value::POISON)).collect();
     }
-    vjp(&[(of, of.ones_like())], wrt)
+    match scale {
+        Some(scale) => found(&[(of, scale.cast(of.dtype()))], wrt, |ct| ct * (1.0 / scale).cast(ct.dtype())),
+        None => vjp(&[(of, of.ones_like())], wrt),
+    }
 }
 
 /// The cotangents of `wrt`, given those of `of`.
 #[track_caller]
 pub fn vjp<'g>(of: &[(Tensor<'g>, Tensor<'g>)], wrt: &[Tensor<'g>]) -> Vec<Tensor<'g>> {
+    found(of, wrt, |ct| ct)
+}
+
+/// The same, each made what `becomes` says; so are those that are watched.
+#[track_caller]
+fn found<'g>(
+    of: &[(Tensor<'g>, Tensor<'g>)],
+    wrt: &[Tensor<'g>],
+    becomes: impl Fn(Tensor<'g>) -> Tensor<'g>,
+) -> Vec<Tensor<'g>> {
     let Some(graph) = of.first().map(|(t, _)| t.graph()) else { return wrt.iter().map(|t| t.zeros_like()).collect() };
     let seeds: Vec<_> = of.iter().map(|(t, ct)| (t.value(), ct.value())).collect();
     let targets: Vec<_> = wrt.iter().map(|t| t.value()).collect();
     let found = walk(graph, 0..graph.len(), &seeds, &targets);
     for value in graph.gradients_watched() {
-        found.get(&value).into_iter().for_each(|ct| graph.gradient_found(value, *ct));
+        if let Some(by) = found.get(&value).copied() {
+            graph.gradient_found(value, by, becomes(Tensor::new(graph, by)).value());
+        }
     }
-    let gradient = |t: &Tensor<'g>| found.get(&t.value()).map_or_else(|| t.zeros_like(), |ct| Tensor::new(graph, *ct));
+    let gradient = |t: &Tensor<'g>| match found.get(&t.value()) {
+        Some(ct) => becomes(Tensor::new(graph, *ct)),
+        None => t.zeros_like(),
+    };
     wrt.iter().map(gradient).collect()
 }
 

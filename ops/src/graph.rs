@@ -1,24 +1,29 @@
 //! [`Graph`]: where a model is declared. A thin, friendly rim over the graph crate's builder: names, scopes, inputs,
 //! parameters, programs.
 
+use std::cell::RefCell;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use thalweg_graph::builder::Builder;
 use thalweg_graph::{DType, Diagnostic, Dim, Init, Shape, Site, Value, VarId, VarKind};
 
+use crate::optim::LossScale;
+use crate::precision::{self, Precision, mixed_precision};
 use crate::tensor::Tensor;
 
 /// A model being declared.
 #[derive(Debug)]
 pub struct Graph {
     builder: Builder,
+    /// Programs in mixed precision, with the half type.
+    mixed: RefCell<Vec<(Arc<str>, DType)>>,
 }
 
 impl Graph {
     /// An empty graph.
     pub fn new(name: &str) -> Self {
-        Self { builder: Builder::new(name) }
+        Self { builder: Builder::new(name), mixed: RefCell::default() }
     }
     /// Sets what all random numbers start from: initial values, dropout, shuffles. Call it first.
     pub fn seed(self, seed: u64) -> Self {
@@ -54,6 +59,8 @@ impl Graph {
     pub fn program(&self, name: &str) -> ProgramBuilder<'_> {
         ProgramBuilder {
             builder: &self.builder,
+            mixed: &self.mixed,
+            precision: Precision::Declared,
             name: name.into(),
             inputs: None,
             outputs: vec![],
@@ -61,9 +68,14 @@ impl Graph {
             site: Site::here(),
         }
     }
-    /// The graph as data, or every mistake of the declaration.
+    /// The graph as data, with its programs in the precision that each asks for, or every mistake of the declaration.
     pub fn finish(&self) -> Result<thalweg_graph::Graph, Vec<Diagnostic>> {
-        self.builder.finish()
+        let mixed = self.mixed.borrow();
+        mixed.iter().try_fold(self.builder.finish()?, |graph, (program, half)| mixed_precision(&graph, program, *half))
+    }
+    /// Whether any program asks for mixed precision.
+    pub fn is_mixed(&self) -> bool {
+        !self.mixed.borrow().is_empty()
     }
     /// What it is built with.
     pub fn builder(&self) -> &Builder {
@@ -114,6 +126,8 @@ pub struct Update {
 /// A program being declared; it is complete when this is dropped.
 pub struct ProgramBuilder<'g> {
     builder: &'g Builder,
+    mixed: &'g RefCell<Vec<(Arc<str>, DType)>>,
+    precision: Precision,
     name: Arc<str>,
     inputs: Option<Vec<Value>>,
     outputs: Vec<Value>,
@@ -132,6 +146,12 @@ impl<'g> ProgramBuilder<'g> {
         self.inputs.get_or_insert_default().extend(inputs.map(Tensor::value));
         self
     }
+    /// In which types it computes: `.precision(Precision::Mixed(BF16))`. Its outputs and variables have their declared
+    /// types all the same.
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
+    }
     /// What it sets at the end of a step; makes it a training program, which also counts the step.
     pub fn update(mut self, update: Update) -> Self {
         self.updates.extend(update.updates);
@@ -145,6 +165,7 @@ impl Drop for ProgramBuilder<'_> {
             return;
         }
         let mut updates = std::mem::take(&mut self.updates);
+        self.note_precision(&updates);
         if !updates.is_empty() {
             let next = step(self.builder) + 1.0;
             updates.extend(step_variable(self.builder, &self.site).map(|id| (id, next.value())));
@@ -160,6 +181,16 @@ impl Drop for ProgramBuilder<'_> {
 }
 
 impl ProgramBuilder<'_> {
+    fn note_precision(&self, updates: &[(VarId, Value)]) {
+        let is_scale = |(id, _): &(VarId, Value)| self.builder.with_graph(|g| LossScale::owns(&g.state[*id]));
+        let wrong = precision::mistake(self.precision, !updates.is_empty(), updates.iter().any(is_scale));
+        if let Some((rule, what, help)) = wrong {
+            let what = format!("program `{}`: {what}", self.name);
+            self.builder.mistake(Diagnostic::new(rule, what, self.site.clone()).help(help));
+        } else if let Precision::Mixed(half) = self.precision {
+            self.mixed.borrow_mut().push((self.name.clone(), half));
+        }
+    }
     fn check_inputs(&self, stated: &[Value]) {
         let missing: Vec<_> = self.builder.with_graph(|g| {
             let program = g.program(&self.name);

@@ -11,6 +11,7 @@ pub mod math;
 pub mod nn;
 pub mod op;
 pub mod optim;
+pub mod precision;
 pub mod random;
 pub mod reduce;
 pub mod sample;
@@ -19,6 +20,7 @@ pub mod tensor;
 
 pub use graph::{Graph, ProgramBuilder, Update};
 pub use op::{Gradients, Op, OpRow, VjpCx};
+pub use precision::Precision;
 pub use sample::Sample;
 pub use table::{OPS, registry};
 pub use tensor::Tensor;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use thalweg_graph::attrs::{AttrList, Attrs};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::op::{DynOp, GradientOf, MakeOp, Mode, OpError, Registry, Schema};
+use thalweg_graph::op::{DynOp, GradientOf, InHalf, MakeOp, Mode, OpError, Registry, Schema};
 use thalweg_graph::{Bindings, Builder, TensorType, Types, Value};
 
 use crate::sample::{DynSample, Sample};
@@ -45,6 +45,8 @@ impl<'g> VjpCx<'g> {
 pub trait Op: Attrs {
     /// Name, operands, results, accuracy.
     const SCHEMA: Schema;
+    /// How it fares with operands in a half type; unless it says so, it stays in f32 under mixed precision.
+    const IN_HALF: InHalf = InHalf::Loses;
     /// Result types, or which constraint broke.
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError>;
     /// A primitive's kernel: its definition and what devices run.
@@ -97,6 +99,9 @@ impl<T: Op> DynOp for Erased<T> {
             cotangents: of.cotangents.iter().map(|c| c.map(|v| Tensor::new(to, v))).collect(),
         };
         Some(self.0.gradient(&cx)?.into_iter().map(|g| g.map(|t| t.value())).collect())
+    }
+    fn in_half(&self) -> InHalf {
+        T::IN_HALF
     }
     fn bind(&self, bindings: &Bindings) -> Option<Arc<dyn DynOp>> {
         Some(erase(self.0.bind(bindings)?))

@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use thalweg_graph::kernel::BufferType;
+use thalweg_graph::kernel::interpret::Values;
 use thalweg_graph::op::DynOp;
-use thalweg_graph::{Array, DType, TensorType};
+use thalweg_graph::{Array, DType, InHalf, TensorType};
 
 use crate::op::{Op, erase};
 
@@ -72,6 +74,11 @@ impl Data {
     /// The data, a pure function of `seed`.
     pub fn make(&self, ty: &TensorType, seed: u64) -> Array {
         let shape = ty.shape.fixed().expect("a sample's extents are numbers");
+        if matches!(ty.dtype, DType::F16 | DType::BF16) {
+            let wide = self.make(&DType::F32.of(&ty.shape), seed);
+            let Values { ty: from, data } = Values::from_array(&wide);
+            return Values { ty: BufferType { dtype: ty.dtype, ..from }, data }.to_array();
+        }
         if let Data::Given(array) = self {
             return array.clone();
         }
@@ -96,9 +103,25 @@ impl Data {
                 DType::I64 => out.as_mut_slice::<i64>()[i] = x as i64,
                 DType::F32 => out.as_mut_slice::<f32>()[i] = x as f32,
                 DType::F64 => out.as_mut_slice::<f64>()[i] = x,
-                DType::F16 | DType::BF16 => panic!("no samples of halves yet"),
+                DType::F16 | DType::BF16 => unreachable!("made as f32 first"),
             }
         }
         out
     }
+}
+
+/// The sample with f32 operands of type `half` (those that the op gains by, where it says so), rounded; `None` where it
+/// has none or the op refuses them.
+pub fn in_half(sample: &DynSample, half: DType) -> Option<DynSample> {
+    let narrow = match sample.op.in_half() {
+        InHalf::Gains(operands) => usize::from(operands),
+        _ => sample.operands.len(),
+    };
+    let mut sample = sample.clone();
+    let mut any = false;
+    for (ty, _) in sample.operands.iter_mut().take(narrow).filter(|(ty, _)| ty.dtype == DType::F32) {
+        (ty.dtype, any) = (half, true);
+    }
+    let types: Vec<TensorType> = sample.operands.iter().map(|(ty, _)| ty.clone()).collect();
+    (any && sample.op.infer(&types).is_ok()).then_some(sample)
 }

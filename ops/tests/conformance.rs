@@ -3,13 +3,15 @@
 
 mod common;
 
+use std::collections::BTreeSet;
+
 use common::{Applied, Ready, apply, noise};
 use thalweg_graph::evaluate::Named;
 use thalweg_graph::kernel::interpret::{Number, Precision, Values};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Mode};
+use thalweg_graph::{Accuracy, DType, Mode};
 use thalweg_ops::autodiff::vjp;
-use thalweg_ops::sample::DynSample;
+use thalweg_ops::sample::{DynSample, in_half};
 use thalweg_ops::{Graph, OPS, Tensor, registry};
 
 fn samples() -> impl Iterator<Item = DynSample> {
@@ -109,6 +111,36 @@ fn rounding_stays_within_the_accuracy() {
     }
 }
 
+/// The op rounds its results to a half, and what it makes on the way where it is made of other ops: within four times as
+/// many of a half's ulps of the largest magnitude as it states of f32's.
+#[test]
+fn halves_stay_within_the_accuracy() {
+    let mut ran = BTreeSet::new();
+    for (half, ulp) in [(DType::F16, 1.0 / 1024.0), (DType::BF16, 1.0 / 128.0)] {
+        for sample in samples() {
+            let Some(sample) = in_half(&sample, half) else { continue };
+            let g = Graph::new("rounded");
+            let Applied { results, feeds, .. } = apply(&g, &sample);
+            let ready = Ready::new(&g, &results, Mode::Train);
+            let run = |precision| ready.run(&feeds, precision);
+            for (exact, reference) in run(Precision::Exact).iter().zip(run(Precision::Reference)) {
+                let scale = largest(&feeds.values().collect::<Vec<_>>()).max(largest(&[&reference]));
+                for (e, r) in exact.to_array().to_f64().into_iter().zip(reference.to_array().to_f64()) {
+                    let close = match sample.op.schema().accuracy {
+                        _ if e == r || (e.is_nan() && r.is_nan()) => true,
+                        Accuracy::Exact => false,
+                        Accuracy::Ulps(n) => (e - r).abs() <= 4.0 * f64::from(n) * scale * ulp,
+                    };
+                    assert!(close, "{}: {e} and {r} at scale {scale}", named(&sample));
+                }
+            }
+            ran.insert(sample.op.schema().name);
+        }
+    }
+    println!("{} ops in halves: {ran:?}", ran.len());
+    assert!(ran.len() > 45, "nearly every op takes halves: {ran:?}");
+}
+
 /// Moves operand `k` by `h` along `direction`.
 fn moved(feeds: &Named, k: usize, direction: &Values, h: f64) -> Named {
     let mut feeds = feeds.clone();
@@ -157,7 +189,7 @@ fn weighted<'g>(g: &'g Graph, prefix: &str, values: &[Tensor<'g>], feeds: &mut N
     let terms = floats.enumerate().map(|(i, t)| {
         let name = format!("{prefix}{i}");
         feeds.insert(name.as_str().into(), noise(&t.ty(), 31 + i as u64));
-        (*t * g.input(&name, t.dtype(), t.shape())).sum().cast(thalweg_graph::DType::F32)
+        (*t * g.input(&name, t.dtype(), t.shape())).sum().cast(DType::F32)
     });
     terms.reduce(|a, b| a + b).expect("a float result")
 }
@@ -201,7 +233,7 @@ fn gradients_have_gradients() {
 fn an_operand_in_several_places_gets_its_cotangent_once() {
     for order in [1, 2] {
         let g = Graph::new("thrice");
-        let x = g.input("x0", thalweg_graph::DType::F32, [5, 2]);
+        let x = g.input("x0", DType::F32, [5, 2]);
         let mut feeds = Named::from([("x0".into(), noise(&x.ty(), 9))]);
         let (mut gradients, mut loss) = (vec![x.attention(x, x, true)], None);
         for n in 0..order {

@@ -31,6 +31,9 @@ pub(crate) struct Demo {
     /// Where to run: `cpu`, or `gpu:1` for the second adapter that `thalweg devices` lists.
     #[arg(long, default_value = "cpu", value_parser = device)]
     device: Device,
+    /// In what products run: `f32`, or `f16` or `bf16` beside f32 (mixed precision).
+    #[arg(long, default_value = "f32", value_parser = precision)]
+    precision: Precision,
     /// Threads of the CPU; all cores by default.
     #[arg(long)]
     threads: Option<usize>,
@@ -58,6 +61,16 @@ pub(crate) struct Demo {
     resume: bool,
 }
 
+/// A precision by the type that products run in.
+fn precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "f32" => Ok(Precision::Declared),
+        "f16" => Ok(Precision::Mixed(F16)),
+        "bf16" => Ok(Precision::Mixed(BF16)),
+        _ => Err(format!("`{text}` is no precision: `f32`, `f16` or `bf16`")),
+    }
+}
+
 /// What checkpoints call the training digits.
 const SOURCE: &str = "digits";
 
@@ -68,7 +81,7 @@ impl Demo {
             Device::Cpu => self.threads.map_or_else(Cluster::local, Cluster::cpu),
             Device::Gpu(adapter) => Cluster::gpu(adapter),
         };
-        let mut model = digits_model(self.seed).compile(&cluster)?;
+        let mut model = digits_model(self.seed, self.precision).compile(&cluster)?;
         let data = train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
         let steps = self.passes * data.steps_per_pass();
         if !self.json {
@@ -131,6 +144,11 @@ impl Demo {
             return Ok(());
         }
         let rate = seen as f64 / train_seconds;
+        if self.precision == Precision::Mixed(F16) {
+            let [skipped, scale] =
+                ["skipped", "scale"].map(|what| model.get(&format!("adamw.loss_scale.{what}")).map(|x| x.item()));
+            println!("the loss was scaled by {} at the end; {} updates were skipped", scale?, skipped?);
+        }
         println!("trained {} steps in {train_seconds:.2} s ({rate:.0} images/s)", model.step());
         println!("test accuracy {:.2} % (of {} digits never looked at before)", 100.0 * accuracy, test.len());
         println!("digest {digest}\n");

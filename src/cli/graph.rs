@@ -11,6 +11,7 @@ use thalweg::graph::{Graph, draw};
 use thalweg::runtime::Session;
 
 use super::digits_model;
+use thalweg::Precision;
 
 /// `thalweg graph`.
 #[derive(Args)]
@@ -68,7 +69,7 @@ pub(crate) struct Which {
 impl Which {
     pub(crate) fn load(&self) -> anyhow::Result<Graph> {
         let graph = match &self.file {
-            None => digits_model(0).finish().map_err(thalweg::Error::from)?,
+            None => digits_model(0, Precision::Declared).finish().map_err(thalweg::Error::from)?,
             Some(path) => {
                 let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
                 let parsed = Graph::parse(&text, &thalweg::ops::registry());

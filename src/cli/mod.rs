@@ -13,7 +13,7 @@ pub(crate) mod trace;
 use thalweg::prelude::*;
 
 /// The demo's model: two convolutions, pooling, dropout and a linear layer; programs `train`, `eval` and `predict`.
-pub(crate) fn digits_model(seed: u64) -> Graph {
+pub(crate) fn digits_model(seed: u64, precision: Precision) -> Graph {
     let g = Graph::new("digits").seed(seed);
     let batch = g.dim("batch", 1..=512);
     let image = g.input("image", F32, shape![batch, 1, 8, 8]);
@@ -32,8 +32,12 @@ pub(crate) fn digits_model(seed: u64) -> Graph {
     let loss = cross_entropy(logits, label).mean().named("loss");
     let accuracy = logits.argmax(-1).eq(label).mean().named("accuracy");
 
-    g.program("train").outputs([loss, accuracy]).update(AdamW::new(3e-3).minimize(loss));
-    g.program("eval").outputs([loss, accuracy]);
-    g.program("predict").inputs([image]).outputs([logits.softmax(-1).named("probs")]);
+    let mut optimizer = AdamW::new(3e-3);
+    if precision == Precision::Mixed(F16) {
+        optimizer = optimizer.loss_scale(LossScale::dynamic());
+    }
+    g.program("train").precision(precision).outputs([loss, accuracy]).update(optimizer.minimize(loss));
+    g.program("eval").precision(precision).outputs([loss, accuracy]);
+    g.program("predict").precision(precision).inputs([image]).outputs([logits.softmax(-1).named("probs")]);
     g
 }

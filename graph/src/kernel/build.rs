@@ -114,6 +114,12 @@ pub fn fold(monoid: Monoid, input: Expr) -> Expr {
 pub fn sum(input: Expr) -> Expr {
     fold(Monoid::Sum, input)
 }
+/// Sum over all fold axes of products of two numbers of type `dtype`. They are multiplied in the type that their sums are
+/// kept in: a product of two halves would else be rounded, and overflow, before it is added.
+pub fn sum_of_products(a: Expr, b: Expr, dtype: DType) -> Expr {
+    let wide = dtype.accumulator();
+    sum(a.cast(wide) * b.cast(wide))
+}
 
 macro_rules! unary_methods {
     ($($(#[$doc:meta])* $method:ident => $op:ident),* $(,)?) => {

@@ -6,6 +6,7 @@
 //! device that cannot run both at once. Neither changes a bit: programs round every operation, stored or not.
 
 use super::affine::{Affine, Coord};
+use super::group::{Group, Member, Passed};
 use super::inline::{is_index, moved};
 use super::nest::{Axis, LoopNest, Monoid, Read, Write};
 use super::rewrite::{flat, moving};
@@ -28,7 +29,14 @@ impl LoopNest {
         let ([fold], [_]) = (&self.folds[..], &self.writes[..]) else { return None };
         let op = |r: Reg| self.body.insts.get(usize::from(r)).map(|i| &i.op);
         let ScalarOp::Binary(Binary::Mul, a, b) = op(*fold.inputs.first()?)? else { return None };
-        let (ScalarOp::Read(a), ScalarOp::Read(b)) = (op(*a)?, op(*b)?) else { return None };
+        // Halves are made f32 on the way.
+        let read = |r: Reg| match op(r)? {
+            ScalarOp::Cast(from) if fold.dtype == DType::F32 && self.body.dtype(*from).accumulator() == DType::F32 => {
+                op(*from)
+            }
+            op => Some(op),
+        };
+        let (ScalarOp::Read(a), ScalarOp::Read(b)) = (read(*a)?, read(*b)?) else { return None };
         // A sum of squares is no product of two matrices.
         let sums = fold.monoid == Monoid::Sum && fold.dtype.is_float() && a != b;
         sums.then_some(Contraction { factors: [usize::from(*a), usize::from(*b)], dtype: fold.dtype })
@@ -47,11 +55,15 @@ impl LoopNest {
     /// first's result as its last operand, may write in its place, and has the others as this nest has them.
     pub fn parted(&self) -> Option<(LoopNest, LoopNest)> {
         let sum = self.contraction()?;
+        if self.results[0].dtype == sum.dtype { self.parts(sum) } else { None }
+    }
+
+    /// The same, where the first nest's result is of the sum's type, whatever becomes of it.
+    fn parts(&self, sum: Contraction) -> Option<(LoopNest, LoopNest)> {
         let write = self.writes.first()?;
-        if self.results[0].dtype != sum.dtype {
-            return None;
-        }
+        let sums = BufferType { dtype: sum.dtype, ..self.results[0].clone() };
         let mut bare = self.clone();
+        bare.results[0] = sums.clone();
         let mut epilogue = Scalar::default();
         let value = epilogue.push(Inst { dtype: sum.dtype, op: ScalarOp::Folded { fold: 0, part: 0 } });
         bare.epilogue = epilogue;
@@ -60,7 +72,7 @@ impl LoopNest {
 
         let mut then = self.clone();
         let (operand, read) = (self.operands.len() as u16, self.reads.len() as u16);
-        then.operands.push(self.results[0].clone());
+        then.operands.push(sums);
         let coords = write.coords.iter().cloned().map(Coord::Affine).collect();
         then.reads.push(Read { operand, coords, fill: None });
         then.axes.retain(|a| !a.fold);
@@ -69,6 +81,74 @@ impl LoopNest {
         sums.for_each(|i| i.op = ScalarOp::Read(read));
         then.tidy();
         Some((bare, then))
+    }
+
+    /// A contraction of halves as nests that run one after the other: its factors made f32, their contraction, and what
+    /// becomes of the sums. For devices that multiply f32; no bit is another. `None` for what is no contraction of
+    /// halves, or looks at a factor once more after the sum.
+    pub fn widened(&self) -> Option<Group> {
+        let sum = self.contraction()?;
+        let mut halves = sum.factors.map(|read| usize::from(self.reads[read].operand)).to_vec();
+        halves.retain(|o| self.operands[*o].dtype != sum.dtype);
+        halves.dedup();
+        let read_later = |inst: &Inst| match inst.op {
+            ScalarOp::Read(k) | ScalarOp::Valid(k) => halves.contains(&self.reads[usize::from(k)].operand.into()),
+            _ => false,
+        };
+        if halves.is_empty() || self.epilogue.insts.iter().any(read_later) {
+            return None;
+        }
+        let (mut product, then) = self.parts(sum)?;
+        let mut body = Scalar::default();
+        let factors = sum.factors.map(|read| body.push(Inst { dtype: sum.dtype, op: ScalarOp::Read(read as u16) }));
+        let value = body.push(Inst { dtype: sum.dtype, op: ScalarOp::Binary(Binary::Mul, factors[0], factors[1]) });
+        (product.reads, product.body, product.folds[0].inputs) = (self.reads.clone(), body, vec![value]);
+        product.tidy();
+
+        let passed = |i: usize| Passed::Operand(i as u16);
+        let mut group = Group {
+            operands: self.operands.clone(),
+            results: self.results.clone(),
+            locals: vec![],
+            rows: vec![],
+            members: vec![],
+        };
+        let mut reads: Vec<Passed> = (0..self.operands.len()).map(passed).collect();
+        for operand in halves {
+            let from =
+                BufferType { shape: vec![self.operands[operand].checked_len()?], ..self.operands[operand].clone() };
+            let to = BufferType { dtype: sum.dtype, ..from.clone() };
+            product.operands[operand].dtype = sum.dtype;
+            let local = Passed::Local(group.locals.len() as u16);
+            group.locals.push(to.clone());
+            group.members.push(Member { nest: cast(from, to), reads: vec![passed(operand)], writes: vec![local] });
+            reads[operand] = local;
+        }
+        let sums = Passed::Local(group.locals.len() as u16);
+        group.locals.push(product.results[0].clone());
+        group.members.push(Member { nest: product, reads, writes: vec![sums] });
+        let reads = (0..self.operands.len()).map(passed).chain([sums]).collect();
+        group.members.push(Member { nest: then, reads, writes: vec![Passed::Result(0)] });
+        Some(group)
+    }
+}
+
+/// Each element in another type.
+fn cast(from: BufferType, to: BufferType) -> LoopNest {
+    let (dtype, axes) = (to.dtype, vec![Axis::new(from.len() as u64, false)]);
+    let at = Affine::axis(0);
+    let mut epilogue = Scalar::default();
+    let element = epilogue.push(Inst { dtype: from.dtype, op: ScalarOp::Read(0) });
+    let value = epilogue.push(Inst { dtype, op: ScalarOp::Cast(element) });
+    LoopNest {
+        operands: vec![from],
+        results: vec![to],
+        axes,
+        reads: vec![Read { operand: 0, coords: vec![Coord::Affine(at.clone())], fill: None }],
+        body: Scalar::default(),
+        folds: vec![],
+        epilogue,
+        writes: vec![Write { result: 0, value, coords: vec![at] }],
     }
 }
 

@@ -6,9 +6,9 @@
 //! * **C2** `groups` divides both numbers of channels, and `weight` has the image's channels.
 //! * **C3** a window fits; stride and dilation are at least 1.
 
-use thalweg_graph::kernel::build::{Axes, read, read_or, sum};
+use thalweg_graph::kernel::build::{Axes, read, read_or, sum_of_products};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, OpError, Schema, TensorType, Types, require};
+use thalweg_graph::{Accuracy, InHalf, OpError, Schema, TensorType, Types, require};
 
 use super::conv2d_input_grad::Conv2dInputGrad;
 use super::conv2d_weight_grad::Conv2dWeightGrad;
@@ -24,6 +24,7 @@ super::conv_attrs! {
 impl Op for Conv2d {
     const SCHEMA: Schema =
         Schema { name: "conv2d", operands: &["image", "weight"], results: &["out"], accuracy: Accuracy::Ulps(16) };
+    const IN_HALF: InHalf = InHalf::Gains(2);
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let [image, weight] = operands else { unreachable!("arity is checked") };
         let [cin, h, w] = super::require_image("conv2d.C1", "the image", image)?;
@@ -52,7 +53,8 @@ impl Op for Conv2d {
         let [c, i, j] = axes.fold([cin, kh, kw]);
         let out = g * per_group as i64 + o;
         let image = [n.into(), g * cin as i64 + c, windows.place(0, y, i), windows.place(1, x, j)];
-        let value = sum(read_or(0, image, 0.0) * read(1, [out.clone(), c.into(), i.into(), j.into()]));
+        let weight = read(1, [out.clone(), c.into(), i.into(), j.into()]);
+        let value = sum_of_products(read_or(0, image, 0.0), weight, operands[0].dtype);
         Some(axes.nest_at(operands, results, [(value, vec![n.into(), out, y.into(), x.into()])]))
     }
     fn gradient<'g>(&self, cx: &VjpCx<'g>) -> Option<Gradients<'g>> {

@@ -7,9 +7,9 @@
 //! * **C2** `groups` divides both numbers of channels, and `weight` has as many as `ct`.
 //! * **C3** an image of `height` × `width` has as many windows as `ct` has places.
 
-use thalweg_graph::kernel::build::{Axes, Ix, holes, read, read_or, sum};
+use thalweg_graph::kernel::build::{Axes, Ix, holes, read, read_or, sum_of_products};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, OpError, Schema, TensorType, Types, require};
+use thalweg_graph::{Accuracy, InHalf, OpError, Schema, TensorType, Types, require};
 
 use super::conv2d::Conv2d;
 use super::conv2d_weight_grad::Conv2dWeightGrad;
@@ -33,6 +33,7 @@ impl Op for Conv2dInputGrad {
         results: &["out"],
         accuracy: Accuracy::Ulps(16),
     };
+    const IN_HALF: InHalf = InHalf::Gains(2);
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let [ct, weight] = operands else { unreachable!("arity is checked") };
         let [channels, h, w] = super::require_image("conv2d_input_grad.C1", "the cotangent", ct)?;
@@ -65,7 +66,7 @@ impl Op for Conv2dInputGrad {
         let y = holes(windows.window(0, h, i), self.stride[0]);
         let x = holes(windows.window(1, w, j), self.stride[1]);
         let ct = read_or(0, [Ix::from(n), out.clone().into(), y, x], 0.0);
-        let value = sum(ct * read(1, [out, c.into(), i.into(), j.into()]));
+        let value = sum_of_products(ct, read(1, [out, c.into(), i.into(), j.into()]), operands[0].dtype);
         Some(axes.nest_at(operands, results, [(value, vec![n.into(), g * cin as i64 + c, h.into(), w.into()])]))
     }
     fn gradient<'g>(&self, cx: &VjpCx<'g>) -> Option<Gradients<'g>> {

@@ -7,9 +7,9 @@
 //! * **C2** `groups` divides both numbers of channels.
 //! * **C3** the image has as many windows of `kernel` as `ct` has places.
 
-use thalweg_graph::kernel::build::{Axes, read, read_or, sum};
+use thalweg_graph::kernel::build::{Axes, read, read_or, sum_of_products};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, OpError, Schema, TensorType, Types, require};
+use thalweg_graph::{Accuracy, InHalf, OpError, Schema, TensorType, Types, require};
 
 use super::conv2d::Conv2d;
 use super::conv2d_input_grad::Conv2dInputGrad;
@@ -31,6 +31,7 @@ impl Op for Conv2dWeightGrad {
         results: &["out"],
         accuracy: Accuracy::Ulps(16),
     };
+    const IN_HALF: InHalf = InHalf::Gains(2);
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let [image, ct] = operands else { unreachable!("arity is checked") };
         let [cin, h, w] = super::require_image("conv2d_weight_grad.C1", "the image", image)?;
@@ -58,7 +59,8 @@ impl Op for Conv2dWeightGrad {
         let [n, y, x] = axes.fold([n, oh, ow]);
         let out = g * per_group as i64 + o;
         let image = [n.into(), g * cin as i64 + c, windows.place(0, y, i), windows.place(1, x, j)];
-        let value = sum(read_or(0, image, 0.0) * read(1, [n.into(), out.clone(), y.into(), x.into()]));
+        let ct = read(1, [n.into(), out.clone(), y.into(), x.into()]);
+        let value = sum_of_products(read_or(0, image, 0.0), ct, operands[0].dtype);
         Some(axes.nest_at(operands, results, [(value, vec![out, c.into(), i.into(), j.into()])]))
     }
     fn gradient<'g>(&self, cx: &VjpCx<'g>) -> Option<Gradients<'g>> {

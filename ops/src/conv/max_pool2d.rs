@@ -7,7 +7,7 @@
 
 use thalweg_graph::kernel::build::{Axes, fold_part, index, lit, read_or, select, valid};
 use thalweg_graph::kernel::{BufferType, Kernel, Monoid};
-use thalweg_graph::{Accuracy, DType, OpError, Schema, TensorType, Types, require};
+use thalweg_graph::{Accuracy, DType, InHalf, OpError, Schema, TensorType, Types, require};
 
 use super::max_pool2d_grad::MaxPool2dGrad;
 use crate::Tensor;
@@ -29,6 +29,7 @@ thalweg_graph::attrs! {
 impl Op for MaxPool2d {
     const SCHEMA: Schema =
         Schema { name: "max_pool2d", operands: &["image"], results: &["out", "index"], accuracy: Accuracy::Exact };
+    const IN_HALF: InHalf = InHalf::Follows;
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let image = &operands[0];
         let [c, h, w] = super::require_image("max_pool2d.C1", "the image", image)?;

@@ -6,7 +6,7 @@
 
 use thalweg_graph::kernel::build::{Axes, Ix, holes, index, lit, read, read_or, select, sum};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Array, DType, OpError, Schema, TensorType, Types, require};
+use thalweg_graph::{Accuracy, Array, DType, InHalf, OpError, Schema, TensorType, Types, require};
 
 use crate::op::{Gradients, Op, VjpCx};
 use crate::sample::{Data, Sample};
@@ -46,6 +46,7 @@ impl MaxPool2dGrad {
 impl Op for MaxPool2dGrad {
     const SCHEMA: Schema =
         Schema { name: "max_pool2d_grad", operands: &["ct", "index"], results: &["out"], accuracy: Accuracy::Ulps(8) };
+    const IN_HALF: InHalf = InHalf::Follows;
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let [ct, index] = operands else { unreachable!("arity is checked") };
         let [c, y, x] = super::require_image("max_pool2d_grad.C1", "the cotangent", ct)?;

@@ -6,7 +6,7 @@
 
 use thalweg_graph::kernel::build::{Axes, Ix, found, read, read_or};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Array, DType, OpError, Schema, Shape, TensorType, Types, require};
+use thalweg_graph::{Accuracy, Array, DType, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use super::scatter_add::ScatterAdd;
 use crate::Tensor;
@@ -26,6 +26,7 @@ thalweg_graph::attrs! {
 impl Op for Gather {
     const SCHEMA: Schema =
         Schema { name: "gather", operands: &["table", "indices"], results: &["out"], accuracy: Accuracy::Exact };
+    const IN_HALF: InHalf = InHalf::Follows;
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let [table, indices] = operands else { unreachable!("arity is checked") };
         require!(super::is_index(indices.dtype), "gather.C1", "indices must be i32 or i64, got {indices}");

@@ -4,7 +4,7 @@
 
 use thalweg_graph::kernel::build::Axes;
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, OpError, Schema, Shape, TensorType, Types, require};
+use thalweg_graph::{Accuracy, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
 use crate::math::{broadcast, read_broadcast};
@@ -22,6 +22,7 @@ thalweg_graph::attrs! {
 impl Op for BroadcastTo {
     const SCHEMA: Schema =
         Schema { name: "broadcast_to", operands: &["x"], results: &["out"], accuracy: Accuracy::Exact };
+    const IN_HALF: InHalf = InHalf::Follows;
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let fits = broadcast(&operands[0].shape, &self.shape).as_ref() == Some(&self.shape);
         require!(fits, "broadcast_to.C1", "{} does not broadcast to {}", operands[0].shape, self.shape);

@@ -6,7 +6,7 @@
 
 use thalweg_graph::kernel::build::{Affine, Axes, index, read_or, select};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Dim, OpError, Schema, Shape, TensorType, Types, require};
+use thalweg_graph::{Accuracy, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
 use crate::op::{Gradients, Op, VjpCx};
@@ -23,6 +23,7 @@ thalweg_graph::attrs! {
 impl Op for Concat {
     const SCHEMA: Schema =
         Schema { name: "concat", operands: &["parts*"], results: &["out"], accuracy: Accuracy::Exact };
+    const IN_HALF: InHalf = InHalf::Follows;
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let Some(first) = operands.first() else {
             return Err(OpError::new("concat.C1", "needs something to put together"));

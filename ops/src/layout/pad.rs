@@ -6,7 +6,7 @@
 
 use thalweg_graph::kernel::build::{Affine, Axes, holes, read_or};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, DType, Dim, OpError, Schema, Shape, TensorType, Types, require};
+use thalweg_graph::{Accuracy, DType, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
 use crate::op::{Gradients, Op, VjpCx};
@@ -43,6 +43,7 @@ impl Pad {
 
 impl Op for Pad {
     const SCHEMA: Schema = Schema { name: "pad", operands: &["x"], results: &["out"], accuracy: Accuracy::Exact };
+    const IN_HALF: InHalf = InHalf::Follows;
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let (x, rank) = (&operands[0], operands[0].rank());
         let counted = self.low.rank() == rank

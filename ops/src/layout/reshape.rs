@@ -5,7 +5,7 @@
 
 use thalweg_graph::kernel::build::{Affine, Axes, digit, read};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Dim, OpError, Schema, Shape, TensorType, Types, require};
+use thalweg_graph::{Accuracy, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
 use crate::op::{Gradients, Op, VjpCx};
@@ -21,6 +21,7 @@ thalweg_graph::attrs! {
 
 impl Op for Reshape {
     const SCHEMA: Schema = Schema { name: "reshape", operands: &["x"], results: &["out"], accuracy: Accuracy::Exact };
+    const IN_HALF: InHalf = InHalf::Follows;
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let (have, want) = (operands[0].shape.elements(), self.shape.elements());
         let count = |n: &Option<Dim>| n.as_ref().map_or("too many".to_string(), Dim::to_string);

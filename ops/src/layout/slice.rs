@@ -9,7 +9,7 @@ use std::ops::{Bound, RangeBounds};
 
 use thalweg_graph::kernel::build::{Axes, read};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Dim, OpError, Schema, Shape, TensorType, Types, require};
+use thalweg_graph::{Accuracy, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
 use crate::op::{Gradients, Op, VjpCx};
@@ -35,6 +35,7 @@ impl Slice {
 
 impl Op for Slice {
     const SCHEMA: Schema = Schema { name: "slice", operands: &["x"], results: &["out"], accuracy: Accuracy::Exact };
+    const IN_HALF: InHalf = InHalf::Follows;
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let (x, rank) = (&operands[0], operands[0].rank());
         let counted = self.starts.rank() == rank

@@ -5,7 +5,7 @@
 
 use thalweg_graph::kernel::build::{Axes, read};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, OpError, Schema, Shape, TensorType, Types, require};
+use thalweg_graph::{Accuracy, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
 use crate::op::{Gradients, Op, VjpCx};
@@ -31,6 +31,7 @@ impl Transpose {
 
 impl Op for Transpose {
     const SCHEMA: Schema = Schema { name: "transpose", operands: &["x"], results: &["out"], accuracy: Accuracy::Exact };
+    const IN_HALF: InHalf = InHalf::Follows;
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let x = &operands[0];
         let order = self.order(x.rank());

@@ -4,9 +4,9 @@
 //! * **C2** columns of `lhs` equal rows of `rhs`, after any transpose.
 //! * **C3** the leading axes broadcast.
 
-use thalweg_graph::kernel::build::{Affine, Axes, read, sum};
+use thalweg_graph::kernel::build::{Affine, Axes, read, sum_of_products};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, Dim, OpError, Schema, Shape, TensorType, Types, require};
+use thalweg_graph::{Accuracy, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
 use crate::math::broadcast;
@@ -31,6 +31,7 @@ fn flip<T: Clone>(transposed: bool, shape: &[T]) -> (&[T], T, T) {
 impl Op for MatMul {
     const SCHEMA: Schema =
         Schema { name: "matmul", operands: &["lhs", "rhs"], results: &["out"], accuracy: Accuracy::Ulps(16) };
+    const IN_HALF: InHalf = InHalf::Gains(2);
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let [l, r] = operands else { unreachable!("arity is checked") };
         let matrices = l.rank() >= 2 && r.rank() >= 2 && l.dtype == r.dtype && l.dtype.is_float();
@@ -62,7 +63,7 @@ impl Op for MatMul {
         };
         let left = read(0, at(l, self.transpose_lhs, *i, k));
         let right = read(1, at(r, self.transpose_rhs, k, *j));
-        Some(axes.nest(operands, results, [sum(left * right)]))
+        Some(axes.nest(operands, results, [sum_of_products(left, right, operands[0].dtype)]))
     }
     fn gradient<'g>(&self, cx: &VjpCx<'g>) -> Option<Gradients<'g>> {
         let (l, r, ct) = (cx.operand(0), cx.operand(1), cx.ct());

@@ -11,4 +11,5 @@ super::unary! {
     kernel: |x| x.abs(),
     gradient: |cx| (cx.ct() * cx.operand(0).sign()).into(),
     samples: |s| s.all(Data::Distinct),
+    half: Follows,
 }

@@ -10,6 +10,7 @@ super::binary! {
     Add, "add", plus, Numbers, Add, Accuracy::Exact,
     gradient: |cx| [Some(cx.ct()), Some(cx.ct())],
     samples: |s| s,
+    half: Follows,
 }
 
 super::operator!(Add, add, plus);

@@ -10,4 +10,5 @@ super::binary! {
     Eq, "eq", eq, Anything, Eq, Accuracy::Exact,
     gradient: |_cx| [None, None],
     samples: |s| s.no_gradient(),
+    half: Follows,
 }

@@ -10,6 +10,7 @@ super::binary! {
     Le, "le", le, Numbers, Le, Accuracy::Exact,
     gradient: |_cx| [None, None],
     samples: |s| s.no_gradient(),
+    half: Follows,
 }
 
 impl<'g> crate::Tensor<'g> {

@@ -14,4 +14,5 @@ super::binary! {
             [Some(left.select(cx.ct(), 0.0)), Some(left.select(cx.ct().zeros_like(), cx.ct()))]
         },
     samples: |s| s.data(0, Data::Distinct).data(1, Data::Uniform(0.01, 0.05)),
+    half: Follows,
 }

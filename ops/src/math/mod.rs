@@ -111,14 +111,15 @@ pub(crate) fn infer_binary(
     Ok(vec![if op.compares() { DType::Bool } else { a.dtype }.of(shape)])
 }
 
-/// Declares an element-wise op of one operand in its own file.
+/// Declares an element-wise op of one operand in its own file; `half: Follows` at the end where it may be a half's.
 macro_rules! unary {
     ($(#[$doc:meta])* $op:ident, $name:literal, $method:ident, $takes:ident -> $gives:expr, $accuracy:expr,
-     kernel: |$x:ident| $kernel:expr, gradient: |$cx:ident| $gradient:expr, samples: $data:expr $(,)?) => {
+     kernel: |$x:ident| $kernel:expr, gradient: |$cx:ident| $gradient:expr, samples: $data:expr $(, half: $half:ident)? $(,)?) => {
         thalweg_graph::attrs! { $(#[$doc])* pub struct $op {} }
         impl $crate::op::Op for $op {
             const SCHEMA: thalweg_graph::Schema =
                 thalweg_graph::Schema { name: $name, operands: &["x"], results: &["out"], accuracy: $accuracy };
+            $(const IN_HALF: thalweg_graph::InHalf = thalweg_graph::InHalf::$half;)?
             fn infer(&self, operands: &[thalweg_graph::TensorType]) -> Result<thalweg_graph::Types, thalweg_graph::OpError> {
                 let x = &operands[0];
                 thalweg_graph::require!($crate::math::Takes::$takes.accepts(x.dtype), concat!($name, ".C1"),
@@ -149,14 +150,15 @@ macro_rules! unary {
 }
 pub(crate) use unary;
 
-/// Declares a broadcasting element-wise op of two operands in its own file.
+/// Declares a broadcasting element-wise op of two operands in its own file, likewise.
 macro_rules! binary {
     ($(#[$doc:meta])* $op:ident, $name:literal, $method:ident, $takes:ident, $kernel:ident, $accuracy:expr,
-     gradient: |$cx:ident| $gradient:expr, samples: $data:expr $(,)?) => {
+     gradient: |$cx:ident| $gradient:expr, samples: $data:expr $(, half: $half:ident)? $(,)?) => {
         thalweg_graph::attrs! { $(#[$doc])* pub struct $op {} }
         impl $crate::op::Op for $op {
             const SCHEMA: thalweg_graph::Schema =
                 thalweg_graph::Schema { name: $name, operands: &["lhs", "rhs"], results: &["out"], accuracy: $accuracy };
+            $(const IN_HALF: thalweg_graph::InHalf = thalweg_graph::InHalf::$half;)?
             fn infer(&self, operands: &[thalweg_graph::TensorType]) -> Result<thalweg_graph::Types, thalweg_graph::OpError> {
                 $crate::math::infer_binary([concat!($name, ".C1"), concat!($name, ".C2")], $crate::math::Takes::$takes,
                     thalweg_graph::kernel::Binary::$kernel, &operands[0], &operands[1])

@@ -10,4 +10,5 @@ super::binary! {
     Ne, "ne", ne, Anything, Ne, Accuracy::Exact,
     gradient: |_cx| [None, None],
     samples: |s| s.no_gradient(),
+    half: Follows,
 }

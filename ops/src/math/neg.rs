@@ -10,6 +10,7 @@ super::unary! {
     kernel: |x| -x,
     gradient: |cx| cx.ct().negated().into(),
     samples: |s| s,
+    half: Follows,
 }
 
 impl<'g> std::ops::Neg for crate::Tensor<'g> {

@@ -13,4 +13,5 @@ super::unary! {
     kernel: |x| x.max(0.0),
     gradient: |cx| cx.result().gt(0.0).select(cx.ct(), 0.0).into(),
     samples: |s| s.all(Data::Distinct),
+    half: Follows,
 }

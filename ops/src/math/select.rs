@@ -6,7 +6,7 @@
 
 use thalweg_graph::kernel::build::{Axes, select};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, DType, OpError, Schema, TensorType, Types, require};
+use thalweg_graph::{Accuracy, DType, InHalf, OpError, Schema, TensorType, Types, require};
 
 use super::{Operand, broadcast, read_broadcast};
 use crate::Tensor;
@@ -21,6 +21,7 @@ thalweg_graph::attrs! {
 impl Op for Select {
     const SCHEMA: Schema =
         Schema { name: "select", operands: &["condition", "yes", "no"], results: &["out"], accuracy: Accuracy::Exact };
+    const IN_HALF: InHalf = InHalf::Follows;
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let [c, a, b] = operands else { unreachable!("arity is checked") };
         let typed = c.dtype == DType::Bool && a.dtype == b.dtype;

@@ -10,6 +10,7 @@ super::binary! {
     Sub, "sub", minus, Numbers, Sub, Accuracy::Exact,
     gradient: |cx| [Some(cx.ct()), Some(-cx.ct())],
     samples: |s| s,
+    half: Follows,
 }
 
 super::operator!(Sub, sub, minus);

@@ -10,7 +10,7 @@
 //! * **C4** with `causal`, there are no fewer keys than queries, by a number.
 
 use thalweg_graph::kernel::{self, BufferType, Kernel, Literal};
-use thalweg_graph::{Accuracy, Array, Dim, OpError, Schema, TensorType, Types, require};
+use thalweg_graph::{Accuracy, Array, Dim, InHalf, OpError, Schema, TensorType, Types, require};
 
 use super::attention_grad::AttentionGrad;
 use crate::Tensor;
@@ -56,6 +56,7 @@ impl Op for Attention {
         results: &["out", "logsumexp"],
         accuracy: Accuracy::Ulps(32),
     };
+    const IN_HALF: InHalf = InHalf::Gains(3);
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let [query, key, value, ..] = operands else { unreachable!("arity is checked") };
         let least = if self.interleaved { 3 } else { 2 };

@@ -6,7 +6,7 @@
 //! * **C1** the first three are operands of attention; `d_out` is as its result, `logsumexp` and `delta` as its logsumexp.
 
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::{Accuracy, DType, Dim, OpError, Schema, Shape, TensorType, Types, require};
+use thalweg_graph::{Accuracy, DType, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use super::attention::{Attention, more};
 use crate::Tensor;
@@ -33,6 +33,7 @@ impl Op for AttentionGrad {
         results: &["d_query", "d_key", "d_value"],
         accuracy: Accuracy::Ulps(64),
     };
+    const IN_HALF: InHalf = InHalf::Gains(4);
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let [out, numbers] = &self.attention().infer(operands)?[..] else { unreachable!("attention has two results") };
         let [.., d_out, logsumexp, delta] = operands else { unreachable!("arity is checked") };

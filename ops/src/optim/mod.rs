@@ -2,6 +2,7 @@
 //! any other, so that checkpoints, placement and drawings need to know nothing of optimizers.
 
 pub mod adamw;
+mod loss_scale;
 mod optimizer;
 mod schedule;
 pub mod sgd;
@@ -9,6 +10,7 @@ pub mod sgd;
 use thalweg_graph::{DType, TensorType};
 
 pub use adamw::AdamW;
+pub use loss_scale::LossScale;
 pub use optimizer::{Optimizer, Rule, Step};
 pub use schedule::Schedule;
 pub use sgd::Sgd;

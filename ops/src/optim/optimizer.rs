@@ -4,8 +4,9 @@
 use thalweg_graph::id::Side;
 use thalweg_graph::{DType, Diagnostic, Init, NodeId, Site, VarId, VarKind};
 
-use super::Schedule;
-use crate::autodiff::gradients;
+use super::loss_scale::all_finite;
+use super::{LossScale, Schedule};
+use crate::autodiff::gradients_by;
 use crate::graph::{Update, step, variable};
 use crate::tensor::Tensor;
 
@@ -43,6 +44,7 @@ pub struct Optimizer<'g, R> {
     schedule: Option<Schedule>,
     clip_norm: Option<f64>,
     accumulate: u64,
+    loss_scale: Option<LossScale>,
 }
 
 /// A learning rate: a number, or what the user computes.
@@ -56,7 +58,7 @@ impl<'g, R: Rule> Optimizer<'g, R> {
     /// By this rule, with this learning rate.
     pub fn by(rule: R, lr: f64) -> Self {
         let (name, lr) = (R::NAME.to_string(), Rate::Number(lr));
-        Self { rule, name, lr, schedule: None, clip_norm: None, accumulate: 1 }
+        Self { rule, name, lr, schedule: None, clip_norm: None, accumulate: 1, loss_scale: None }
     }
     /// The learning rate as a tensor without axes, computed from `g.step()` for instance.
     pub fn lr_schedule(mut self, lr: Tensor<'g>) -> Self {
@@ -80,6 +82,12 @@ impl<'g, R: Rule> Optimizer<'g, R> {
         self.accumulate = microbatches.max(1);
         self
     }
+    /// What the loss is multiplied by while it is differentiated, so that gradients in f16 do not vanish; see
+    /// [`LossScale`]. bf16 needs none.
+    pub fn loss_scale(mut self, scale: LossScale) -> Self {
+        self.loss_scale = Some(scale);
+        self
+    }
     /// What its slots are called after.
     pub fn named(mut self, name: &str) -> Self {
         self.name = name.into();
@@ -90,7 +98,13 @@ impl<'g, R: Rule> Optimizer<'g, R> {
     #[track_caller]
     pub fn minimize(&self, loss: Tensor<'g>) -> Update {
         // Closures below do not pass the caller's line on.
-        let (mut params, graph, site) = (parameters(loss), loss.graph(), Site::here());
+        let (graph, site) = (loss.graph(), Site::here());
+        let scaling = self.loss_scale.as_ref().filter(|_| !loss.is_poison()).map(|scale| {
+            let wrong = scale.mistake().map(|what| Diagnostic::new("loss_scale.C1", what, graph.site_or(site.clone())));
+            wrong.into_iter().for_each(|m| graph.mistake(m.help("`LossScale::dynamic()` begins with 65536")));
+            graph.at_root(|| graph.at_site(site.clone(), || scale.declare(graph, &self.name)))
+        });
+        let mut params = parameters(loss, scaling.as_ref().map(|s| s.scale.0));
         if params.is_empty() {
             return Update::default();
         }
@@ -109,6 +123,17 @@ impl<'g, R: Rule> Optimizer<'g, R> {
             }
             last = Some(is_last);
         }
+        // Whether there is an update at all, where that is a question.
+        let mut updates_now = last;
+        if let Some(scaling) = &scaling
+            && let Some(finite) = all_finite(params.iter().map(|p| p.gradient))
+        {
+            done = done - scaling.skipped.0.cast(DType::F64);
+            for ((old, id), new) in scaling.after(finite) {
+                set(id, last.map_or(new, |last| last.select(new, old)));
+            }
+            updates_now = Some(last.map_or(finite, |last| last.select(finite, last)));
+        }
         if let Some(most) = self.clip_norm {
             clip(&mut params, most);
         }
@@ -119,7 +144,7 @@ impl<'g, R: Rule> Optimizer<'g, R> {
             let new = self.rule.step(at);
             let old = [p.value].into_iter().chain(slots);
             for ((id, new), old) in [Some(p.id)].into_iter().chain(ids).zip(new).zip(old) {
-                set(id, last.map_or(new, |last| last.select(new, old)));
+                set(id, updates_now.map_or(new, |now| now.select(new, old)));
             }
         }
         Update { updates }
@@ -171,7 +196,7 @@ struct Param<'g> {
 
 /// The parameters that `loss` depends on, in order of declaration, with their gradients. None is a mistake.
 #[track_caller]
-fn parameters<'g>(loss: Tensor<'g>) -> Vec<Param<'g>> {
+fn parameters<'g>(loss: Tensor<'g>, scale: Option<Tensor<'g>>) -> Vec<Param<'g>> {
     let graph = loss.graph();
     if loss.is_poison() {
         return vec![];
@@ -201,7 +226,7 @@ fn parameters<'g>(loss: Tensor<'g>) -> Vec<Param<'g>> {
         return vec![];
     }
     let values: Vec<_> = found.iter().map(|(_, _, node)| Tensor::new(graph, (*node).into())).collect();
-    let cts = gradients(loss, &values);
+    let cts = gradients_by(loss, scale, &values);
     let param = |(((id, path, _), value), gradient)| Param { id, path, value, gradient };
     found.into_iter().zip(values).zip(cts).map(param).collect()
 }

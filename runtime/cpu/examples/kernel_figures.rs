@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use thalweg_cpu::CompiledKernel;
-use thalweg_graph::DType::{F32, I64};
+use thalweg_graph::DType::{self, BF16, F16, F32, I64};
 use thalweg_graph::kernel::build::*;
 use thalweg_graph::kernel::{Attention, BufferType, Kernel, Literal, Monoid};
 
@@ -59,6 +59,15 @@ fn matmul(m: u64, k: u64, n: u64) -> Kernel {
     let ([i, j], [l]) = (axes.par([m, n]), axes.fold([k]));
     axes.nest(&[f32s(&[m, k]), f32s(&[k, n])], &[f32s(&[m, n])], [sum(read(0, [i, l]) * read(1, [l, j]))])
 }
+
+/// A product of halves, with its sums in f32.
+fn matmul_of(dtype: DType, n: u64) -> Kernel {
+    let mut axes = Axes::new();
+    let ([i, j], [l]) = (axes.par([n, n]), axes.fold([n]));
+    let ty = BufferType { dtype, shape: vec![n, n] };
+    let product = sum_of_products(read(0, [i, l]), read(1, [l, j]), dtype);
+    axes.nest(&[ty.clone(), ty.clone()], &[ty], [product])
+}
 /// `x · wᵀ`, `x · w` and the two gradients of a linear layer.
 fn linear(m: u64, k: u64, n: u64, flip: [bool; 2]) -> Kernel {
     let mut axes = Axes::new();
@@ -107,6 +116,9 @@ fn attention(batch: u64, time: u64, heads: u64, features: u64, causal: bool) -> 
 }
 
 fn main() {
+    for (dtype, n) in [(F16, 256), (BF16, 256), (F16, 1024), (BF16, 1024)] {
+        report(&format!("matmul {n} of {dtype}"), &matmul_of(dtype, n));
+    }
     let (from, mut to) = (vec![1.0f32; 1 << 20], vec![0.0f32; 1 << 20]);
     let copy = best(|| std::hint::black_box(&mut to).copy_from_slice(std::hint::black_box(&from)));
     println!(

@@ -136,7 +136,9 @@ pub(crate) struct Then {
 impl Draft {
     pub(crate) fn of(nest: &LoopNest) -> Option<Self> {
         let sum = nest.contraction().filter(|c| matches!(c.dtype, DType::F32 | DType::F64))?;
-        let write = nest.writes.first().filter(|_| nest.results[0].dtype == sum.dtype)?;
+        let plain = |read: &usize| nest.operands[usize::from(nest.reads[*read].operand)].dtype == sum.dtype;
+        let write =
+            nest.writes.first().filter(|_| nest.results[0].dtype == sum.dtype && sum.factors.iter().all(plain))?;
         let mut domain = Domain::new(&nest.axes);
         let reads = domain.accesses(&nest.reads, &nest.operands, &nest.axes);
         let sides = sum.factors.map(|read| reads[read].clone());

@@ -1,7 +1,7 @@
 //! What a plan holds of a kernel on this device: compiled once, run every step. Which strategy runs it is decided here
 //! and nowhere else.
 
-use thalweg_graph::kernel::Kernel;
+use thalweg_graph::kernel::{Group, Kernel, LoopNest};
 
 use crate::attention::TileAttention;
 use crate::contract::Contraction;
@@ -37,6 +37,13 @@ enum Engine {
     Attention(Box<TileAttention>),
 }
 
+/// A product of halves as what this device multiplies: panels hold f32, and to make a whole operand f32 first costs little
+/// beside its product, where it would be read several times.
+fn of_halves(nest: &LoopNest) -> Option<Group> {
+    let group = nest.widened()?;
+    group.members.iter().any(|m| Contraction::is_likely(&m.nest)).then_some(group)
+}
+
 impl CompiledKernel {
     /// Fails only when the kernel does not verify.
     ///
@@ -58,10 +65,12 @@ impl CompiledKernel {
             return Err(CompileError(faults.join("; ")));
         }
         let engine = match kernel {
-            Kernel::Nest(nest) => match recognize.then(|| Contraction::recognize(nest)).flatten() {
-                Some(contraction) => Engine::Contraction(contraction),
-                None => Engine::Tiles(Box::new(TileNest::compile(nest))),
+            Kernel::Nest(nest) if recognize => match (Contraction::recognize(nest), of_halves(nest)) {
+                (Some(contraction), _) => Engine::Contraction(contraction),
+                (None, Some(group)) => Engine::Sequence(Box::new(Sequence::compile(&group, true)?)),
+                (None, None) => Engine::Tiles(Box::new(TileNest::compile(nest))),
             },
+            Kernel::Nest(nest) => Engine::Tiles(Box::new(TileNest::compile(nest))),
             Kernel::Scatter(scatter) => Engine::Scatter(Box::new(TileScatter::compile(scatter))),
             Kernel::Group(group) => match recognize.then(|| TileGroup::compile(group)).flatten() {
                 Some(blocks) => Engine::Group(Box::new(blocks)),

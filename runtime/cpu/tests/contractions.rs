@@ -6,7 +6,7 @@ mod common;
 
 use common::{Random, check_on, device, ty};
 use thalweg_cpu::CompiledKernel;
-use thalweg_graph::DType::{Bool, F16, F32, F64};
+use thalweg_graph::DType::{BF16, Bool, F16, F32, F64};
 use thalweg_graph::kernel::build::*;
 use thalweg_graph::kernel::interpret::Precision;
 use thalweg_graph::kernel::{BufferType, Kernel};
@@ -230,6 +230,70 @@ fn convolutions_and_both_gradients() {
         recognized(&conv.input_gradient());
         recognized(&conv.weight_gradient());
     }
+}
+
+/// Halves are multiplied as f32, and rounded once: within one of their ulps of what f64 says, and near what tiles give.
+#[test]
+fn products_of_halves() {
+    for (dtype, ulp) in [(F16, 1.0 / 1024.0), (BF16, 1.0 / 128.0)] {
+        let conv = Conv {
+            n: 3,
+            ci: 5,
+            co: 6,
+            groups: 1,
+            size: [9, 12],
+            window: [3, 3],
+            stride: 2,
+            dilation: 1,
+            pad: 1,
+            dtype,
+        };
+        let matmul = |left, right, result| {
+            let mut axes = Axes::new();
+            let ([i, j], [l]) = (axes.par([33, 65]), axes.fold([129]));
+            let product = sum_of_products(read(0, [i, l]), read(1, [l, j]), F16);
+            axes.nest(&[ty(left, &[33, 129]), ty(right, &[129, 65])], &[ty(result, &[33, 65])], [product])
+        };
+        let square = {
+            let mut axes = Axes::new();
+            let ([i, j], [l]) = (axes.par([40, 40]), axes.fold([50]));
+            let product = sum_of_products(read(0, [i, l]), read(0, [j, l]), dtype);
+            axes.nest(&[ty(dtype, &[40, 50])], &[ty(dtype, &[40, 40])], [product + lit(1.0)])
+        };
+        let mut kernels =
+            vec![matmul(dtype, dtype, dtype), matmul(dtype, F32, dtype), matmul(dtype, dtype, F32), square];
+        kernels.extend([conv.forward(), conv.input_gradient(), conv.weight_gradient()].map(wide_products));
+        for kernel in &kernels {
+            assert_eq!(kernel.verify(), [""; 0]);
+            let compiled = CompiledKernel::compile(kernel).expect("verifies");
+            assert!(compiled.strategy().contains("contraction"), "not recognized: {}", compiled.strategy());
+            let mut random = Random(26);
+            let operands: Vec<_> = kernel.operands().iter().map(|t| random.values(t)).collect();
+            check_on(&compiled, kernel, &operands, Precision::Exact, ulp);
+            let Kernel::Nest(nest) = kernel else { unreachable!("they are nests") };
+            let group = Kernel::Group(nest.widened().expect("halves"));
+            let [alone, parted] = [kernel, &group].map(|k| {
+                thalweg_graph::kernel::interpret::run(k, &operands.iter().collect::<Vec<_>>(), Precision::Exact)
+            });
+            assert_eq!(alone[0].data, parted[0].data, "to widen is exact");
+        }
+    }
+}
+
+/// The contraction with its products in f32, as ops have it.
+fn wide_products(kernel: Kernel) -> Kernel {
+    use thalweg_graph::kernel::{Inst, ScalarOp};
+    let Kernel::Nest(mut nest) = kernel else { unreachable!("it is a nest") };
+    let mut body = thalweg_graph::kernel::Scalar::default();
+    let factors = [0u16, 1].map(|read| {
+        let dtype = nest.operands[usize::from(nest.reads[usize::from(read)].operand)].dtype;
+        let half = body.push(Inst { dtype, op: ScalarOp::Read(read) });
+        body.push(Inst { dtype: F32, op: ScalarOp::Cast(half) })
+    });
+    let op = ScalarOp::Binary(thalweg_graph::kernel::Binary::Mul, factors[0], factors[1]);
+    nest.folds[0].inputs = vec![body.push(Inst { dtype: F32, op })];
+    nest.body = body;
+    Kernel::Nest(nest)
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use thalweg::kit::{Case, NAMES, Reference, rel_err};
 use thalweg::{Array, Cluster};
 
+use super::devices::{Device, device};
 use super::trace::Tracing;
 
 /// `thalweg kit`.
@@ -24,6 +25,9 @@ pub(crate) struct Kit {
     /// Threads, pinned to the highest-numbered cores; all cores by default.
     #[arg(long)]
     threads: Option<usize>,
+    /// Where to run: `cpu`, or `gpu:1` for the second adapter that `thalweg devices` lists.
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    device: Device,
     /// Only check the results; exit 1 if they are wrong.
     #[arg(long)]
     check: bool,
@@ -77,7 +81,11 @@ impl Kit {
         let started = Instant::now();
         let threads = pin(self.threads)?;
         let reference = self.reference()?;
-        let Some(mut case) = Case::open(&self.case, &Cluster::cpu(threads))? else {
+        let cluster = match self.device {
+            Device::Cpu => Cluster::cpu(threads),
+            Device::Gpu(adapter) => Cluster::gpu(adapter),
+        };
+        let Some(mut case) = Case::open(&self.case, &cluster)? else {
             // The driver asks for cases that not every peer has.
             eprintln!("there is no case `{}`; there are {}", self.case, NAMES.join(", "));
             return Ok(());

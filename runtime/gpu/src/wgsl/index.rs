@@ -59,9 +59,10 @@ pub(super) fn decode(sh: &mut Shader, flat: &str, axes: &[Axis], which: &[usize]
         } else {
             let extent = sh.number(axes[*a].extent as i64);
             let extent = sh.bind("e", format!("u32({extent})"));
-            let (whole, index) = (rest.clone(), sh.bind("a", format!("i32({rest} % {extent})")));
-            rest = sh.bind("q", format!("{whole} / {extent}"));
-            index
+            // A remainder is another division, which compilers do not always see.
+            let (whole, above) = (rest.clone(), sh.bind("q", format!("{rest} / {extent}")));
+            rest = above;
+            sh.bind("a", format!("i32({whole} - {rest} * {extent})"))
         };
     }
 }

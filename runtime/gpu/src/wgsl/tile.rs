@@ -53,6 +53,45 @@ fn zero(sh: &mut Shader, negative: bool) -> String {
     sh.bind("z", format!("bitcast<f32>({param})"))
 }
 
+/// Where the next steps of depth lie along each axis, when there are several: made by a few threads while products are
+/// added, since every load would divide for it otherwise.
+struct Steps {
+    /// By axis of depth; none: a step is the index.
+    tables: Vec<String>,
+}
+
+impl Steps {
+    fn new(sh: &mut Shader, product: &Product) -> Self {
+        let several = product.depth.len() > 1;
+        let tables: Vec<String> = product.depth.iter().filter(|_| several).map(|_| sh.name("steps")).collect();
+        tables.iter().for_each(|t| sh.workgroup(t, &format!("array<i32, {DEPTH}>")));
+        Self { tables }
+    }
+    /// Writes down the steps from `k0` on. What lies beyond the last is not looked at.
+    fn fill(&self, sh: &mut Shader, frame: &mut Frame<'_>, product: &Product, k0: &str) {
+        if self.tables.is_empty() {
+            return;
+        }
+        sh.open(format!("if (lane < {DEPTH}u)"));
+        decode(sh, &format!("(u32({k0}) + lane)"), &product.domain.axes, &product.depth, &mut frame.at);
+        for (axis, table) in product.depth.iter().zip(&self.tables) {
+            sh.line(format!("{table}[lane] = {};", frame.at[*axis]));
+        }
+        sh.close();
+    }
+    /// The indices of step `kk` of those that were written down, which is step `k`.
+    fn look_up(&self, sh: &mut Shader, frame: &mut Frame<'_>, product: &Product, [kk, k]: [&str; 2]) {
+        match &product.depth[..] {
+            [axis] => frame.at[*axis] = k.into(),
+            axes => {
+                for (axis, table) in axes.iter().zip(&self.tables) {
+                    frame.at[*axis] = sh.bind("a", format!("{table}[{kk}]"));
+                }
+            }
+        }
+    }
+}
+
 /// One side's strip: how threads load it.
 struct Strip {
     side: usize,
@@ -126,6 +165,7 @@ impl Strip {
         frame: &mut Frame<'_>,
         product: &Product,
         nest: &LoopNest,
+        steps: &Steps,
         [k0, end]: [&str; 2],
     ) -> Result<(), Unsupported> {
         let Self { vectors, stride, memory, first, count, .. } = self;
@@ -134,7 +174,7 @@ impl Strip {
         let each_pass = format!("for (var {s} = 0; {s} < {passes}; {s}++)");
         let depth = |sh: &mut Shader, frame: &mut Frame<'_>, kk: &str| {
             let k = sh.bind("k", format!("{k0} + {kk}"));
-            decode(sh, &format!("u32({k})"), &product.domain.axes, &product.depth, &mut frame.at);
+            steps.look_up(sh, frame, product, [kk, &k]);
             sh.bind("ok", format!("{k} < {end}"))
         };
         let (q, kk, within);
@@ -223,7 +263,9 @@ fn of_tiles(
     let down_at = sh.bind("y", format!("i32(lane / {across}u)"));
     let across_at = sh.bind("x", format!("i32(lane % {across}u)"));
     let strips = [0, 1].map(|s| Strip::new(&mut sh, product, nest, s, &firsts[s]));
-    if strips.iter().any(|s| !s.tables.is_empty()) {
+    let listed = Steps::new(&mut sh, product);
+    listed.fill(&mut sh, &mut frame, product, &begin);
+    if strips.iter().any(|s| !s.tables.is_empty()) || !listed.tables.is_empty() {
         sh.line("workgroupBarrier();");
     }
 
@@ -234,9 +276,10 @@ fn of_tiles(
     sums.iter().flatten().for_each(|c| sh.line(format!("var {c} = vec4<f32>({nothing});")));
     sh.open(format!("for (var k0 = {begin}; k0 < {end}; k0 += {DEPTH})"));
     for strip in &strips {
-        strip.load(&mut sh, &mut frame, product, nest, ["k0", &end])?;
+        strip.load(&mut sh, &mut frame, product, nest, &listed, ["k0", &end])?;
     }
     sh.line("workgroupBarrier();");
+    listed.fill(&mut sh, &mut frame, product, &format!("(k0 + {DEPTH})"));
     sh.open(format!("for (var k = 0; k < {DEPTH}; k++)"));
     let vector = |sh: &mut Shader, strip: &Strip, at: &str, by: u64| {
         sh.bind("v", format!("{}[k * {} + {at} + {by}]", strip.memory, strip.stride))

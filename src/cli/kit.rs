@@ -31,6 +31,9 @@ pub(crate) struct Kit {
     /// Only check the results; exit 1 if they are wrong.
     #[arg(long)]
     check: bool,
+    /// How many losses of a case that trains are compared with the reference, of at most ten.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=10))]
+    losses: u8,
     /// Only show what runs, layer by layer.
     #[arg(long, conflicts_with_all = ["serve", "check"])]
     summary: bool,
@@ -101,7 +104,7 @@ impl Kit {
         case.model().check_finite(self.check_finite);
         let first = Instant::now();
         let results: Vec<Array> =
-            (0..if case.trains { 10 } else { 1 }).map(|i| case.result(i)).collect::<Result<_, _>>()?;
+            (0..if case.trains { usize::from(self.losses) } else { 1 }).map(|i| case.result(i)).collect::<Result<_, _>>()?;
         let mut extra = json!({ "first_s": first.elapsed().as_secs_f64() });
         let error = reference.as_ref().map(|r| rel_err(&results, r));
         extra["rel_err"] = json!(error);

@@ -103,8 +103,9 @@ impl Kit {
         }
         case.model().check_finite(self.check_finite);
         let first = Instant::now();
-        let results: Vec<Array> =
-            (0..if case.trains { usize::from(self.losses) } else { 1 }).map(|i| case.result(i)).collect::<Result<_, _>>()?;
+        let results: Vec<Array> = (0..if case.trains { usize::from(self.losses) } else { 1 })
+            .map(|i| case.result(i))
+            .collect::<Result<_, _>>()?;
         let mut extra = json!({ "first_s": first.elapsed().as_secs_f64() });
         let error = reference.as_ref().map(|r| rel_err(&results, r));
         extra["rel_err"] = json!(error);

@@ -8,9 +8,9 @@ use common::products::{Conv, readers};
 use common::{Random, check_on, device, ty};
 use thalweg_cpu::CompiledKernel;
 use thalweg_graph::DType::{F32, F64};
+use thalweg_graph::kernel::Kernel;
 use thalweg_graph::kernel::build::*;
 use thalweg_graph::kernel::interpret::Precision;
-use thalweg_graph::kernel::Kernel;
 
 /// The kernel is recognized, and right.
 #[track_caller]

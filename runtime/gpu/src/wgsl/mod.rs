@@ -89,9 +89,13 @@ pub(crate) fn translate(kernel: &Kernel, slots: &[usize]) -> Result<Program, Uns
                 (made.into_iter().collect(), how.into())
             }
         },
-        Kernel::Scatter(one) => (scatter::scatter(one, &from, to[0])?.into_iter().collect(), "a thread per place".into()),
+        Kernel::Scatter(one) => {
+            (scatter::scatter(one, &from, to[0])?.into_iter().collect(), "a thread per place".into())
+        }
         Kernel::Attention(one) => (attention::forward(one, &from, &to)?, "a workgroup per query".into()),
-        Kernel::AttentionGrad(one) => (attention::backward(one, &from, &to)?, "a workgroup per query, then per key".into()),
+        Kernel::AttentionGrad(one) => {
+            (attention::backward(one, &from, &to)?, "a workgroup per query, then per key".into())
+        }
         Kernel::Group(group) => {
             let locals = local_offsets(group);
             let workspace = place(operands + results);

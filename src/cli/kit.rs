@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use thalweg::kit::{Case, NAMES, Reference, rel_err};
 use thalweg::{Array, Cluster};
 
+use super::devices::{Device, device};
 use super::trace::Tracing;
 
 /// `thalweg kit`.
@@ -24,9 +25,15 @@ pub(crate) struct Kit {
     /// Threads, pinned to the highest-numbered cores; all cores by default.
     #[arg(long)]
     threads: Option<usize>,
+    /// Where to run: `cpu`, or `gpu:1` for the second adapter that `thalweg devices` lists.
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    device: Device,
     /// Only check the results; exit 1 if they are wrong.
     #[arg(long)]
     check: bool,
+    /// How many losses of a case that trains are compared with the reference, of at most ten.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=10))]
+    losses: u8,
     /// Only show what runs, layer by layer.
     #[arg(long, conflicts_with_all = ["serve", "check"])]
     summary: bool,
@@ -77,7 +84,11 @@ impl Kit {
         let started = Instant::now();
         let threads = pin(self.threads)?;
         let reference = self.reference()?;
-        let Some(mut case) = Case::open(&self.case, &Cluster::cpu(threads))? else {
+        let cluster = match self.device {
+            Device::Cpu => Cluster::cpu(threads),
+            Device::Gpu(adapter) => Cluster::gpu(adapter),
+        };
+        let Some(mut case) = Case::open(&self.case, &cluster)? else {
             // The driver asks for cases that not every peer has.
             eprintln!("there is no case `{}`; there are {}", self.case, NAMES.join(", "));
             return Ok(());
@@ -92,8 +103,9 @@ impl Kit {
         }
         case.model().check_finite(self.check_finite);
         let first = Instant::now();
-        let results: Vec<Array> =
-            (0..if case.trains { 10 } else { 1 }).map(|i| case.result(i)).collect::<Result<_, _>>()?;
+        let results: Vec<Array> = (0..if case.trains { usize::from(self.losses) } else { 1 })
+            .map(|i| case.result(i))
+            .collect::<Result<_, _>>()?;
         let mut extra = json!({ "first_s": first.elapsed().as_secs_f64() });
         let error = reference.as_ref().map(|r| rel_err(&results, r));
         extra["rel_err"] = json!(error);

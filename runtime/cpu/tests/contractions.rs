@@ -4,12 +4,13 @@
 
 mod common;
 
+use common::products::{Conv, readers};
 use common::{Random, check_on, device, ty};
 use thalweg_cpu::CompiledKernel;
-use thalweg_graph::DType::{BF16, Bool, F16, F32, F64};
+use thalweg_graph::DType::{BF16, F16, F32, F64};
+use thalweg_graph::kernel::Kernel;
 use thalweg_graph::kernel::build::*;
 use thalweg_graph::kernel::interpret::Precision;
-use thalweg_graph::kernel::{BufferType, Kernel};
 
 /// The kernel is recognized, and right.
 #[track_caller]
@@ -30,39 +31,6 @@ fn recognized(kernel: &Kernel) {
     for reader in readers(&kernel.results()[0]) {
         followed(kernel, &compiled, &reader);
     }
-}
-
-/// Element-wise kernels that read a tensor of type `of` as their first operand.
-fn readers(of: &BufferType) -> Vec<Kernel> {
-    let along = |axes: &[AxisVar], d: usize| read(1, [axes[d]]);
-    let mut found = Vec::new();
-    // A bias along every axis, and where a mask holds, a residual in half precision.
-    for d in 0..of.shape.len() {
-        let mut axes = Axes::new();
-        let all = axes.par_over(&of.shape);
-        let value = read(0, all.clone()) + along(&all, d);
-        let value = select(read(2, all.clone()), value.clone().max(lit_as(0.0, of.dtype)), value * 0.5)
-            + read(3, all.clone()).cast(of.dtype);
-        let one = ty(of.dtype, &of.shape[d..=d]);
-        found.push(axes.nest(
-            &[of.clone(), one, ty(Bool, &of.shape), ty(F16, &of.shape)],
-            std::slice::from_ref(of),
-            [value],
-        ));
-    }
-    // Turned around, with the position in it.
-    let mut axes = Axes::new();
-    let turned: Vec<u64> = of.shape.iter().rev().copied().collect();
-    let all = axes.par_over(&turned);
-    let back: Vec<AxisVar> = all.iter().rev().copied().collect();
-    let value = read(0, back) * index(all[0] * 3 + 1).cast(of.dtype);
-    found.push(axes.nest(std::slice::from_ref(of), &[ty(of.dtype, &turned)], [value]));
-    // As a tensor of another rank.
-    let mut axes = Axes::new();
-    let flat = ty(of.dtype, &[of.len() as u64]);
-    let [i] = axes.par([flat.shape[0]]);
-    found.push(axes.nest(&[flat.clone(), flat.clone()], &[flat], [read(0, [i]) - read(1, [i]).tanh()]));
-    found
 }
 
 /// The bits are those of both launches one after the other, unless the reader turns the result around.
@@ -130,66 +98,6 @@ fn batches_broadcasts_and_permuted_results() {
     let ([i, j], [b, t]) = (axes.par([30, 9]), axes.fold([50, 70]));
     let product = sum(read(0, [b, i, t]) * read(1, [t, b, j]));
     recognized(&axes.nest(&[ty(F32, &[50, 30, 70]), ty(F32, &[70, 50, 9])], &[ty(F32, &[30, 9])], [product]));
-}
-
-/// A convolution: images, channels per group, filters per group, groups, extents, stride, dilation, border.
-struct Conv {
-    n: u64,
-    ci: u64,
-    co: u64,
-    groups: u64,
-    size: [u64; 2],
-    window: [u64; 2],
-    stride: i64,
-    dilation: i64,
-    pad: i64,
-    dtype: thalweg_graph::DType,
-}
-
-impl Conv {
-    fn out(&self) -> [u64; 2] {
-        [0, 1].map(|d| {
-            let reach = self.dilation as u64 * (self.window[d] - 1) + 1;
-            (self.size[d] + 2 * self.pad as u64 - reach) / self.stride as u64 + 1
-        })
-    }
-    fn types(&self) -> [thalweg_graph::kernel::BufferType; 3] {
-        let (Self { n, ci, co, groups, size: [h, w], window: [p, q], .. }, [y, x]) = (self, self.out());
-        [&[*n, groups * ci, *h, *w], &[groups * co, *ci, *p, *q], &[*n, groups * co, y, x]].map(|s| ty(self.dtype, s))
-    }
-    fn forward(&self) -> Kernel {
-        let (Self { n, ci, co, groups, window, stride, dilation, pad, .. }, [y, x]) = (self, self.out());
-        let [image, weight, result] = self.types();
-        let mut axes = Axes::new();
-        let ([b, g, o, h, v], [c, p, q]) = (axes.par([*n, *groups, *co, y, x]), axes.fold([*ci, window[0], window[1]]));
-        let at = [b.into(), g * *ci as i64 + c, h * *stride + p * *dilation - *pad, v * *stride + q * *dilation - *pad];
-        let filter = g * *co as i64 + o;
-        let product = read_or(0, at, 0.0) * read(1, [filter.clone(), c.into(), p.into(), q.into()]);
-        axes.nest_at(&[image, weight], &[result], [(sum(product), vec![b.into(), filter, h.into(), v.into()])])
-    }
-    fn input_gradient(&self) -> Kernel {
-        let Self { n, ci, co, groups, size, window, stride, dilation, pad, .. } = self;
-        let [image, weight, result] = self.types();
-        let mut axes = Axes::new();
-        let ([b, g, c, h, v], [o, p, q]) =
-            (axes.par([*n, *groups, *ci, size[0], size[1]]), axes.fold([*co, window[0], window[1]]));
-        let filter = g * *co as i64 + o;
-        let from = |x: AxisVar, k: AxisVar| holes(x - k * *dilation + *pad, *stride as u64);
-        let product = read_or(0, [b.into(), filter.clone().into(), from(h, p), from(v, q)], 0.0)
-            * read(1, [filter, c.into(), p.into(), q.into()]);
-        let to = vec![b.into(), g * *ci as i64 + c, h.into(), v.into()];
-        axes.nest_at(&[result, weight], &[image], [(sum(product), to)])
-    }
-    fn weight_gradient(&self) -> Kernel {
-        let (Self { n, ci, co, groups, window, stride, dilation, pad, .. }, [y, x]) = (self, self.out());
-        let [image, weight, result] = self.types();
-        let mut axes = Axes::new();
-        let ([g, o, c, p, q], [b, h, v]) = (axes.par([*groups, *co, *ci, window[0], window[1]]), axes.fold([*n, y, x]));
-        let at = [b.into(), g * *ci as i64 + c, h * *stride + p * *dilation - *pad, v * *stride + q * *dilation - *pad];
-        let filter = g * *co as i64 + o;
-        let product = read(0, [b.into(), filter.clone(), h.into(), v.into()]) * read_or(1, at, 0.0);
-        axes.nest_at(&[result, image], &[weight], [(sum(product), vec![filter, c.into(), p.into(), q.into()])])
-    }
 }
 
 #[test]

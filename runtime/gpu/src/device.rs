@@ -200,6 +200,10 @@ impl Target for GpuDevice {
     fn workspace_bytes(&self, kernel: &Kernel) -> u64 {
         workspace_bytes(kernel)
     }
+    /// Sums are in registers when the epilogue runs.
+    fn runs_epilogues(&self) -> bool {
+        true
+    }
     /// It runs them, but gains nothing by it yet: members are dispatches one after the other, and what passes between
     /// them is in memory as a whole.
     fn runs_groups(&self) -> bool {

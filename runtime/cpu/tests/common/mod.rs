@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod draw;
+pub(crate) mod products;
 pub(crate) mod values;
 
 use std::sync::OnceLock;

@@ -22,6 +22,8 @@ pub(super) struct Frame<'a> {
     pub(super) operands: &'a [BufferType],
     /// Where the operands lie.
     pub(super) places: &'a [Place],
+    /// By read: the element that it finds, where that is one map of the axes.
+    pub(super) plain: &'a [Option<Affine>],
     /// What has been read in this block.
     pub(super) found: Vec<Option<Found>>,
 }
@@ -57,9 +59,10 @@ pub(super) fn decode(sh: &mut Shader, flat: &str, axes: &[Axis], which: &[usize]
         } else {
             let extent = sh.number(axes[*a].extent as i64);
             let extent = sh.bind("e", format!("u32({extent})"));
-            let (whole, index) = (rest.clone(), sh.bind("a", format!("i32({rest} % {extent})")));
-            rest = sh.bind("q", format!("{whole} / {extent}"));
-            index
+            // A remainder is another division, which compilers do not always see.
+            let (whole, above) = (rest.clone(), sh.bind("q", format!("{rest} / {extent}")));
+            rest = above;
+            sh.bind("a", format!("i32({whole} - {rest} * {extent})"))
         };
     }
 }
@@ -199,6 +202,18 @@ pub(super) fn flat_affine(coords: &[Affine], of: &BufferType) -> Affine {
     coords.iter().zip(of.strides()).fold(Affine::constant(0), |sum, (c, stride)| sum + c.clone().scaled(stride))
 }
 
+/// The element that read `k` finds, and what has to hold for it to be inside.
+fn locate(sh: &mut Shader, frame: &mut Frame<'_>, k: usize) -> Result<(String, Vec<String>), Unsupported> {
+    // Without conditions the whole is one affine map.
+    if let Some(map) = &frame.plain[k] {
+        return Ok((affine(sh, map, frame.axes, &frame.at), vec![]));
+    }
+    let one = &frame.reads[k];
+    let operand = &frame.operands[usize::from(one.operand)];
+    let (at, checks) = coordinates(sh, frame, &one.coords, &operand.shape)?;
+    Ok((flat(sh, &at, operand), checks))
+}
+
 /// What read `k` finds at this point; read once in a block.
 pub(super) fn read(sh: &mut Shader, frame: &mut Frame<'_>, k: usize) -> Result<Found, Unsupported> {
     if let Some(found) = &frame.found[k] {
@@ -207,25 +222,7 @@ pub(super) fn read(sh: &mut Shader, frame: &mut Frame<'_>, k: usize) -> Result<F
     let one = &frame.reads[k];
     let operand = &frame.operands[usize::from(one.operand)];
     let place = frame.places[usize::from(one.operand)];
-    // Without conditions the whole is one affine map.
-    let plain: Option<Vec<Affine>> = one
-        .coords
-        .iter()
-        .zip(&operand.shape)
-        .map(|(c, extent)| match c {
-            Coord::Affine(i) => {
-                i.range(frame.axes).is_some_and(|(low, high)| low >= 0 && (high as u64) < *extent).then(|| i.clone())
-            }
-            _ => None,
-        })
-        .collect();
-    let (index, checks) = match plain {
-        Some(coords) => (affine(sh, &flat_affine(&coords, operand), frame.axes, &frame.at), vec![]),
-        None => {
-            let (at, checks) = coordinates(sh, frame, &one.coords, &operand.shape)?;
-            (flat(sh, &at, operand), checks)
-        }
-    };
+    let (index, checks) = locate(sh, frame, k)?;
     let found = match one.fill {
         Some(fill) if !checks.is_empty() => {
             let fill = literal(sh, fill.to(operand.dtype), operand.dtype);
@@ -250,4 +247,34 @@ pub(super) fn read(sh: &mut Shader, frame: &mut Frame<'_>, k: usize) -> Result<F
     };
     frame.found[k] = Some(found.clone());
     Ok(found)
+}
+
+/// What read `k` finds where `wanted` holds, and `pad` elsewhere. Without a branch, so that many loads are under way
+/// at a time: where there is nothing to read, the operand's first element is, of which there has to be one.
+pub(super) fn read_padded(
+    sh: &mut Shader,
+    frame: &mut Frame<'_>,
+    k: usize,
+    wanted: &str,
+    pad: &str,
+) -> Result<Value, Unsupported> {
+    let one = &frame.reads[k];
+    let operand = &frame.operands[usize::from(one.operand)];
+    let place = frame.places[usize::from(one.operand)];
+    let (index, checks) = locate(sh, frame, k)?;
+    let inside = match &checks[..] {
+        [] => wanted.to_string(),
+        checks => sh.bind("ok", format!("{wanted} & {}", checks.join(" & "))),
+    };
+    let index = sh.bind("i", format!("select(0, {index}, {inside})"));
+    let value = memory::load(sh, place, operand.dtype, &index);
+    let text = match one.fill {
+        Some(fill) if !checks.is_empty() => {
+            let fill = literal(sh, fill.to(operand.dtype), operand.dtype).text;
+            let found = sh.bind("r", format!("select({fill}, {}, {inside})", value.text));
+            format!("select({pad}, {found}, {wanted})")
+        }
+        _ => format!("select({pad}, {}, {inside})", value.text),
+    };
+    Ok(Value::new(sh.bind("r", text), value.repr))
 }

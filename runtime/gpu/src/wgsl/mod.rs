@@ -3,23 +3,27 @@
 //! per text, and a new batch size costs none.
 //!
 //! Nothing of the IR is special here: one emitter for scalar programs, one for reads, and around them a frame that says
-//! which thread does what ([`nest`], [`fold`], [`scatter`], [`attention`]).
+//! which thread does what ([`nest`], [`fold`], [`tile`], [`scatter`], [`attention`]).
 
 mod attention;
+mod domain;
 mod expr;
 mod fold;
 mod index;
 mod memory;
 mod nest;
 mod prelude;
+mod product;
 mod scalar;
 mod scatter;
 mod shader;
+mod tile;
 
 use thalweg_graph::kernel::{Kernel, Passed};
 use thalweg_graph::types::DType;
 
 use nest::nest;
+use product::Product;
 pub(crate) use shader::{Dispatch, Param, Place, Slot};
 
 /// Why a kernel does not run on a GPU.
@@ -51,7 +55,7 @@ pub(crate) struct Program {
     /// In order.
     pub(crate) dispatches: Vec<Dispatch>,
     /// How it runs, for people.
-    how: &'static str,
+    how: String,
 }
 
 impl Program {
@@ -74,16 +78,24 @@ pub(crate) fn translate(kernel: &Kernel, slots: &[usize]) -> Result<Program, Uns
     let (from, to): (Vec<_>, Vec<_>) =
         ((0..operands).map(place).collect(), (operands..operands + results).map(place).collect());
     let (dispatches, how) = match kernel {
-        Kernel::Nest(one) => {
-            let made = nest(one, &from, &to)?;
-            (
-                made.into_iter().collect(),
-                if nest::shares_folds(one) { "a workgroup per point" } else { "a thread per point" },
-            )
+        Kernel::Nest(one) => match Product::of(one) {
+            Some(product) => {
+                let made = tile::tiles(&product, one, &from, &to, place(operands + results))?;
+                (made, product.strategy())
+            }
+            None => {
+                let made = nest(one, &from, &to)?;
+                let how = if nest::shares_folds(one) { "a workgroup per point" } else { "a thread per point" };
+                (made.into_iter().collect(), how.into())
+            }
+        },
+        Kernel::Scatter(one) => {
+            (scatter::scatter(one, &from, to[0])?.into_iter().collect(), "a thread per place".into())
         }
-        Kernel::Scatter(one) => (scatter::scatter(one, &from, to[0])?.into_iter().collect(), "a thread per place"),
-        Kernel::Attention(one) => (attention::forward(one, &from, &to)?, "a workgroup per query"),
-        Kernel::AttentionGrad(one) => (attention::backward(one, &from, &to)?, "a workgroup per query, then per key"),
+        Kernel::Attention(one) => (attention::forward(one, &from, &to)?, "a workgroup per query".into()),
+        Kernel::AttentionGrad(one) => {
+            (attention::backward(one, &from, &to)?, "a workgroup per query, then per key".into())
+        }
         Kernel::Group(group) => {
             let locals = local_offsets(group);
             let workspace = place(operands + results);
@@ -98,16 +110,17 @@ pub(crate) fn translate(kernel: &Kernel, slots: &[usize]) -> Result<Program, Uns
                 let writes: Vec<_> = member.writes.iter().map(passed).collect();
                 all.extend(nest(&member.nest, &reads, &writes)?);
             }
-            (all, "nests in turn")
+            (all, "nests in turn".into())
         }
         _ => return Err(Unsupported::Unsound("a sort of kernel that this device does not know".into())),
     };
     Ok(Program { dispatches, how })
 }
 
-/// Scratch that a kernel needs while it runs: what only members of a group see.
+/// Scratch that a kernel needs while it runs: what only members of a group see, and the sums of parts of a long depth.
 pub(crate) fn workspace_bytes(kernel: &Kernel) -> u64 {
     match kernel {
+        Kernel::Nest(nest) => Product::of(nest).map_or(0, |p| p.workspace_bytes()),
         Kernel::Group(group) => group.locals.iter().map(|l| l.size_bytes().next_multiple_of(64)).sum(),
         _ => 0,
     }

@@ -1,12 +1,13 @@
 //! Loop nests: a thread for every point of the parallel axes, which folds alone; or, where points are few and folds are
 //! long, a workgroup, whose threads share the fold. Which of the two depends on the nest alone.
 
-use thalweg_graph::kernel::{LoopNest, Reg};
+use thalweg_graph::kernel::{Axis, LoopNest, Reg};
 
 use super::Unsupported;
+use super::domain::Domain;
 use super::expr::Value;
 use super::fold::State;
-use super::index::{Frame, affine, countable, decode, flat_affine};
+use super::index::{Frame, affine, countable, decode};
 use super::memory;
 use super::scalar::program;
 use super::shader::{Dispatch, LANES, Place, Shader};
@@ -48,18 +49,20 @@ pub(super) fn nest(nest: &LoopNest, reads: &[Place], writes: &[Place]) -> Result
     }
     let together = shares_folds(nest);
     let mut sh = Shader::default();
+    let domain = Domain::of(nest);
     let mut frame = Frame {
-        axes: &nest.axes,
+        axes: &domain.axes,
         at: vec!["0".into(); nest.axes.len()],
         reads: &nest.reads,
         operands: &nest.operands,
         places: reads,
+        plain: &domain.plain,
         found: vec![None; nest.reads.len()],
     };
     let thread = if together { "at".to_string() } else { sh.bind("t", format!("at * {LANES}u + lane")) };
     let count = sh.number(outer as i64);
     sh.line(format!("if ({thread} >= u32({count})) {{ return; }}"));
-    decode(&mut sh, &thread, &nest.axes, &(0..parallel).collect::<Vec<_>>(), &mut frame.at);
+    decode(&mut sh, &thread, frame.axes, &(0..parallel).collect::<Vec<_>>(), &mut frame.at);
 
     let mut states = vec![];
     for fold in &nest.folds {
@@ -68,9 +71,9 @@ pub(super) fn nest(nest: &LoopNest, reads: &[Place], writes: &[Place]) -> Result
     if !states.is_empty() {
         let folded: Vec<usize> = (parallel..nest.axes.len()).collect();
         let open = if together {
-            open_shared(&mut sh, nest, &folded, inner, &mut frame.at)
+            open_shared(&mut sh, frame.axes, &folded, inner, &mut frame.at)
         } else {
-            open_alone(&mut sh, nest, &folded, &mut frame.at)
+            open_alone(&mut sh, frame.axes, &folded, &mut frame.at)
         };
         let wanted: Vec<Reg> = nest.folds.iter().flat_map(|f| f.inputs.iter().copied()).collect();
         let values = program(&mut sh, &mut frame, &nest.body, &wanted, &[])?;
@@ -94,20 +97,31 @@ pub(super) fn nest(nest: &LoopNest, reads: &[Place], writes: &[Place]) -> Result
     let wanted: Vec<Reg> = nest.writes.iter().map(|w| w.value).collect();
     let values = program(&mut sh, &mut frame, &nest.epilogue, &wanted, &folded)?;
     // All is read before anything is written: a result may lie where an operand does.
-    for (write, value) in nest.writes.iter().zip(&values) {
-        let result = usize::from(write.result);
-        let ty = &nest.results[result];
-        let index = affine(&mut sh, &flat_affine(&write.coords, ty), &nest.axes, &frame.at);
-        memory::store(&mut sh, writes[result], ty.dtype, &index, value);
-    }
+    store_all(&mut sh, nest, &domain, &frame.at, writes, &values);
     Ok(Some(sh.finish(if together { outer } else { outer.div_ceil(u64::from(LANES)) })))
 }
 
+/// Writes the values of all writes.
+pub(super) fn store_all(
+    sh: &mut Shader,
+    nest: &LoopNest,
+    domain: &Domain,
+    at: &[String],
+    places: &[Place],
+    values: &[Value],
+) {
+    for ((write, map), value) in nest.writes.iter().zip(&domain.writes).zip(values) {
+        let result = usize::from(write.result);
+        let index = affine(sh, map, &domain.axes, at);
+        memory::store(sh, places[result], nest.results[result].dtype, &index, value);
+    }
+}
+
 /// Opens a loop per fold axis; says how many blocks are open.
-fn open_alone(sh: &mut Shader, nest: &LoopNest, folded: &[usize], at: &mut [String]) -> usize {
+fn open_alone(sh: &mut Shader, axes: &[Axis], folded: &[usize], at: &mut [String]) -> usize {
     let mut open = 0;
-    for a in folded.iter().filter(|a| nest.axes[**a].extent != 1) {
-        let (name, extent) = (sh.name("i"), sh.number(nest.axes[*a].extent as i64));
+    for a in folded.iter().filter(|a| axes[**a].extent != 1) {
+        let (name, extent) = (sh.name("i"), sh.number(axes[*a].extent as i64));
         sh.open(format!("for (var {name} = 0; {name} < {extent}; {name}++)"));
         at[*a] = name;
         open += 1;
@@ -116,9 +130,9 @@ fn open_alone(sh: &mut Shader, nest: &LoopNest, folded: &[usize], at: &mut [Stri
 }
 
 /// Opens one loop in which each thread takes every [`LANES`]th point of the fold.
-fn open_shared(sh: &mut Shader, nest: &LoopNest, folded: &[usize], points: u64, at: &mut [String]) -> usize {
+fn open_shared(sh: &mut Shader, axes: &[Axis], folded: &[usize], points: u64, at: &mut [String]) -> usize {
     let (name, count) = (sh.name("i"), sh.number(points as i64));
     sh.open(format!("for (var {name} = lane; {name} < u32({count}); {name} += {LANES}u)"));
-    decode(sh, &name, &nest.axes, folded, at);
+    decode(sh, &name, axes, folded, at);
     1
 }

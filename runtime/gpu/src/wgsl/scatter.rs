@@ -6,6 +6,7 @@ use thalweg_graph::kernel::interpret::{Number, neutral};
 use thalweg_graph::kernel::{Axis, Coord, Fold, Literal, Monoid, Scatter};
 
 use super::Unsupported;
+use super::domain::plain;
 use super::expr::{Repr, literal};
 use super::fold::State;
 use super::index::{Frame, coordinates, countable, decode};
@@ -50,12 +51,14 @@ pub(super) fn scatter(scatter: &Scatter, reads: &[Place], write: Place) -> Resul
     let start = if state.parts[0].repr == Repr::Wide { start.wide() } else { start.text };
     sh.line(format!("{} = {start};", state.parts[0].text));
 
+    let plain = plain(&scatter.reads, &scatter.operands, &scatter.axes);
     let mut frame = Frame {
         axes: &scatter.axes,
         at: vec!["0".into(); scatter.axes.len()],
         reads: &scatter.reads,
         operands: &scatter.operands,
         places: reads,
+        plain: &plain,
         found: vec![None; scatter.reads.len()],
     };
     let mut open = 0;

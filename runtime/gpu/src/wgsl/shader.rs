@@ -63,6 +63,8 @@ pub(crate) struct Shader {
     depth: usize,
     names: usize,
     params: Vec<Param>,
+    /// The parameter that is asked for next, where the same text is written again.
+    again: Option<usize>,
     slots: Vec<Slot>,
     /// Module-scope declarations.
     shared: String,
@@ -72,7 +74,7 @@ impl Default for Shader {
     fn default() -> Self {
         let (lines, shared) = (String::new(), String::new());
         // What `opaque` hides values behind.
-        Self { lines, depth: 0, names: 0, params: vec![Param::Number(0)], slots: vec![], shared }
+        Self { lines, depth: 0, names: 0, params: vec![Param::Number(0)], again: None, slots: vec![], shared }
     }
 }
 
@@ -95,7 +97,8 @@ impl Shader {
     /// A fresh name.
     pub(crate) fn name(&mut self, stem: &str) -> String {
         self.names += 1;
-        format!("{stem}{}", self.names)
+        // Not `i32`, which is taken.
+        format!("{stem}_{}", self.names)
     }
     /// Names the value of an expression.
     pub(crate) fn bind(&mut self, stem: &str, value: impl AsRef<str>) -> String {
@@ -114,10 +117,28 @@ impl Shader {
             _ => self.param(Param::Number(value as i32)),
         }
     }
+    /// Calls `write` as often as asked for, to write the same text for other points: all share the parameters of the first,
+    /// so that compilers see that they are the same. (That two numbers are equal by chance is nothing to a text.)
+    pub(crate) fn repeat<E>(
+        &mut self,
+        times: usize,
+        mut write: impl FnMut(&mut Self, usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let first = self.params.len();
+        for i in 0..times {
+            self.again = (i > 0).then_some(first);
+            write(self, i)?;
+        }
+        self.again = None;
+        Ok(())
+    }
     /// A parameter's value.
     pub(crate) fn param(&mut self, param: Param) -> String {
-        self.params.push(param);
-        let i = self.params.len() - 1;
+        let i = self.again.filter(|i| self.params.get(*i) == Some(&param)).unwrap_or_else(|| {
+            self.params.push(param);
+            self.params.len() - 1
+        });
+        self.again = self.again.map(|_| i + 1);
         format!("p[{}].{}", i / 4, ["x", "y", "z", "w"][i % 4])
     }
     /// The name of a binding, to read words or write whole ones.

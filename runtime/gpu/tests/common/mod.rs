@@ -5,6 +5,8 @@
 
 #[path = "../../../cpu/tests/common/draw.rs"]
 pub(crate) mod draw;
+#[path = "../../../cpu/tests/common/products.rs"]
+pub(crate) mod products;
 #[path = "../../../cpu/tests/common/values.rs"]
 pub(crate) mod values;
 

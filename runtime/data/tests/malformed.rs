@@ -287,10 +287,7 @@ fn csv() {
             parse("a,b,kind\n1,2,cat\n1,2\n"),
             "t.csv: line 3: has 2 cells, the lines before it 3: is a quote or a delimiter missing?",
         ),
-        (
-            parse("a,c,kind\n1,2,cat\n"),
-            "t.csv: line 1: there is no column `b`; the header has `a`, `c`, `kind`",
-        ),
+        (parse("a,c,kind\n1,2,cat\n"), "t.csv: line 1: there is no column `b`; the header has `a`, `c`, `kind`"),
         (parse("a,a,kind,b\n1,2,cat,1\n"), "t.csv: line 1: columns 1 and 2 are both called `a`: give a number, from 0"),
         (parse(""), "t.csv: is empty: it needs a header, or say .no_header()"),
         (

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use thalweg::kit::{Case, NAMES, Reference, rel_err};
 use thalweg::{Array, Cluster};
 
+use super::devices::{Device, device};
 use super::trace::Tracing;
 
 /// `thalweg kit`.
@@ -21,6 +22,9 @@ pub(crate) struct Kit {
     /// Which case.
     #[arg(long)]
     case: String,
+    /// Where to run: `cpu`, or `gpu:1` for the second adapter that `thalweg devices` lists.
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    device: Device,
     /// Threads, pinned to the highest-numbered cores; all cores by default.
     #[arg(long)]
     threads: Option<usize>,
@@ -77,7 +81,11 @@ impl Kit {
         let started = Instant::now();
         let threads = pin(self.threads)?;
         let reference = self.reference()?;
-        let Some(mut case) = Case::open(&self.case, &Cluster::cpu(threads))? else {
+        let cluster = match self.device {
+            Device::Cpu => Cluster::cpu(threads),
+            Device::Gpu(adapter) => Cluster::gpu(adapter),
+        };
+        let Some(mut case) = Case::open(&self.case, &cluster)? else {
             // The driver asks for cases that not every peer has.
             eprintln!("there is no case `{}`; there are {}", self.case, NAMES.join(", "));
             return Ok(());
@@ -146,7 +154,7 @@ impl Kit {
         if runner.times.is_empty() {
             return Ok(());
         }
-        let summary = runner.summary(&self.case, threads, extra);
+        let summary = runner.summary(&self.case, &self.device.to_string(), threads, extra);
         if self.serve || self.json { say(&summary) } else { self.tell(&summary) }
     }
 
@@ -184,8 +192,9 @@ impl Kit {
         let error = summary["extra"]["rel_err"].as_f64().map_or("unknown".to_string(), |e| format!("{e:.1e}"));
         writeln!(
             std::io::stdout(),
-            "{} on {} threads: median {:.4} ms, min {:.4} ms, cpu {:.4} ms, {rate:.1} {}/s, {} MB, relative error {error}",
+            "{} on {}, {} threads: median {:.4} ms, min {:.4} ms, cpu {:.4} ms, {rate:.1} {}/s, {} MB, relative error {error}",
             self.case,
+            self.device,
             summary["threads"],
             ms("median_s"),
             ms("min_s"),
@@ -218,7 +227,7 @@ impl Runner {
         self.times.push(took);
         Ok(took)
     }
-    fn summary(&self, case: &str, threads: usize, extra: Value) -> Value {
+    fn summary(&self, case: &str, device: &str, threads: usize, extra: Value) -> Value {
         let sorted = |k: usize| {
             let mut times: Vec<f64> = self.times.iter().map(|t| t[k]).collect();
             times.sort_by(f64::total_cmp);
@@ -228,7 +237,7 @@ impl Runner {
         let (wall, cpu) = (sorted(0), sorted(1));
         json!({
             "case": case, "framework": "thalweg", "mode": "plan", "version": env!("CARGO_PKG_VERSION"),
-            "threads": threads, "median_s": median(&wall), "min_s": wall[0], "cpu_s": median(&cpu),
+            "device": device, "threads": threads, "median_s": median(&wall), "min_s": wall[0], "cpu_s": median(&cpu),
             "reps": self.times.len(), "items_per_s": self.case.items / median(&wall), "unit": self.case.unit,
             "peak_rss_mb": peak_rss_mb(), "extra": extra,
         })

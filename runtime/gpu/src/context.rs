@@ -95,7 +95,8 @@ impl Context {
         }));
         let noted = failure.clone();
         device.set_device_lost_callback(move |reason, what| {
-            locked(&noted).get_or_insert(format!("the device is lost ({reason:?}): {what}"));
+            let reason = format!("{reason:?}").to_lowercase();
+            locked(&noted).get_or_insert(if what.is_empty() { reason } else { format!("{reason}, {what}") });
         });
         Ok(Arc::new(Self {
             device,

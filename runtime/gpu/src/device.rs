@@ -142,6 +142,11 @@ impl GpuDevice {
             return Err(lost.clone());
         }
         let outcome = catch_unwind(AssertUnwindSafe(|| f(self)));
+        if matches!(outcome, Err(_) | Ok(Err(DeviceError::Launch { .. }))) {
+            // A loss is told when all that was under way is over; then nothing else is the cause.
+            let timeout = Some(Duration::from_secs(10));
+            let _ = self.context.device.poll(wgpu::PollType::Wait { submission_index: None, timeout });
+        }
         let cause = match (outcome, self.context.failure()) {
             (Ok(outcome), None) => return outcome,
             (_, Some(cause)) => cause,

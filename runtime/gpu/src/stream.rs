@@ -122,7 +122,9 @@ impl Stream {
         }
         self.encoder(context);
         let Self { belt, encoder: Some(encoder), .. } = self else { return Err("no recording".into()) };
-        let belt = belt.get_or_insert_with(|| wgpu::util::StagingBelt::new(context.device.clone(), FEED_BYTES));
+        let belt = belt.get_or_insert_with(|| {
+            wgpu::util::StagingBelt::new(context.device.clone(), FEED_BYTES.min(context.buffer_bytes))
+        });
         let put = || belt.write_buffer(encoder, buffer, at, size).copy_from_slice(bytes);
         context.checked(put).map_err(|e| e.to_string())
     }
@@ -135,19 +137,20 @@ impl Stream {
         pieces: &mut [ReadInto<'_>],
     ) -> Result<(), String> {
         // Cut into what one map takes.
+        let most = READ_BYTES.min(context.buffer_bytes / 4 * 4);
         let mut rest: Vec<ReadInto<'_>> = Vec::with_capacity(pieces.len());
         for ReadInto { memory, offset, bytes } in pieces.iter_mut() {
             let end = *offset + bytes.len() as u64;
             if arenas.reserved(*memory) < end {
                 return Err("a read leaves its arena".into());
             }
-            let cut = bytes.chunks_mut(READ_BYTES as usize - 8).zip((*offset..).step_by(READ_BYTES as usize - 8));
+            let cut = bytes.chunks_mut(most as usize - 8).zip((*offset..).step_by(most as usize - 8));
             rest.extend(cut.map(|(bytes, offset)| ReadInto { memory: *memory, offset, bytes }));
         }
         while !rest.is_empty() {
             let (mut count, mut size) = (0, 0);
             while let Some((first, last)) = rest.get(count).map(words) {
-                if count > 0 && size + last - first > READ_BYTES {
+                if count > 0 && size + last - first > most {
                     break;
                 }
                 (count, size) = (count + 1, size + last - first);
@@ -167,7 +170,7 @@ impl Stream {
     ) -> Result<(), String> {
         if self.readback.as_ref().is_none_or(|b| b.size() < size) {
             let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-            let size = size.next_power_of_two().clamp(4096, READ_BYTES);
+            let size = size.next_power_of_two().clamp(4096, READ_BYTES).min(context.buffer_bytes);
             let described = wgpu::BufferDescriptor { label: Some("readback"), size, usage, mapped_at_creation: false };
             let made = context.checked(|| context.device.create_buffer(&described));
             self.readback = Some(made.map_err(|e| e.to_string())?);

@@ -1,5 +1,5 @@
 //! What an adapter really does, measured in a second or two: what a placer has to know and no driver tells. The ways that
-//! bytes go are those of [`GpuDevice`], staging and all; arithmetic and copying are kernels made for it.
+//! bytes go are those of [`GpuDevice`], staging and all; for arithmetic there is a kernel made for it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,7 +28,7 @@ pub struct Measured {
     pub version: String,
     /// Arithmetic operations on f32 in registers, a fused multiply-add being two.
     pub f32_flops: f64,
-    /// Bytes that a kernel reads and writes in memory, both counted.
+    /// Bytes that a copy within its memory reads and writes, both counted.
     pub copy_bytes: f64,
     /// Seconds that a launch costs in a prepared step, be it ever so small.
     pub launch_seconds: f64,
@@ -60,13 +60,9 @@ pub fn measure(index: usize) -> Result<Measured, DeviceError> {
     let bytes = BYTES.min(found.max_binding_bytes).min(found.max_buffer_bytes) / 2 / 256 * 256;
     let f32_flops = flops(&mut device)?;
 
-    // Half of the scratch to the other half.
-    let copy = loaded(&mut device, bytes, 1)?;
+    device.guarded(|d| [Memory::Scratch, Memory::Staging].into_iter().try_for_each(|m| d.reserve(m, bytes)))?;
+    let copy_seconds = seconds(&mut device, |d, n| d.guarded(|d| copy(d, bytes, n)))?;
     let mut word = [0; 4];
-    let copy_seconds = seconds(&mut device, |d, n| {
-        (0..n).try_for_each(|_| d.run(copy, 0..1, None))?;
-        d.read(Memory::Scratch, 0, &mut word)
-    })?;
     let launches = loaded(&mut device, 64, LAUNCHES)?;
     let step_seconds = seconds(&mut device, |d, n| {
         (0..n).try_for_each(|_| d.run(launches, 0..LAUNCHES, None))?;
@@ -80,7 +76,6 @@ pub fn measure(index: usize) -> Result<Measured, DeviceError> {
     })?;
 
     let mut data = vec![1; bytes as usize];
-    device.guarded(|d| d.reserve(Memory::Staging, bytes))?;
     let up_seconds = seconds(&mut device, |d, n| {
         (0..n).try_for_each(|_| {
             d.write(Memory::Staging, 0, &data)?;
@@ -119,6 +114,20 @@ fn seconds(
         let wanted = LONG_ENOUGH.as_secs_f64() / took.as_secs_f64().max(1e-6) * 1.2;
         n = (f64::from(n) * wanted.clamp(2.0, 64.0)) as u32;
     }
+}
+
+/// Copies from scratch to staging, `n` times, and waits: the driver's own copy, which knows how best to.
+fn copy(device: &mut GpuDevice, bytes: u64, n: u32) -> Result<(), DeviceError> {
+    let GpuDevice { stream, arenas, context, .. } = device;
+    let copied = match [Memory::Scratch, Memory::Staging].map(|m| arenas.buffer(m)) {
+        [Some(from), Some(to)] => {
+            let encoder = stream.encoder(context);
+            (0..n).for_each(|_| encoder.copy_buffer_to_buffer(from, 0, to, 0, bytes));
+            stream.wait(context)
+        }
+        _ => Err("an arena that was not reserved".into()),
+    };
+    copied.map_err(|e| device.failed("probe", e))
 }
 
 /// A plan of `n` launches that copy `bytes` from the start of the scratch to behind it.

@@ -27,6 +27,8 @@
 pub mod data;
 mod error;
 pub mod kit;
+#[cfg(feature = "gpu")]
+pub mod measured;
 mod model;
 
 pub use error::{Error, Result};

@@ -118,3 +118,43 @@ fn devices_are_listed_with_what_is_not_used_and_why() {
     let said = String::from_utf8_lossy(&thalweg(&["demo", "--device", "tpu"]).stderr).to_string();
     assert!(said.contains("`tpu` is no device") && said.contains("thalweg devices"), "{said}");
 }
+
+/// Where there is an adapter: its figures make sense, are kept, and are shown from then on; a damaged file is refused before
+/// anything is measured.
+#[test]
+fn what_is_measured_is_kept_and_shown() {
+    let cache = std::env::temp_dir().join(format!("thalweg-cache-{}", std::process::id()));
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_thalweg"));
+        command.args(arguments).env("XDG_CACHE_HOME", &cache).output().expect("the command runs")
+    };
+    let gpus = |output: &Output| -> Vec<serde_json::Value> {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let lines = std::str::from_utf8(&output.stdout).expect("text").lines();
+        let all = lines.map(|l| serde_json::from_str::<serde_json::Value>(l).expect("JSON"));
+        all.filter(|d| d["kind"] != "cpu").collect()
+    };
+    let before = gpus(&run(&["devices", "--json"]));
+    if before.is_empty() {
+        println!("skipped: what_is_measured_is_kept_and_shown: there is no adapter");
+        return;
+    }
+    assert!(before.iter().all(|d| d["measured"].is_null()));
+    let measured = gpus(&run(&["devices", "--json", "--measure"]));
+    for device in &measured {
+        for figure in ["f32_flops", "copy_bytes", "upload_bytes", "download_bytes"] {
+            assert!(device["measured"][figure].as_f64().is_some_and(|x| x > 1e6 && x < 1e16), "{figure}: {device}");
+        }
+        for figure in ["launch_seconds", "round_trip_seconds"] {
+            assert!(device["measured"][figure].as_f64().is_some_and(|x| x > 1e-8 && x < 0.1), "{figure}: {device}");
+        }
+    }
+    assert_eq!(gpus(&run(&["devices", "--json"])), measured, "kept, and shown");
+
+    let file = cache.join("thalweg").join("devices.json");
+    std::fs::write(&file, "{").expect("it is ours");
+    let refused = run(&["devices", "--measure"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains("devices.json") && said.contains("delete it"), "{said}");
+    std::fs::remove_dir_all(&cache).expect("it was made");
+}

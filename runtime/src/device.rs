@@ -40,7 +40,7 @@ pub enum DeviceError {
         cause: String,
     },
     /// There is not so much memory.
-    #[error("{device}: there is no room for {needed} bytes of {memory}; try a smaller batch")]
+    #[error("{device}: there is no room for {needed} bytes of {memory}{detail}; try a smaller batch")]
     OutOfMemory {
         /// Which device.
         device: Arc<str>,
@@ -48,10 +48,26 @@ pub enum DeviceError {
         memory: &'static str,
         /// Bytes needed.
         needed: u64,
+        /// What more the device knows: its limit, what is largest; begins with a separator, or is empty.
+        detail: String,
     },
     /// The body was aborted on request.
     #[error("aborted")]
     Aborted,
+    /// The device is gone, and with it what was on it: the driver was reset, the card was taken away, or it stopped
+    /// answering. Every later call gives this error again.
+    #[error(
+        "{device} is lost: {cause}; {doing}. What was on it is gone: open the device anew (a new session does) and resume \
+         from the last checkpoint"
+    )]
+    Lost {
+        /// Which device.
+        device: Arc<str>,
+        /// What it was given to do last.
+        doing: String,
+        /// What the driver says.
+        cause: String,
+    },
     /// The device gave up on a launch.
     #[error("{device}: {label} failed: {cause}")]
     Launch {
@@ -88,6 +104,17 @@ pub enum Lent<'a> {
     Feed(ChannelId, &'a [u8]),
     /// What leaves by the channel is written here, whole, before it is posted; and read here afterwards.
     Output(ChannelId, &'a mut [u8]),
+}
+
+/// Bytes of an arena, and where they are wanted.
+#[derive(Debug)]
+pub struct ReadInto<'a> {
+    /// Which arena.
+    pub memory: Memory,
+    /// The first byte.
+    pub offset: u64,
+    /// As many as fit here.
+    pub bytes: &'a mut [u8],
 }
 
 /// One place where kernels run.
@@ -129,6 +156,13 @@ pub trait Device: Send {
     fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError>;
     /// Reads bytes of an arena.
     fn read(&mut self, memory: Memory, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
+    /// Reads bytes of many places at once: for a device to which every question is a journey.
+    ///
+    /// # Errors
+    /// As [`Device::read`]; what was to be read is then unspecified.
+    fn read_many(&mut self, reads: &mut [ReadInto<'_>]) -> Result<(), DeviceError> {
+        reads.iter_mut().try_for_each(|r| self.read(r.memory, r.offset, r.bytes))
+    }
     /// Bytes that it has reserved, by arena: what a plan's figures are compared with.
     fn reserved(&self, memory: Memory) -> u64;
 }

@@ -46,7 +46,7 @@ impl ReferenceDevice {
     fn reserve(&mut self, memory: Memory, needed: u64) -> Result<(), DeviceError> {
         let room = self.arenas.reserve(memory, needed);
         let (device, memory) = (self.name(), memory.name());
-        room.then_some(()).ok_or(DeviceError::OutOfMemory { device, memory, needed })
+        room.then_some(()).ok_or(DeviceError::OutOfMemory { device, memory, needed, detail: String::new() })
     }
     fn get(&self, plan: &Plan, part: usize, id: BufferId, ty: &BufferType) -> Values {
         let buffer = &plan.devices[part].buffers[id];

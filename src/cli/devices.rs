@@ -5,6 +5,8 @@ use std::io::Write;
 
 use clap::Args;
 use serde_json::json;
+#[cfg(feature = "gpu")]
+use thalweg::measured;
 
 /// `thalweg devices`.
 #[derive(Args)]
@@ -12,6 +14,10 @@ pub(crate) struct Devices {
     /// Print one JSON object per device instead of text.
     #[arg(long)]
     json: bool,
+    /// Measure every adapter, which takes seconds each: arithmetic, memory, launches, transfers. Nothing else should be
+    /// running on it. The figures are kept, and shown by `thalweg devices` from then on.
+    #[arg(long)]
+    measure: bool,
 }
 
 /// A device by its name: `cpu`, `gpu` or `gpu:1`.
@@ -30,6 +36,15 @@ pub(crate) enum Device {
     Gpu(usize),
 }
 
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Gpu(adapter) => write!(f, "gpu:{adapter}"),
+        }
+    }
+}
+
 impl Devices {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let mut out = std::io::stdout().lock();
@@ -45,7 +60,27 @@ impl Devices {
     #[cfg(feature = "gpu")]
     fn adapters(&self, out: &mut impl Write) -> anyhow::Result<()> {
         let all = thalweg::gpu::adapters();
+        let file = measured::file();
+        let kept = file.as_ref().map_or(Ok(vec![]), |path| measured::load(path));
+        if self.measure {
+            // Before anything is measured in vain.
+            let path = file.as_ref().map_err(|e| anyhow::anyhow!("{e}"))?;
+            kept.as_ref().map_err(|e| anyhow::anyhow!("{e}"))?;
+            writeln!(std::io::stderr(), "the figures are kept in {}", path.display())?;
+        }
+        let kept = kept.unwrap_or_else(|e| {
+            eprintln!("{e}");
+            vec![]
+        });
         for a in &all {
+            let figures = match &file {
+                Ok(path) if self.measure => {
+                    let new = measured::measure(a.index)?;
+                    measured::keep(path, new.clone())?;
+                    Some(new)
+                }
+                _ => measured::find(&kept, a).cloned(),
+            };
             if self.json {
                 writeln!(
                     out,
@@ -54,7 +89,7 @@ impl Devices {
                         "name": format!("gpu:{}", a.index), "kind": a.kind, "adapter": a.name, "backend": a.backend,
                         "driver": a.driver, "max_buffer_bytes": a.max_buffer_bytes,
                         "max_binding_bytes": a.max_binding_bytes, "workgroup_bytes": a.workgroup_bytes,
-                        "enabled": a.enabled,
+                        "enabled": a.enabled, "measured": figures,
                         "disabled": a.disabled.iter().map(|(what, why)| json!({"what": what, "why": why})).collect::<Vec<_>>(),
                     })
                 )?;
@@ -68,6 +103,10 @@ impl Devices {
                 "       limits    arenas of {arena} MiB, tensors of {tensor} MiB, {} KiB a workgroup",
                 a.workgroup_bytes >> 10
             )?;
+            match figures {
+                Some(m) => writeln!(out, "       measured  {}", figures_of(&m))?,
+                None => writeln!(out, "       measured  not yet: `thalweg devices --measure`")?,
+            }
             writeln!(out, "       used      {}", a.enabled.join(", "))?;
             for (what, why) in &a.disabled {
                 writeln!(out, "       not used  {what}: {why}")?;
@@ -87,9 +126,24 @@ impl Devices {
 
     #[cfg(not(feature = "gpu"))]
     fn adapters(&self, out: &mut impl Write) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.measure, "this build has no GPUs to measure; build it with the feature `gpu`");
         if !self.json {
             writeln!(out, "not in this build: GPUs, which the feature `gpu` brings")?;
         }
         Ok(())
     }
+}
+
+/// Figures on one line, for people.
+#[cfg(feature = "gpu")]
+fn figures_of(m: &measured::Measured) -> String {
+    format!(
+        "{:.1} Gflop/s of f32, {:.1} GB/s copied, {:.1} GB/s up, {:.1} GB/s down, {:.1} µs a launch, {:.0} µs to and fro",
+        m.f32_flops / 1e9,
+        m.copy_bytes / 1e9,
+        m.upload_bytes / 1e9,
+        m.download_bytes / 1e9,
+        m.launch_seconds * 1e6,
+        m.round_trip_seconds * 1e6
+    )
 }

@@ -22,6 +22,9 @@ pub(crate) struct Kit {
     /// Which case.
     #[arg(long)]
     case: String,
+    /// Where to run: `cpu`, or `gpu:1` for the second adapter that `thalweg devices` lists.
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    device: Device,
     /// Threads, pinned to the highest-numbered cores; all cores by default.
     #[arg(long)]
     threads: Option<usize>,
@@ -158,7 +161,7 @@ impl Kit {
         if runner.times.is_empty() {
             return Ok(());
         }
-        let summary = runner.summary(&self.case, threads, extra);
+        let summary = runner.summary(&self.case, &self.device.to_string(), threads, extra);
         if self.serve || self.json { say(&summary) } else { self.tell(&summary) }
     }
 
@@ -196,8 +199,9 @@ impl Kit {
         let error = summary["extra"]["rel_err"].as_f64().map_or("unknown".to_string(), |e| format!("{e:.1e}"));
         writeln!(
             std::io::stdout(),
-            "{} on {} threads: median {:.4} ms, min {:.4} ms, cpu {:.4} ms, {rate:.1} {}/s, {} MB, relative error {error}",
+            "{} on {}, {} threads: median {:.4} ms, min {:.4} ms, cpu {:.4} ms, {rate:.1} {}/s, {} MB, relative error {error}",
             self.case,
+            self.device,
             summary["threads"],
             ms("median_s"),
             ms("min_s"),
@@ -230,7 +234,7 @@ impl Runner {
         self.times.push(took);
         Ok(took)
     }
-    fn summary(&self, case: &str, threads: usize, extra: Value) -> Value {
+    fn summary(&self, case: &str, device: &str, threads: usize, extra: Value) -> Value {
         let sorted = |k: usize| {
             let mut times: Vec<f64> = self.times.iter().map(|t| t[k]).collect();
             times.sort_by(f64::total_cmp);
@@ -240,7 +244,7 @@ impl Runner {
         let (wall, cpu) = (sorted(0), sorted(1));
         json!({
             "case": case, "framework": "thalweg", "mode": "plan", "version": env!("CARGO_PKG_VERSION"),
-            "threads": threads, "median_s": median(&wall), "min_s": wall[0], "cpu_s": median(&cpu),
+            "device": device, "threads": threads, "median_s": median(&wall), "min_s": wall[0], "cpu_s": median(&cpu),
             "reps": self.times.len(), "items_per_s": self.case.items / median(&wall), "unit": self.case.unit,
             "peak_rss_mb": peak_rss_mb(), "extra": extra,
         })

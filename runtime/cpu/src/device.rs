@@ -117,7 +117,7 @@ impl CpuDevice {
     fn reserve(&mut self, memory: Memory, needed: u64) -> Result<(), DeviceError> {
         let room = self.arenas.reserve(memory, needed);
         let (device, memory) = (self.name.clone(), memory.name());
-        room.then_some(()).ok_or(DeviceError::OutOfMemory { device, memory, needed })
+        room.then_some(()).ok_or(DeviceError::OutOfMemory { device, memory, needed, detail: String::new() })
     }
 }
 

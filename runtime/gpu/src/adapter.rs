@@ -3,7 +3,7 @@
 
 use std::sync::OnceLock;
 
-use wgpu::{AdapterInfo, Backends, DeviceType, Features, Limits};
+use wgpu::{AdapterInfo, Backends, DeviceType, Features};
 
 /// An adapter: hardware, or software in the place of it, that devices can be opened on.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +28,35 @@ pub struct Adapter {
     pub enabled: Vec<String>,
     /// Of what it has or lacks: what is not used, and why.
     pub disabled: Vec<(String, String)>,
+}
+
+/// Limits below an adapter's own, as a smaller one has them; none: its own.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// The largest buffer, in bytes.
+    pub buffer_bytes: Option<u64>,
+    /// The most workgroups along one dimension of a dispatch.
+    pub groups: Option<u32>,
+    /// The most threads of a workgroup.
+    pub threads: Option<u32>,
+    /// Launches are timed from the host, as where an adapter has no timestamps.
+    pub no_timestamps: bool,
+}
+
+impl Limits {
+    /// Lowers what is above them.
+    pub(crate) fn apply(&self, limits: &mut wgpu::Limits) {
+        if let Some(bytes) = self.buffer_bytes {
+            limits.max_buffer_size = limits.max_buffer_size.min(bytes);
+            limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
+        }
+        if let Some(groups) = self.groups {
+            limits.max_compute_workgroups_per_dimension = limits.max_compute_workgroups_per_dimension.min(groups);
+        }
+        if let Some(threads) = self.threads {
+            limits.max_compute_invocations_per_workgroup = limits.max_compute_invocations_per_workgroup.min(threads);
+        }
+    }
 }
 
 /// What was found, with what opens it.
@@ -83,20 +112,28 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> Adapter {
         DeviceType::Cpu => "software",
         DeviceType::Other => "other",
     };
-    let Limits { max_buffer_size, max_compute_workgroup_storage_size, .. } = adapter.limits();
+    let wgpu::Limits { max_buffer_size, max_compute_workgroup_storage_size, .. } = adapter.limits();
     let has = adapter.features();
     let not_used = [
         (Features::SHADER_F64, "f64", "single numbers are sums of two f32, the same on every adapter"),
         (Features::SHADER_INT64, "i64", "64-bit integers are pairs of words, the same on every adapter"),
         (Features::SHADER_F16, "f16 arithmetic", "f16 is stored, and computed in f32"),
         (Features::SUBGROUP, "subgroups", "no kernel uses them yet"),
-        (Features::TIMESTAMP_QUERY, "timestamps", "launches are timed from the host, one at a time"),
         (Features::PIPELINE_CACHE, "pipeline cache", "pipelines are kept for as long as the process lives"),
     ];
     let say = |(feature, name, why): &(Features, &str, &str)| {
         let why = if has.contains(*feature) { why } else { "the adapter does not have it" };
         (name.to_string(), why.to_string())
     };
+    let mut enabled = vec!["compute in WGSL".to_string()];
+    let mut disabled: Vec<_> = not_used.iter().map(say).collect();
+    match has.contains(Features::TIMESTAMP_QUERY) {
+        true => enabled.push("timestamps (launches are timed by its own clock)".into()),
+        false => {
+            let why = "the adapter does not have them: launches are timed from the host, one at a time";
+            disabled.push(("timestamps".into(), why.into()));
+        }
+    }
     Adapter {
         index,
         name,
@@ -106,13 +143,13 @@ fn describe(index: usize, adapter: &wgpu::Adapter) -> Adapter {
         max_buffer_bytes: max_buffer_size,
         max_binding_bytes: binding_bytes(&adapter.limits()),
         workgroup_bytes: max_compute_workgroup_storage_size,
-        enabled: vec!["compute in WGSL".into()],
-        disabled: not_used.iter().map(say).collect(),
+        enabled,
+        disabled,
     }
 }
 
 /// The largest part of a buffer that a kernel sees through one binding: places in it are counted in 31 bits.
-pub(crate) fn binding_bytes(limits: &Limits) -> u64 {
+pub(crate) fn binding_bytes(limits: &wgpu::Limits) -> u64 {
     let most = limits.max_storage_buffer_binding_size.min((1 << 31) - 256);
     most / 256 * 256
 }

@@ -1,10 +1,12 @@
 //! One adapter, opened: shared by all devices of this process that live on it, and with it the pipelines, which are what
 //! opening costs. A device that is lost is forgotten here, and opened anew by whoever asks next.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::adapter::{binding_bytes, known};
+use crate::adapter::{Known, Limits, binding_bytes, known};
 use crate::wgsl::Slot;
 
 /// An adapter's device and queue, and all that was compiled for it.
@@ -21,6 +23,10 @@ pub(crate) struct Context {
     pub(crate) uniform_align: u64,
     /// Where parts of storage buffers may begin.
     pub(crate) storage_align: u64,
+    /// The largest buffer, in bytes.
+    pub(crate) buffer_bytes: u64,
+    /// Whether launches can be timed by the GPU's own clock.
+    pub(crate) timestamps: bool,
     pipelines: Mutex<HashMap<String, Arc<Pipeline>>>,
     /// What went wrong where nobody was looking.
     failure: Arc<Mutex<Option<String>>>,
@@ -37,6 +43,12 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a panic said.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("internal error, please report: {}", text.unwrap_or("a panic without a word"))
+}
+
 /// Every context that is open, by adapter.
 fn open_contexts() -> MutexGuard<'static, HashMap<usize, Arc<Context>>> {
     static OPEN: OnceLock<Mutex<HashMap<usize, Arc<Context>>>> = OnceLock::new();
@@ -44,22 +56,37 @@ fn open_contexts() -> MutexGuard<'static, HashMap<usize, Arc<Context>>> {
 }
 
 impl Context {
+    fn found(index: usize) -> Result<&'static Known, String> {
+        known().get(index).ok_or_else(|| match known().len() {
+            0 => "no adapter was found: install a Vulkan driver (Mesa's `mesa-vulkan-drivers` has one in software)"
+                .into(),
+            count => format!("there is no adapter {index}, but {count} of them; `thalweg devices` lists them"),
+        })
+    }
     /// The context of an adapter, opened if need be.
     pub(crate) fn open(index: usize) -> Result<Arc<Self>, String> {
-        let Some(found) = known().get(index) else {
-            let count = known().len();
-            return Err(match count {
-                0 => "no adapter was found: install a Vulkan driver (Mesa's `mesa-vulkan-drivers` has one in software)"
-                    .into(),
-                _ => format!("there is no adapter {index}, but {count} of them; `thalweg devices` lists them"),
-            });
-        };
+        let found = Self::found(index)?;
         let mut open = open_contexts();
         if let Some(context) = open.get(&index).filter(|c| c.failure().is_none()) {
             return Ok(context.clone());
         }
-        let limits = found.adapter.limits();
-        let wanted = wgpu::DeviceDescriptor { required_limits: limits.clone(), ..Default::default() };
+        let context = Self::make(found, &Limits::default())?;
+        open.insert(index, context.clone());
+        Ok(context)
+    }
+    /// A context of its own, with lower limits.
+    pub(crate) fn apart(index: usize, lower: &Limits) -> Result<Arc<Self>, String> {
+        Self::make(Self::found(index)?, lower)
+    }
+    fn make(found: &Known, lower: &Limits) -> Result<Arc<Self>, String> {
+        let mut limits = found.adapter.limits();
+        lower.apply(&mut limits);
+        let mut required_features = found.adapter.features() & wgpu::Features::TIMESTAMP_QUERY;
+        if lower.no_timestamps {
+            required_features = wgpu::Features::empty();
+        }
+        let required_limits = limits.clone();
+        let wanted = wgpu::DeviceDescriptor { required_limits, required_features, ..Default::default() };
         let (device, queue) = pollster::block_on(found.adapter.request_device(&wanted)).map_err(|e| format!("{e}"))?;
         let failure: Arc<Mutex<Option<String>>> = Arc::default();
         let noted = failure.clone();
@@ -68,9 +95,10 @@ impl Context {
         }));
         let noted = failure.clone();
         device.set_device_lost_callback(move |reason, what| {
-            locked(&noted).get_or_insert(format!("the device is lost ({reason:?}): {what}"));
+            let reason = format!("{reason:?}").to_lowercase();
+            locked(&noted).get_or_insert(if what.is_empty() { reason } else { format!("{reason}, {what}") });
         });
-        let context = Arc::new(Self {
+        Ok(Arc::new(Self {
             device,
             queue,
             binding_bytes: binding_bytes(&limits),
@@ -78,11 +106,15 @@ impl Context {
             groups: limits.max_compute_workgroups_per_dimension,
             uniform_align: u64::from(limits.min_uniform_buffer_offset_alignment),
             storage_align: u64::from(limits.min_storage_buffer_offset_alignment),
+            buffer_bytes: limits.max_buffer_size,
+            timestamps: required_features.contains(wgpu::Features::TIMESTAMP_QUERY),
             pipelines: Mutex::default(),
             failure,
-        });
-        open.insert(index, context.clone());
-        Ok(context)
+        }))
+    }
+    /// Notes that the device is of no use any more, if that is not known yet.
+    pub(crate) fn fail(&self, cause: String) {
+        locked(&self.failure).get_or_insert(cause);
     }
     /// What went wrong where nobody was looking: the device is of no use any more.
     pub(crate) fn failure(&self) -> Option<String> {
@@ -101,20 +133,26 @@ impl Context {
         }
     }
     /// Compiles the pipelines of some shaders that are not there yet, on as many threads as there are; says how many.
-    pub(crate) fn pipelines(&self, wanted: &[(&str, &[Slot])]) -> Result<usize, String> {
+    ///
+    /// # Errors
+    /// Which of `wanted` does not compile, and why.
+    pub(crate) fn pipelines(&self, wanted: &[(&str, &[Slot])]) -> Result<usize, (usize, String)> {
         let mut missing: Vec<_> = {
             let have = locked(&self.pipelines);
-            wanted.iter().filter(|(text, _)| !have.contains_key(*text)).collect()
+            wanted.iter().enumerate().filter(|(_, (text, _))| !have.contains_key(*text)).collect()
         };
-        missing.sort_unstable_by_key(|(text, _)| *text);
-        missing.dedup_by_key(|(text, _)| *text);
+        missing.sort_by_key(|(_, (text, _))| *text);
+        missing.dedup_by_key(|(_, (text, _))| *text);
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
         if threads == 0 {
             return Ok(0);
         }
-        let share = |first: usize| -> Result<(), String> {
-            for (text, slots) in missing.iter().skip(first).step_by(threads) {
-                let pipeline = self.compile(text, slots)?;
+        let share = |first: usize| -> Result<(), (usize, String)> {
+            for (which, (text, slots)) in missing.iter().skip(first).step_by(threads) {
+                // A driver's compiler is the part of it that is likeliest to give up.
+                let compiled = catch_unwind(AssertUnwindSafe(|| self.compile(text, slots)));
+                let compiled = compiled.unwrap_or_else(|panic| Err(said(&*panic)));
+                let pipeline = compiled.map_err(|cause| (*which, cause))?;
                 locked(&self.pipelines).insert(text.to_string(), Arc::new(pipeline));
             }
             Ok(())
@@ -122,8 +160,8 @@ impl Context {
         std::thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|first| scope.spawn(move || share(first))).collect();
             let mut all = vec![share(0)];
-            all.extend(others.into_iter().map(|t| t.join().unwrap_or_else(|_| Err("a compiler panicked".into()))));
-            all.into_iter().collect::<Result<Vec<()>, String>>()
+            all.extend(others.into_iter().map(|t| t.join().unwrap_or_else(|p| Err((0, said(&*p))))));
+            all.into_iter().collect::<Result<Vec<()>, _>>()
         })?;
         Ok(missing.len())
     }

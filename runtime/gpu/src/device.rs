@@ -1,55 +1,76 @@
-//! A GPU as a device: arenas in its memory, plans as lists of dispatches that are recorded and submitted a stretch at a
-//! time. Nothing waits for the GPU but reading.
+//! A GPU as a device: arenas in its memory, plans as lists of dispatches that were made ready when they were loaded. A step
+//! is feeds, launches and what is fetched in one submission, and its tail in another. Nothing waits for the GPU but reading.
+//!
+//! A device that is lost stays so: every call says so, and none panics, whatever wgpu or the driver does.
 //!
 //! wgpu's device and queue may be used from any thread, so that this one has no thread of its own. Several such devices
 //! may live on one adapter: each has its arenas, and all share the pipelines.
 
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use thalweg_graph::kernel::{Affine, Axis, BufferType, Coord, Inst, Kernel, LoopNest, Read, Scalar, ScalarOp, Write};
+use thalweg_graph::ir::Site;
+use thalweg_graph::kernel::Kernel;
 use thalweg_graph::lower::Target;
-use thalweg_graph::plan::{Buffer, DevicePlan, Instruction, Launch, Memory, Plan};
-use thalweg_graph::types::DType;
-use thalweg_runtime::device::{AbortFlag, Device, DeviceError, Loaded, Timing};
+use thalweg_graph::plan::{Memory, Plan};
+use thalweg_runtime::device::{AbortFlag, Device, DeviceError, Loaded, ReadInto, Timing};
 
+use crate::adapter::Limits;
 use crate::arena::Arenas;
-use crate::context::Context;
-use crate::launch::{Params, Ready, Span, Windows};
-use crate::wgsl::{Dispatch, Program, translate, workspace_bytes};
+use crate::clock::Clock;
+use crate::context::{Context, said};
+use crate::launch::Ready;
+use crate::stream::Stream;
+use crate::watch::Watch;
+use crate::wgsl::workspace_bytes;
 
 /// An adapter, or a part in it, as a device.
 pub struct GpuDevice {
-    name: Arc<str>,
-    context: Arc<Context>,
-    arenas: Arenas,
-    plans: Vec<Option<LoadedPlan>>,
+    pub(crate) name: Arc<str>,
+    pub(crate) context: Arc<Context>,
+    pub(crate) arenas: Arenas,
+    pub(crate) plans: Vec<Option<LoadedPlan>>,
+    pub(crate) stream: Stream,
     /// When this device was made; what timings count from.
     epoch: Instant,
-    timings: Option<Vec<Timing>>,
+    timings: Option<Timings>,
     /// The most of an arena that one binding shows, in bytes.
-    binding_bytes: u64,
-    /// See [`GpuDevice::pipelines_compiled`].
-    compiled: usize,
+    pub(crate) binding_bytes: u64,
+    /// What it was given last; an error that comes later is likely to be of that.
+    last: Option<(Loaded, Range<usize>)>,
+    /// Why it is of no use any more.
+    lost: Option<DeviceError>,
 }
 
-struct LoadedPlan {
-    actions: Vec<Action>,
-    params: Option<wgpu::Buffer>,
+/// Timings being taken.
+struct Timings {
+    taken: Vec<Timing>,
+    /// The GPU's own; where it has none, launches run one at a time and the host's is looked at.
+    clock: Option<Clock>,
+}
+
+/// A plan, ready.
+pub(crate) struct LoadedPlan {
+    pub(crate) actions: Vec<Action>,
+    pub(crate) params: Option<wgpu::Buffer>,
     /// The arenas that dispatches are bound to, by [`Arenas::made`].
-    bound_to: u64,
+    pub(crate) bound_to: u64,
 }
 
 /// An instruction of a loaded plan.
-struct Action {
-    dispatches: Vec<Ready>,
-    strategy: String,
-    label: Arc<str>,
+pub(crate) struct Action {
+    pub(crate) dispatches: Vec<Ready>,
+    pub(crate) strategy: String,
+    pub(crate) label: Arc<str>,
+    pub(crate) site: Site,
 }
 
-/// Launches recorded before they are submitted: enough to be worth it, few enough that the GPU need not wait for them.
-const LAUNCHES_AT_ONCE: usize = 64;
+/// What was asked for at a line of the user's.
+pub(crate) fn declared_at(what: &str, site: &Site) -> String {
+    if site.file.is_empty() { what.to_string() } else { format!("{what} (declared at {site})") }
+}
 
 impl GpuDevice {
     /// Opens adapter `adapter` as `name`.
@@ -59,17 +80,37 @@ impl GpuDevice {
     pub fn new(name: &str, adapter: usize) -> Result<Self, DeviceError> {
         let name: Arc<str> = name.into();
         let context = Context::open(adapter).map_err(|cause| DeviceError::Open { device: name.clone(), cause })?;
+        Ok(Self::on(name, context))
+    }
+    /// Opens adapter `adapter` as `name` with limits below its own, as a smaller one has them. It shares nothing with other
+    /// devices on it.
+    ///
+    /// # Errors
+    /// If there is no such adapter, or it cannot be opened.
+    pub fn with_limits(name: &str, adapter: usize, lower: &Limits) -> Result<Self, DeviceError> {
+        let name: Arc<str> = name.into();
+        let context =
+            Context::apart(adapter, lower).map_err(|cause| DeviceError::Open { device: name.clone(), cause })?;
+        Ok(Self::on(name, context))
+    }
+    fn on(name: Arc<str>, context: Arc<Context>) -> Self {
         let (binding_bytes, epoch) = (context.binding_bytes, Instant::now());
-        Ok(Self {
+        Self {
             name,
             context,
             arenas: Arenas::new(),
             plans: vec![],
+            stream: Stream::new(),
             epoch,
             timings: None,
             binding_bytes,
-            compiled: 0,
-        })
+            last: None,
+            lost: None,
+        }
+    }
+    /// A handle to look at it with when a session has it.
+    pub fn watch(&self) -> Watch {
+        Watch { context: self.context.clone(), counts: self.stream.counts.clone() }
     }
     /// Shows kernels at most so many bytes of an arena at once, as an adapter does whose bindings are smaller. Larger
     /// arenas are seen through several bindings; a tensor has to fit in one.
@@ -79,117 +120,132 @@ impl GpuDevice {
     /// How many pipelines were compiled for its plans. What another device of this process has compiled is not compiled
     /// again.
     pub fn pipelines_compiled(&self) -> usize {
-        self.compiled
+        self.watch().pipelines_compiled()
     }
-    fn reserve(&mut self, memory: Memory, needed: u64) -> Result<(), DeviceError> {
-        let room = self.arenas.reserve(&self.context, memory, needed);
-        let (device, memory) = (self.name.clone(), memory.name());
-        room.then_some(()).ok_or(DeviceError::OutOfMemory { device, memory, needed })
-    }
-    fn failed(&self, label: &str, cause: impl Into<String>) -> DeviceError {
-        DeviceError::Launch { device: self.name.clone(), label: label.into(), cause: cause.into() }
-    }
-
-    /// Which buffers a launch names, and what it becomes.
-    fn translated(&self, plan: &Plan, device: &DevicePlan, launch: &Launch) -> Result<Draft, String> {
-        let kernel = &plan.kernels[launch.kernel];
-        let span = |b: &Buffer| Span { memory: b.memory, range: b.range() };
-        let named = launch.reads.iter().chain(&launch.writes).map(|b| span(&device.buffers[*b]));
-        let mut spans: Vec<Span> = named.collect();
-        let (offset, bytes) = launch.workspace;
-        if workspace_bytes(kernel) > bytes {
-            return Err("the plan gives it too little scratch".into());
-        }
-        if bytes > 0 {
-            spans.push(Span { memory: Memory::Scratch, range: offset..offset.saturating_add(bytes) });
-        }
-        self.draft(spans, |slots| translate(kernel, slots).map_err(|e| self.unsupported(launch, &e.to_string())))
-    }
-    /// Says what cannot be done, and at which line it was asked for.
-    fn unsupported(&self, launch: &Launch, what: &str) -> String {
-        if launch.site.file.is_empty() { what.to_string() } else { format!("{what} (declared at {})", launch.site) }
-    }
-    fn draft(
-        &self,
-        spans: Vec<Span>,
-        translate: impl FnOnce(&[usize]) -> Result<Program, String>,
-    ) -> Result<Draft, String> {
-        if spans.iter().any(|s| s.range.end > self.arenas.reserved(s.memory)) {
-            return Err("the plan leaves its arenas".into());
-        }
-        let windows =
-            Windows::over(&spans, &|m| self.arenas.reserved(m), self.binding_bytes, self.context.storage_align)?;
-        let program = translate(&windows.slots)?;
-        Ok(Draft { spans, windows: Arc::new(windows), program })
-    }
-    /// A copy within the device is a nest that reads and writes: wgpu copies between buffers, not within one.
-    fn copy(&self, from: &Buffer, to: &Buffer) -> Result<Draft, String> {
-        let bytes = from.range().end - from.range().start;
-        let words = [from.offset, to.offset, bytes].iter().all(|n| n % 4 == 0);
-        let (dtype, n) = if words { (DType::U32, bytes / 4) } else { (DType::U8, bytes) };
-        let spans = [from, to].map(|b| Span { memory: b.memory, range: b.range() }).to_vec();
-        let kernel = Kernel::Nest(identity(dtype, n));
-        self.draft(spans, |slots| translate(&kernel, slots).map_err(|e| e.to_string()))
-    }
-    /// Records and submits what is given; errors name `label`.
-    fn submit(&mut self, loaded: Loaded, range: Range<usize>) -> Result<(), DeviceError> {
-        let plan = self.plans[loaded.0].as_ref().expect("a loaded plan");
-        let recorded = self.context.checked(|| {
-            let mut encoder = self.context.device.create_command_encoder(&Default::default());
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            let dispatches = plan.actions[range.clone()].iter().flat_map(|a| &a.dispatches);
-            dispatches.for_each(|d| d.record(&mut pass));
-            drop(pass);
-            self.context.queue.submit([encoder.finish()]);
-        });
-        let label = plan.actions[range.clone()].iter().map(|a| &a.label).find(|l| !l.is_empty()).cloned();
-        let label = label.unwrap_or_default();
-        recorded.map_err(|e| self.failed(&label, e.to_string()))?;
-        self.context.failure().map_or(Ok(()), |cause| Err(self.failed(&label, cause)))
-    }
-    fn wait(&self) -> Result<(), DeviceError> {
-        let done = self.context.device.poll(wgpu::PollType::wait_indefinitely());
-        done.map(|_| ()).map_err(|e| self.failed("waiting", e.to_string()))
-    }
-    /// Binds a plan's dispatches to the arenas that there are now.
-    fn bind(&mut self, loaded: Loaded) -> Result<(), DeviceError> {
-        let Self { plans, arenas, context, name, .. } = self;
-        let plan = plans[loaded.0].as_mut().expect("a loaded plan");
-        if plan.bound_to == arenas.made {
+    pub(crate) fn reserve(&mut self, memory: Memory, needed: u64) -> Result<(), DeviceError> {
+        // What was recorded is bound to the arenas as they were.
+        self.stream.submit(&self.context).map_err(|e| self.failed("making room", e))?;
+        if self.arenas.reserve(&self.context, memory, needed) {
             return Ok(());
         }
-        let LoadedPlan { actions, params: Some(params), .. } = plan else { return Ok(()) };
-        for action in actions {
-            let bound =
-                context.checked(|| action.dispatches.iter_mut().try_for_each(|d| d.bind(context, arenas, params)));
-            let failed =
-                |cause: String| DeviceError::Launch { device: name.clone(), label: action.label.clone(), cause };
-            bound.map_err(|e| failed(e.to_string()))?.map_err(failed)?;
+        let (device, memory, most) = (self.name.clone(), memory.name(), self.context.buffer_bytes);
+        let detail =
+            if needed > most { format!(", an arena of this adapter has at most {most}") } else { String::new() };
+        Err(DeviceError::OutOfMemory { device, memory, needed, detail })
+    }
+    pub(crate) fn failed(&self, label: &str, cause: impl Into<String>) -> DeviceError {
+        DeviceError::Launch { device: self.name.clone(), label: label.into(), cause: cause.into() }
+    }
+    /// The rim: what wgpu or a driver does inside `f` comes out as an error.
+    pub(crate) fn guarded<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T, DeviceError>) -> Result<T, DeviceError> {
+        if let Some(lost) = &self.lost {
+            return Err(lost.clone());
         }
-        plan.bound_to = arenas.made;
+        let outcome = catch_unwind(AssertUnwindSafe(|| f(self)));
+        if matches!(outcome, Err(_) | Ok(Err(DeviceError::Launch { .. }))) {
+            // A loss is told when all that was under way is over; then nothing else is the cause.
+            let timeout = Some(Duration::from_secs(10));
+            let _ = self.context.device.poll(wgpu::PollType::Wait { submission_index: None, timeout });
+        }
+        let cause = match (outcome, self.context.failure()) {
+            (Ok(outcome), None) => return outcome,
+            (_, Some(cause)) => cause,
+            (Err(panic), None) => said(&*panic),
+        };
+        // Whoever opens the adapter next gets a fresh one.
+        self.context.fail(cause.clone());
+        let lost = DeviceError::Lost { device: self.name.clone(), doing: self.doing(), cause };
+        self.lost = Some(lost.clone());
+        Err(lost)
+    }
+    /// What it was given last, for people.
+    fn doing(&self) -> String {
+        let actions = self.last.as_ref().and_then(|(loaded, range)| {
+            let plan = self.plans.get(loaded.0)?.as_ref()?;
+            Some(plan.actions.get(range.clone())?.iter().filter(|a| !a.label.is_empty()).collect::<Vec<_>>())
+        });
+        match actions.as_deref() {
+            None | Some([]) => "no launch had been run".into(),
+            Some([one]) => format!("it was given last {}", declared_at(&format!("`{}`", one.label), &one.site)),
+            Some([first, .., last]) => {
+                let named = |a: &Action| declared_at(&format!("`{}`", a.label), &a.site);
+                format!("it was given last the launches from {} to {}", named(first), named(last))
+            }
+        }
+    }
+    /// Records what is given; hands it over when there is enough of it.
+    fn record(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError> {
+        let mut at = range.start;
+        while at < range.end {
+            let Self { plans, stream, context, timings, .. } = self;
+            let plan = plans[loaded.0].as_ref().expect("a loaded plan");
+            let mut pass: Option<wgpu::ComputePass<'_>> = None;
+            let mut pipeline = None;
+            let mut full = false;
+            while at < range.end && !full {
+                if abort.is_some_and(AbortFlag::is_raised) {
+                    return Err(DeviceError::Aborted);
+                }
+                if let Some(Timings { clock: Some(clock), .. }) = timings {
+                    drop(pass.take());
+                    pipeline = None;
+                    let timestamp_writes = Some(clock.mark(loaded, at, self.epoch.elapsed()));
+                    let described = wgpu::ComputePassDescriptor { label: None, timestamp_writes };
+                    pass = Some(stream.encoder(context).begin_compute_pass(&described).forget_lifetime());
+                }
+                let pass = pass.get_or_insert_with(|| {
+                    stream.encoder(context).begin_compute_pass(&Default::default()).forget_lifetime()
+                });
+                plan.actions[at].dispatches.iter().for_each(|d| d.record(pass, &mut pipeline));
+                at += 1;
+                full = match timings {
+                    None => stream.launched(),
+                    Some(Timings { clock: Some(clock), .. }) => !clock.has_room(),
+                    Some(Timings { clock: None, .. }) => true,
+                };
+            }
+            drop(pass);
+            if full {
+                self.hand_over()?;
+            }
+        }
         Ok(())
     }
-}
-
-/// A launch on the way: what it becomes, and where its buffers lie.
-struct Draft {
-    spans: Vec<Span>,
-    windows: Arc<Windows>,
-    program: Program,
-}
-
-/// `n` elements, as they are.
-fn identity(dtype: DType, n: u64) -> LoopNest {
-    let ty = BufferType { dtype, shape: vec![n] };
-    LoopNest {
-        operands: vec![ty.clone()],
-        results: vec![ty],
-        axes: vec![Axis::new(n, false)],
-        reads: vec![Read { operand: 0, coords: vec![Coord::Affine(Affine::axis(0))], fill: None }],
-        body: Scalar::default(),
-        folds: vec![],
-        epilogue: Scalar { insts: vec![Inst { dtype, op: ScalarOp::Read(0) }] },
-        writes: vec![Write { result: 0, value: 0, coords: vec![Affine::axis(0)] }],
+    /// Submits what was recorded; where launches are timed, waits for it and takes the timings.
+    fn hand_over(&mut self) -> Result<(), DeviceError> {
+        let Self { stream, context, timings, epoch, .. } = self;
+        let done = match timings {
+            Some(Timings { clock: Some(clock), taken }) => {
+                clock.read(context, stream, || epoch.elapsed()).map(|timings| taken.extend(timings))
+            }
+            _ => stream.submit(context).map(|_| ()),
+        };
+        done.map_err(|cause| match self.last.as_ref().and_then(|(loaded, range)| self.action(*loaded, range.start)) {
+            Some(action) => self.failed(&action.label, declared_at(&cause, &action.site)),
+            None => self.failed("submitting", cause),
+        })
+    }
+    fn action(&self, loaded: Loaded, instruction: usize) -> Option<&Action> {
+        self.plans.get(loaded.0)?.as_ref()?.actions.get(instruction)
+    }
+    /// Runs launches one at a time, by the host's clock.
+    fn run_timed_from_the_host(
+        &mut self,
+        loaded: Loaded,
+        range: Range<usize>,
+        abort: Option<&AbortFlag>,
+    ) -> Result<(), DeviceError> {
+        let wait = |me: &mut Self| me.stream.wait(&me.context).map_err(|e| me.failed("waiting", e));
+        wait(self)?;
+        for instruction in range {
+            let start = self.epoch.elapsed();
+            self.record(loaded, instruction..instruction + 1, abort)?;
+            wait(self)?;
+            let took = self.epoch.elapsed() - start;
+            let timings = self.timings.iter_mut();
+            timings.for_each(|t| t.taken.push(Timing { loaded, instruction, start, took }));
+        }
+        Ok(())
     }
 }
 
@@ -216,79 +272,35 @@ impl Device for GpuDevice {
         self
     }
     fn reserve_state(&mut self, bytes: u64) -> Result<(), DeviceError> {
-        self.reserve(Memory::State, bytes)
+        self.guarded(|me| me.reserve(Memory::State, bytes))
     }
     fn load(&mut self, plan: &Arc<Plan>, part: usize) -> Result<Loaded, DeviceError> {
-        let device = &plan.devices[part];
-        for memory in Memory::ALL {
-            self.reserve(memory, device.bytes(memory))?;
-        }
-        let mut drafts = Vec::with_capacity(device.instructions.len());
-        for instruction in &device.instructions {
-            drafts.push(match instruction {
-                Instruction::Launch(launch) => {
-                    let draft = self.translated(plan, device, launch);
-                    Some((draft.map_err(|e| self.failed(&launch.label, e))?, launch.label.clone()))
-                }
-                Instruction::Copy { from, to } => {
-                    let draft = self.copy(&device.buffers[*from], &device.buffers[*to]);
-                    Some((draft.map_err(|e| self.failed("copy", e))?, "copy".into()))
-                }
-                _ => None,
-            });
-        }
-        let dispatches = drafts.iter().flatten().flat_map(|(draft, _)| &draft.program.dispatches);
-        let shaders: Vec<_> = dispatches.map(|d| (d.text.as_str(), &d.slots[..])).collect();
-        self.compiled += self.context.pipelines(&shaders).map_err(|e| self.failed(&plan.program, e))?;
-        let mut params = Params::default();
-        let mut actions = Vec::with_capacity(drafts.len());
-        for draft in drafts {
-            let Some((Draft { spans, windows, program }, label)) = draft else {
-                actions.push(Action { dispatches: vec![], strategy: String::new(), label: "".into() });
-                continue;
-            };
-            let ready = |d: &Dispatch| Ready::new(&self.context, d, &spans, &windows, &mut params);
-            let dispatches: Result<Vec<_>, String> = program.dispatches.iter().map(ready).collect();
-            let dispatches = dispatches.map_err(|e| self.failed(&label, e))?;
-            actions.push(Action { dispatches, strategy: program.strategy(), label });
-        }
-        let params = params.upload(&self.context).map_err(|e| self.failed("parameters", e))?;
-        let free = self.plans.iter().position(Option::is_none);
-        let slot = free.unwrap_or_else(|| {
-            self.plans.push(None);
-            self.plans.len() - 1
-        });
-        self.plans[slot] = Some(LoadedPlan { actions, params, bound_to: 0 });
-        self.bind(Loaded(slot))?;
-        Ok(Loaded(slot))
+        self.guarded(|me| me.load_plan(plan, part))
     }
     fn unload(&mut self, loaded: Loaded) {
         self.plans[loaded.0] = None;
     }
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError> {
-        self.bind(loaded)?;
-        let at_once = if self.timings.is_some() { 1 } else { LAUNCHES_AT_ONCE };
-        if self.timings.is_some() {
-            self.wait()?;
-        }
-        for start in range.clone().step_by(at_once) {
-            if abort.is_some_and(AbortFlag::is_raised) {
-                return Err(DeviceError::Aborted);
+        self.guarded(|me| {
+            me.bind(loaded)?;
+            me.last = Some((loaded, range.clone()));
+            if me.timings.as_ref().is_some_and(|t| t.clock.is_none()) {
+                return me.run_timed_from_the_host(loaded, range, abort);
             }
-            let began = Instant::now();
-            self.submit(loaded, start..(start + at_once).min(range.end))?;
-            if self.timings.is_some() {
-                self.wait()?;
-            }
-            if let Some(timings) = &mut self.timings {
-                let (start_at, took) = (began - self.epoch, began.elapsed());
-                timings.push(Timing { loaded, instruction: start, start: start_at, took });
-            }
-        }
-        Ok(())
+            me.record(loaded, range, abort)?;
+            // Of a body something is read, with which it is submitted. Nobody waits for a tail.
+            if abort.is_none() { me.hand_over() } else { Ok(()) }
+        })
     }
     fn time(&mut self, on: bool) -> Vec<Timing> {
-        std::mem::replace(&mut self.timings, on.then(Vec::new)).unwrap_or_default()
+        // A failure is kept, and what the next call says.
+        let _ = self.guarded(Self::hand_over);
+        let clock = match &mut self.timings {
+            Some(timings) => timings.clock.take(),
+            None => on.then(|| Clock::new(&self.context)).flatten(),
+        };
+        let before = std::mem::replace(&mut self.timings, on.then(|| Timings { taken: vec![], clock }));
+        before.map(|t| t.taken).unwrap_or_default()
     }
     fn now(&self) -> Duration {
         self.epoch.elapsed()
@@ -298,13 +310,22 @@ impl Device for GpuDevice {
         plan.and_then(|p| p.actions.get(instruction)).map(|a| a.strategy.clone()).unwrap_or_default()
     }
     fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
-        let written = self.arenas.write(&self.context, memory, offset, bytes);
-        written.map_err(|e| self.failed("writing", e))
+        self.guarded(|me| {
+            let Self { stream, context, arenas, .. } = me;
+            stream.write(context, arenas, memory, offset, bytes).map_err(|e| me.failed("writing", e))
+        })
     }
     fn read(&mut self, memory: Memory, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        let read = self.arenas.read(&self.context, memory, offset, bytes);
-        read.map_err(|e| self.failed("reading", e))?;
-        self.context.failure().map_or(Ok(()), |cause| Err(self.failed("reading", cause)))
+        self.read_many(&mut [ReadInto { memory, offset, bytes }])
+    }
+    fn read_many(&mut self, reads: &mut [ReadInto<'_>]) -> Result<(), DeviceError> {
+        self.guarded(|me| {
+            if me.timings.is_some() {
+                me.hand_over()?;
+            }
+            let Self { stream, context, arenas, .. } = me;
+            stream.read(context, arenas, reads).map_err(|e| me.failed("reading", e))
+        })
     }
     fn reserved(&self, memory: Memory) -> u64 {
         self.arenas.reserved(memory)

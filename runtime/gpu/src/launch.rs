@@ -174,9 +174,11 @@ impl Ready {
         self.bound = Some(context.device.create_bind_group(&described));
         Ok(())
     }
-    /// Records it.
-    pub(crate) fn record(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_pipeline(&self.pipeline.pipeline);
+    /// Records it in a pass whose pipeline is `current`.
+    pub(crate) fn record(&self, pass: &mut wgpu::ComputePass<'_>, current: &mut Option<*const Pipeline>) {
+        if current.replace(Arc::as_ptr(&self.pipeline)) != Some(Arc::as_ptr(&self.pipeline)) {
+            pass.set_pipeline(&self.pipeline.pipeline);
+        }
         pass.set_bind_group(0, self.bound.as_ref(), &[]);
         let [x, y, z] = self.groups;
         pass.dispatch_workgroups(x, y, z);

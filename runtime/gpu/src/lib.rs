@@ -7,13 +7,20 @@
 
 mod adapter;
 mod arena;
+mod clock;
 mod context;
 mod device;
 mod launch;
+mod load;
+mod measure;
+mod stream;
+mod watch;
 mod wgsl;
 
-pub use adapter::{Adapter, adapters, disabled};
+pub use adapter::{Adapter, Limits, adapters, disabled};
 pub use device::GpuDevice;
+pub use measure::{Measured, VERSION, measure};
+pub use watch::Watch;
 
 /// The shaders that a kernel becomes, in the order in which they run, for people to read.
 ///

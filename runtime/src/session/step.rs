@@ -10,7 +10,7 @@ use thalweg_graph::watch::Finiteness;
 use thalweg_graph::{Array, Bindings};
 
 use super::{RunError, Session, check};
-use crate::device::{DeviceError, Lent, Loaded};
+use crate::device::{DeviceError, Lent, Loaded, ReadInto};
 use crate::outputs::Outputs;
 
 /// Feeds and outputs smaller than this are copied: they stay in the cache, and the arenas are aligned for every vector.
@@ -62,7 +62,8 @@ impl Session {
         let part = &plan.devices[0];
         if let Some(memory) = Memory::ALL.into_iter().find(|m| part.bytes(*m) > 1 << 47) {
             let (device, needed) = (part.device.clone(), part.bytes(memory));
-            return Err(DeviceError::OutOfMemory { device, memory: memory.name(), needed }.into());
+            let (memory, detail) = (memory.name(), String::new());
+            return Err(DeviceError::OutOfMemory { device, memory, needed, detail }.into());
         }
         let faults = plan.verify();
         if faults.is_empty() { Ok(plan) } else { Err(RunError::Unsound(faults)) }
@@ -106,7 +107,6 @@ impl Session {
             (label.clone(), self.shelf.take(ty.dtype, &ty.shape))
         });
         let mut outputs = Outputs::new(empty.collect(), self.shelf.clone());
-        let mut fetched = 0;
         let lent = |channel: &ChannelId| step.lent[channel.0 as usize];
         let mut stayed: Vec<(BufferId, &[u8])> = Vec::new();
         let mut found = Vec::with_capacity(program.checks.len());
@@ -127,26 +127,7 @@ impl Session {
                     self.recorder.session(&*self.device, started, "feed", name, bytes.len());
                     at += 1;
                 }
-                Instruction::Post { buffer, .. } if fetched == step.outputs.len() => {
-                    let (from, mut status) = (&part.buffers[*buffer], [0; 4]);
-                    self.device.read(from.memory, from.offset, &mut status)?;
-                    found.push((program.checks[found.len()].of, Finiteness::of(i32::from_le_bytes(status))));
-                    at += 1;
-                }
-                Instruction::Post { channel, buffer } => {
-                    let started = self.recorder.now(&*self.device);
-                    let (label, from) = (&plan.channels[*channel].label, &part.buffers[*buffer]);
-                    let array = outputs.arrays_mut().nth(fetched).expect("an array per output");
-                    let bytes = array.bytes_mut();
-                    match stayed.iter().find(|(at, _)| at == buffer) {
-                        _ if lent(channel) => {}
-                        Some((_, fed)) => bytes.copy_from_slice(fed),
-                        None => self.device.read(from.memory, from.offset, bytes)?,
-                    }
-                    self.recorder.session(&*self.device, started, "fetch", label, bytes.len());
-                    fetched += 1;
-                    at += 1;
-                }
+                Instruction::Post { .. } => at = self.fetch(step, at, &stayed, &mut outputs, &mut found)?,
                 Instruction::Launch(_) | Instruction::Copy { .. } => {
                     let runs = |i: &Instruction| matches!(i, Instruction::Launch(_) | Instruction::Copy { .. });
                     let end = part.instructions[at..]
@@ -176,5 +157,53 @@ impl Session {
             return Ok(Outcome::NotFinite(found));
         }
         Ok(Outcome::Done(outputs))
+    }
+
+    /// What leaves by the posts from `at` on, read in one go: outputs to where the caller will look, then statuses to
+    /// `found`. Gives the first instruction that is no post.
+    fn fetch(
+        &mut self,
+        step: &Step,
+        at: usize,
+        stayed: &[(BufferId, &[u8])],
+        outputs: &mut Outputs,
+        found: &mut Vec<(Value, Finiteness)>,
+    ) -> Result<usize, RunError> {
+        let (plan, program) = (&step.plan, &step.graph.programs[0]);
+        let part = &plan.devices[0];
+        let started = self.recorder.now(&*self.device);
+        let posts = part.instructions[at..].iter().map_while(|i| match i {
+            Instruction::Post { channel, buffer } => Some((*channel, *buffer)),
+            _ => None,
+        });
+        let earlier = part.instructions[..at].iter().filter(|i| matches!(i, Instruction::Post { .. }));
+        let (before, count) = (earlier.count(), posts.clone().count());
+        let mut statuses = vec![[0; 4]; (before + count).saturating_sub(step.outputs.len().max(before))];
+        let places = outputs.arrays_mut().skip(before).map(Array::bytes_mut);
+        let places = places.chain(statuses.iter_mut().map(|s| &mut s[..]));
+        let mut reads = Vec::with_capacity(count);
+        for ((channel, buffer), bytes) in posts.clone().zip(places) {
+            match stayed.iter().find(|(at, _)| *at == buffer) {
+                _ if step.lent[channel.0 as usize] => {}
+                Some((_, fed)) => bytes.copy_from_slice(fed),
+                None => {
+                    let from = &part.buffers[buffer];
+                    reads.push(ReadInto { memory: from.memory, offset: from.offset, bytes });
+                }
+            }
+        }
+        self.device.read_many(&mut reads)?;
+        let checks = program.checks[found.len()..].iter();
+        found.extend(checks.zip(&statuses).map(|(c, s)| (c.of, Finiteness::of(i32::from_le_bytes(*s)))));
+        if started.is_some() {
+            let fetched = posts.take(step.outputs.len().saturating_sub(before));
+            let channels: Vec<&Channel> = fetched.map(|(c, _)| &plan.channels[c]).collect();
+            let names: Vec<&str> = channels.iter().map(|c| &*c.label).collect();
+            let bytes = channels.iter().map(|c| c.ty.size_bytes() as usize).sum();
+            if !channels.is_empty() {
+                self.recorder.session(&*self.device, started, "fetch", &names.join(", ").into(), bytes);
+            }
+        }
+        Ok(at + count)
     }
 }

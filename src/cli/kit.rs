@@ -28,9 +28,6 @@ pub(crate) struct Kit {
     /// Threads, pinned to the highest-numbered cores; all cores by default.
     #[arg(long)]
     threads: Option<usize>,
-    /// Where to run: `cpu`, or `gpu:1` for the second adapter that `thalweg devices` lists.
-    #[arg(long, default_value = "cpu", value_parser = device)]
-    device: Device,
     /// Only check the results; exit 1 if they are wrong.
     #[arg(long)]
     check: bool,

@@ -54,15 +54,19 @@ fn unknown_programs_and_files_are_named() {
 
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_thalweg"))
-        .args(["plan", "--program", "train", "--bind", "batch=64"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the command runs");
-    drop(child.stdout.take());
-    let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let plan = &["plan", "--program", "train", "--bind", "batch=64"][..];
+    for arguments in [plan, &["demo", "--passes", "1"], &["devices"], &["graph", "show"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the command runs");
+        drop(child.stdout.take());
+        let output = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success() && !said.contains("panicked"), "{arguments:?}: {said}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `thalweg demo`: the main job, end to end. Trains on 1,437 handwritten digits, looks at the 360 test digits once, at
 //! the end, and shows a few of them.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write, stdout};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -88,7 +88,13 @@ impl Demo {
             let threads =
                 |n| if matches!(self.device, Device::Cpu) { format!(" ({n} threads)") } else { String::new() };
             let devices: Vec<_> = cluster.devices.iter().map(|d| format!("{}{}", d.name, threads(d.threads))).collect();
-            println!("{} training digits, {} test digits, on {}", train.len(), test.len(), devices.join(", "));
+            writeln!(
+                stdout(),
+                "{} training digits, {} test digits, on {}",
+                train.len(),
+                test.len(),
+                devices.join(", ")
+            )?;
         }
         let first = self.first_pass(&mut model)?;
         let progress = Progress::new(steps, model.step());
@@ -117,7 +123,11 @@ impl Demo {
             let (loss, accuracy) = (loss / samples as f64, accuracy / samples as f64);
             if self.json {
                 let seconds = started.elapsed().as_secs_f64();
-                println!("{}", json!({"pass": pass + 1, "loss": loss, "accuracy": accuracy, "seconds": seconds}));
+                writeln!(
+                    stdout(),
+                    "{}",
+                    json!({"pass": pass + 1, "loss": loss, "accuracy": accuracy, "seconds": seconds})
+                )?;
             }
         }
         if let Some(directory) = &self.save {
@@ -140,18 +150,23 @@ impl Demo {
                 "test_accuracy": accuracy, "train_seconds": train_seconds, "devices": devices, "world": 1,
                 "digest": digest, "steps": model.step(), "seed": self.seed,
             });
-            println!("{summary}");
+            writeln!(stdout(), "{summary}")?;
             return Ok(());
         }
         let rate = seen as f64 / train_seconds;
         if self.precision == Precision::Mixed(F16) {
             let [skipped, scale] =
                 ["skipped", "scale"].map(|what| model.get(&format!("adamw.loss_scale.{what}")).map(|x| x.item()));
-            println!("the loss was scaled by {} at the end; {} updates were skipped", scale?, skipped?);
+            writeln!(stdout(), "the loss was scaled by {} at the end; {} updates were skipped", scale?, skipped?)?;
         }
-        println!("trained {} steps in {train_seconds:.2} s ({rate:.0} images/s)", model.step());
-        println!("test accuracy {:.2} % (of {} digits never looked at before)", 100.0 * accuracy, test.len());
-        println!("digest {digest}\n");
+        writeln!(stdout(), "trained {} steps in {train_seconds:.2} s ({rate:.0} images/s)", model.step())?;
+        writeln!(
+            stdout(),
+            "test accuracy {:.2} % (of {} digits never looked at before)",
+            100.0 * accuracy,
+            test.len()
+        )?;
+        writeln!(stdout(), "digest {digest}\n")?;
         self.show(&mut model, &test)
     }
 
@@ -188,9 +203,8 @@ impl Demo {
         };
         let captions: Vec<String> = probs.chunks_exact(10).zip(label.as_slice::<i32>()).map(caption).collect();
         let images: Vec<&[f32]> = image.as_slice::<f32>().chunks_exact(64).collect();
-        let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        print!("{}", picture::side_by_side(&images, 8, &captions, color));
-        Ok(())
+        let color = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Ok(write!(stdout(), "{}", picture::side_by_side(&images, 8, &captions, color))?)
     }
 }
 

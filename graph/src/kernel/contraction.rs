@@ -19,6 +19,8 @@ use crate::types::DType;
 pub struct Contraction {
     /// The two reads whose products are summed.
     pub factors: [usize; 2],
+    /// The registers of the body that are multiplied: those reads, or what they are in the sum's type.
+    pub multiplied: [Reg; 2],
     /// Type of the products and of their sum.
     pub dtype: DType,
 }
@@ -28,7 +30,7 @@ impl LoopNest {
     pub fn contraction(&self) -> Option<Contraction> {
         let ([fold], [_]) = (&self.folds[..], &self.writes[..]) else { return None };
         let op = |r: Reg| self.body.insts.get(usize::from(r)).map(|i| &i.op);
-        let ScalarOp::Binary(Binary::Mul, a, b) = op(*fold.inputs.first()?)? else { return None };
+        let ScalarOp::Binary(Binary::Mul, x, y) = op(*fold.inputs.first()?)? else { return None };
         // Halves are made f32 on the way.
         let read = |r: Reg| match op(r)? {
             ScalarOp::Cast(from) if fold.dtype == DType::F32 && self.body.dtype(*from).accumulator() == DType::F32 => {
@@ -36,10 +38,11 @@ impl LoopNest {
             }
             op => Some(op),
         };
-        let (ScalarOp::Read(a), ScalarOp::Read(b)) = (read(*a)?, read(*b)?) else { return None };
+        let (ScalarOp::Read(a), ScalarOp::Read(b)) = (read(*x)?, read(*y)?) else { return None };
         // A sum of squares is no product of two matrices.
         let sums = fold.monoid == Monoid::Sum && fold.dtype.is_float() && a != b;
-        sums.then_some(Contraction { factors: [usize::from(*a), usize::from(*b)], dtype: fold.dtype })
+        let factors = [usize::from(*a), usize::from(*b)];
+        sums.then_some(Contraction { factors, multiplied: [*x, *y], dtype: fold.dtype })
     }
 
     /// Whether the sum is written as it is.
@@ -121,7 +124,11 @@ impl LoopNest {
             product.operands[operand].dtype = sum.dtype;
             let local = Passed::Local(group.locals.len() as u16);
             group.locals.push(to.clone());
-            group.members.push(Member { nest: cast(from, to), reads: vec![passed(operand)], writes: vec![local] });
+            group.members.push(Member {
+                nest: LoopNest::copy(from, to),
+                reads: vec![passed(operand)],
+                writes: vec![local],
+            });
             reads[operand] = local;
         }
         let sums = Passed::Local(group.locals.len() as u16);
@@ -130,25 +137,6 @@ impl LoopNest {
         let reads = (0..self.operands.len()).map(passed).chain([sums]).collect();
         group.members.push(Member { nest: then, reads, writes: vec![Passed::Result(0)] });
         Some(group)
-    }
-}
-
-/// Each element in another type.
-fn cast(from: BufferType, to: BufferType) -> LoopNest {
-    let (dtype, axes) = (to.dtype, vec![Axis::new(from.len() as u64, false)]);
-    let at = Affine::axis(0);
-    let mut epilogue = Scalar::default();
-    let element = epilogue.push(Inst { dtype: from.dtype, op: ScalarOp::Read(0) });
-    let value = epilogue.push(Inst { dtype, op: ScalarOp::Cast(element) });
-    LoopNest {
-        operands: vec![from],
-        results: vec![to],
-        axes,
-        reads: vec![Read { operand: 0, coords: vec![Coord::Affine(at.clone())], fill: None }],
-        body: Scalar::default(),
-        folds: vec![],
-        epilogue,
-        writes: vec![Write { result: 0, value, coords: vec![at] }],
     }
 }
 
@@ -184,19 +172,19 @@ impl Kernel {
         let (reads, operands) = (nest.reads.len() as u16, nest.operands.len() as u16);
         let (own, mut now) = (nest.writes[0].value, Vec::<Reg>::new());
         for inst in &into.epilogue.insts {
+            let is_sum = |read: u16| usize::from(read) == look;
             let op = match inst.op.on(|r| now[usize::from(r)]) {
-                ScalarOp::Read(k) | ScalarOp::Valid(k) if usize::from(k) == look => None,
-                ScalarOp::Read(k) => Some(ScalarOp::Read(reads + k)),
-                ScalarOp::Valid(k) => Some(ScalarOp::Valid(reads + k)),
-                op => Some(op),
-            };
-            now.push(match op {
-                Some(op) => nest.epilogue.push(Inst { dtype: inst.dtype, op }),
-                None if inst.dtype == DType::Bool => {
-                    nest.epilogue.push(Inst { dtype: DType::Bool, op: ScalarOp::Literal(Literal::Int(1)) })
+                ScalarOp::Read(k) if is_sum(k) => {
+                    now.push(own);
+                    continue;
                 }
-                None => own,
-            });
+                // It was read without a fill: it is inside.
+                ScalarOp::Valid(k) if is_sum(k) => ScalarOp::Literal(Literal::Int(1)),
+                ScalarOp::Read(k) => ScalarOp::Read(reads + k),
+                ScalarOp::Valid(k) => ScalarOp::Valid(reads + k),
+                op => op,
+            };
+            now.push(nest.epilogue.push(Inst { dtype: inst.dtype, op }));
         }
         let moved = |r: &Read| Read { operand: operands + r.operand, ..r.clone() };
         nest.reads.extend(into.reads.iter().map(moved));

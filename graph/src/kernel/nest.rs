@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::BufferType;
 use super::affine::{Affine, Coord};
-use super::scalar::{Literal, Reg, Scalar, named_enum};
+use super::scalar::{Inst, Literal, Reg, Scalar, ScalarOp, named_enum};
 use crate::types::DType;
 
 /// One loop. `extent` points here, which are `origin..origin+extent` of `whole` points of the whole value: equal to
@@ -144,6 +144,25 @@ pub struct LoopNest {
 }
 
 impl LoopNest {
+    /// Each element of `from` in `to`, two tensors of one axis of the same length: in another type, or as it is.
+    pub fn copy(from: BufferType, to: BufferType) -> Self {
+        let (axes, at) = (vec![Axis::new(from.len() as u64, false)], Affine::axis(0));
+        let mut epilogue = Scalar::default();
+        let mut value = epilogue.push(Inst { dtype: from.dtype, op: ScalarOp::Read(0) });
+        if from.dtype != to.dtype {
+            value = epilogue.push(Inst { dtype: to.dtype, op: ScalarOp::Cast(value) });
+        }
+        LoopNest {
+            operands: vec![from],
+            results: vec![to],
+            axes,
+            reads: vec![Read { operand: 0, coords: vec![Coord::Affine(at.clone())], fill: None }],
+            body: Scalar::default(),
+            folds: vec![],
+            epilogue,
+            writes: vec![Write { result: 0, value, coords: vec![at] }],
+        }
+    }
     /// Number of parallel axes, which come first.
     pub fn parallel_axes(&self) -> usize {
         self.axes.iter().filter(|a| !a.fold).count()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use thalweg_graph::ir::Site;
-use thalweg_graph::kernel::{Affine, Axis, BufferType, Coord, Inst, Kernel, LoopNest, Read, Scalar, ScalarOp, Write};
+use thalweg_graph::kernel::{BufferType, Kernel, LoopNest};
 use thalweg_graph::plan::{Buffer, DevicePlan, Instruction, Launch, Memory, Plan};
 use thalweg_graph::types::DType;
 use thalweg_runtime::device::{DeviceError, Loaded};
@@ -119,7 +119,8 @@ impl GpuDevice {
         let words = [from.offset, to.offset, bytes].iter().all(|n| n % 4 == 0);
         let (dtype, n) = if words { (DType::U32, bytes / 4) } else { (DType::U8, bytes) };
         let spans = [from, to].map(|b| Span { memory: b.memory, range: b.range() }).to_vec();
-        let kernel = Kernel::Nest(identity(dtype, n));
+        let ty = BufferType { dtype, shape: vec![n] };
+        let kernel = Kernel::Nest(LoopNest::copy(ty.clone(), ty));
         self.draft(spans, |slots| translate(&kernel, slots).map_err(|e| e.to_string()))
     }
 }
@@ -129,21 +130,6 @@ struct Draft {
     spans: Vec<Span>,
     windows: Arc<Windows>,
     program: Program,
-}
-
-/// `n` elements, as they are.
-pub(crate) fn identity(dtype: DType, n: u64) -> LoopNest {
-    let ty = BufferType { dtype, shape: vec![n] };
-    LoopNest {
-        operands: vec![ty.clone()],
-        results: vec![ty],
-        axes: vec![Axis::new(n, false)],
-        reads: vec![Read { operand: 0, coords: vec![Coord::Affine(Affine::axis(0))], fill: None }],
-        body: Scalar::default(),
-        folds: vec![],
-        epilogue: Scalar { insts: vec![Inst { dtype, op: ScalarOp::Read(0) }] },
-        writes: vec![Write { result: 0, value: 0, coords: vec![Affine::axis(0)] }],
-    }
 }
 
 /// Says what is largest in an arena that does not fit.

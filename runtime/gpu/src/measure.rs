@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use thalweg_graph::id::Arena;
 use thalweg_graph::ir::Site;
-use thalweg_graph::kernel::{BufferType, Kernel};
+use thalweg_graph::kernel::{BufferType, Kernel, LoopNest};
 use thalweg_graph::plan::{Buffer, DevicePlan, Instruction, Launch, Memory, Plan};
 use thalweg_graph::types::DType;
 use thalweg_runtime::device::{Device, DeviceError};
 
 use crate::adapter::adapters;
 use crate::device::GpuDevice;
-use crate::load::identity;
 use crate::wgsl::Slot;
 
 /// What an adapter does, with what it was measured on. Rates are per second.
@@ -136,7 +135,7 @@ fn loaded(device: &mut GpuDevice, bytes: u64, n: usize) -> Result<thalweg_runtim
     let ty = BufferType { dtype: DType::F32, shape: vec![bytes / 4] };
     let memory = Memory::Scratch;
     let [from, to] = [0, bytes].map(|offset| buffers.push(Buffer { memory, offset, ty: ty.clone(), parts: vec![] }));
-    let kernel = kernels.push(Kernel::Nest(identity(DType::F32, bytes / 4)));
+    let kernel = kernels.push(Kernel::Nest(LoopNest::copy(ty.clone(), ty.clone())));
     let (reads, writes, workspace) = (vec![from], vec![to], (0, 0));
     let launch = Launch { kernel, reads, writes, workspace, label: "probe".into(), site: Site::default() };
     let instructions = vec![Instruction::Launch(launch); n];
@@ -186,12 +185,8 @@ fn flops(device: &mut GpuDevice) -> Result<f64, DeviceError> {
             let out = buffer(wgpu::BufferUsages::STORAGE);
             let params = buffer(wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST);
             context.queue.write_buffer(&params, 0, bytemuck::bytes_of(&[ROUNDS, 0.999f32.to_bits(), 0, 0]));
-            let entry = |binding, buffer: &wgpu::Buffer| (binding, buffer.clone());
-            let bound = [entry(0, &params), entry(1, &out)];
-            let entries: Vec<_> = bound
-                .iter()
-                .map(|(binding, b)| wgpu::BindGroupEntry { binding: *binding, resource: b.as_entire_binding() })
-                .collect();
+            let entries = [(0, &params), (1, &out)]
+                .map(|(binding, b)| wgpu::BindGroupEntry { binding, resource: b.as_entire_binding() });
             let described = wgpu::BindGroupDescriptor { label: None, layout: &pipeline.layout, entries: &entries };
             context.device.create_bind_group(&described)
         });

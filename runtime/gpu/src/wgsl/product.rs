@@ -2,7 +2,7 @@
 //! workgroup makes of the result, and into how many parts the depth is cut where tiles are few. All of it follows from
 //! the nest alone, and so does the order in which products are added. The text is [`super::tile`]'s.
 
-use thalweg_graph::kernel::{Affine, Binary, Coord, LoopNest, Reg, ScalarOp};
+use thalweg_graph::kernel::{Affine, Contraction, Coord, LoopNest, Reg};
 use thalweg_graph::types::DType;
 
 use super::domain::Domain;
@@ -71,8 +71,8 @@ pub(super) struct Product {
 impl Product {
     /// The product that a nest is; `None` where another way is as good, or where it is none.
     pub(super) fn of(nest: &LoopNest) -> Option<Self> {
-        let dtype = nest.contraction()?.dtype;
-        let factors = factors(nest)?;
+        let Contraction { factors: [a, b], multiplied: [x, y], dtype } = nest.contraction()?;
+        let mut factors = [(a, x), (b, y)];
         let readable = |(k, _): &(usize, Reg)| {
             let operand = &nest.operands[usize::from(nest.reads[*k].operand)];
             let found = nest.reads[*k].coords.iter().any(|c| matches!(c, Coord::Value { .. }));
@@ -92,7 +92,6 @@ impl Product {
         let own = |s: usize| parallel.iter().copied().filter(|a| uses(s, *a) && !uses(1 - s, *a)).collect::<Vec<_>>();
         let mut sides = [own(0), own(1)];
         let matrices: Vec<usize> = parallel.iter().copied().filter(|a| uses(0, *a) == uses(1, *a)).collect();
-        let mut factors = factors;
         // Threads that are neighbours store neighbouring columns.
         let least = |axes: &[usize]| axes.iter().map(|a| step(&domain.writes[0], *a)).min().unwrap_or(i64::MAX);
         if least(&sides[0]) < least(&sides[1]) {
@@ -158,21 +157,6 @@ fn step(map: &Affine, axis: usize) -> i64 {
         None | Some(0) => i64::MAX,
         Some(c) => c,
     }
-}
-
-/// The reads that are multiplied, and the registers of the body that are: those reads, or the same in another type.
-fn factors(nest: &LoopNest) -> Option<[(usize, Reg); 2]> {
-    let op = |r: Reg| nest.body.insts.get(usize::from(r)).map(|i| &i.op);
-    let ScalarOp::Binary(Binary::Mul, a, b) = op(*nest.folds.first()?.inputs.first()?)? else { return None };
-    let source = |r: Reg| match op(r)? {
-        ScalarOp::Read(k) => Some((usize::from(*k), r)),
-        ScalarOp::Cast(x) => match op(*x)? {
-            ScalarOp::Read(k) => Some((usize::from(*k), r)),
-            _ => None,
-        },
-        _ => None,
-    };
-    Some([source(*a)?, source(*b)?])
 }
 
 const _: () = assert!(LANES == 64, "every tile has as many threads");

@@ -86,11 +86,24 @@ fn mutants(plan: &Plan) -> Vec<(String, Plan)> {
             add(format!("{b} grows"), &|p| change(p, &|b| b.ty.shape[axis] += 1));
             add(format!("{b} shrinks"), &|p| change(p, &|b| b.ty.shape[axis] = b.ty.shape[axis].saturating_sub(1)));
         }
-        add(format!("{b} has no parts"), &|p| change(p, &|b| b.parts.clear()));
-        add(format!("{b} has its parts turned round"), &|p| change(p, &|b| b.parts.reverse()));
-        add(format!("{b} lacks its last part"), &|p| change(p, &|b| b.parts.truncate(b.parts.len().saturating_sub(1))));
-        for part in device.buffers.ids() {
-            add(format!("{b} is also made of {part}"), &|p| change(p, &|b| b.parts.push(part)));
+        add(format!("{b} has no pieces"), &|p| change(p, &|b| b.pieces.clear()));
+        add(format!("{b} has its pieces turned round"), &|p| change(p, &|b| b.pieces.reverse()));
+        add(format!("{b} lacks its last piece"), &|p| {
+            change(p, &|b| b.pieces.truncate(b.pieces.len().saturating_sub(1)))
+        });
+        for (other, of) in device.buffers.iter() {
+            add(format!("{b} is also made of {other}"), &|p| change(p, &|b| b.pieces.push(of.whole(other))));
+        }
+        for k in 0..device.buffers[b].pieces.len() {
+            for by in [-1i64, 1] {
+                let moved = |x: u64| x.checked_add_signed(by).unwrap_or(x);
+                add(format!("piece {k} of {b} starts {by} later"), &|p| {
+                    change(p, &|b| b.pieces[k].start = moved(b.pieces[k].start));
+                });
+                add(format!("piece {k} of {b} ends {by} later"), &|p| {
+                    change(p, &|b| b.pieces[k].end = moved(b.pieces[k].end));
+                });
+            }
         }
     }
     for by in [1, 4, 8, 16, 32, 64, 128] {
@@ -159,6 +172,6 @@ fn no_harmful_mutant_passes_and_not_too_many_harmless_ones_are_refused() {
     }
     let [[caught, _], _, [strict, free]] = all.0;
     assert!(caught > 5_000, "too few harmful mutants to learn from: {caught}");
-    // What is refused without need wastes a launch or tells a row's parts wrong: not something that lowering does.
+    // What is refused without need wastes a launch or tells a row's pieces wrong: not something that lowering does.
     assert!(strict * 100 < (strict + free) * 75, "{strict} harmless mutants are refused, {free} pass");
 }

@@ -18,10 +18,10 @@ fn everything() -> String {
         r#"plan "a \"name\"\n" program "" "odd name"=18446744073709551615, n=0 {{
           k0 = {exp}
           #0: f32[] = device 65535 -> device 1 ""
-          #1: bool[0, 18446744073709551615] = driver -> driver "é"
+          #1: bool[0, 18446744073709551615] = driver -> driver at 7 "é"
           device 0 "a" state 18446744073709551615 scratch 0 staging 1 {{ }}
           device 1 "b" state 0 scratch 0 staging 0 {{
-            b0: bf16[7] = state at 18446744073709551615 of b0, b4294967295
+            b0: bf16[7] = state at 18446744073709551615 of b0[0..3], b4294967295[18446744073709551615..0]
             launch k4294967295 -> "nothing to nothing"
             launch k0 b0, b0 -> work 18446744073709551615 bytes at 7 ""
             launch k0 -> b9, b0 work 0 bytes at 7 "b" at "a:b.rs:4294967295:0"
@@ -46,11 +46,11 @@ fn plans_print_as_expected() {
         out0[a0] = v1
       }
       #0: f32[] = device 65535 -> device 1 ""
-      #1: bool[0, 18446744073709551615] = driver -> driver "é"
+      #1: bool[0, 18446744073709551615] = driver -> driver at 7 "é"
       device 0 "a" state 18446744073709551615 scratch 0 staging 1 {
       }
       device 1 "b" state 0 scratch 0 staging 0 {
-        b0: bf16[7] = state at 18446744073709551615 of b0, b4294967295
+        b0: bf16[7] = state at 18446744073709551615 of b0[0..3], b4294967295[18446744073709551615..0]
         launch k4294967295 -> "nothing to nothing"
         launch k0 b0, b0 -> work 18446744073709551615 bytes at 7 ""
         launch k0 -> b9, b0 work 0 bytes at 7 "b"
@@ -113,7 +113,7 @@ fn mistakes_are_reported_at_their_place() {
         refused("device 0 \"test\"", "device 1 \"test\""),
         refused("staging 128", "stage 128"),
         refused("= state", "= stat"),
-        refused("of b9,", "of k9,"),
+        refused("of b9[", "of k9["),
         refused("k1 = ", "k2 = "),
         refused("commit", "comit"),
         refused("-> b10, b12", "-> b10, b12,"),
@@ -137,7 +137,7 @@ fn mistakes_are_reported_at_their_place() {
       |     b2: f32[3, 2] = stat at 0
       |                     ^
     line 110, column 36: expected a buffer, like `b0`, found `k9`
-      |     b11: f32[8] = scratch at 64 of k9, b10
+      |     b11: f32[8] = scratch at 64 of k9[0..6], b10[0..2]
       |                                    ^
     line 18, column 3: expected `k1`, the next in order, found `k2`
       |   k2 = nest (f32[2, 2], f32[2]) -> f32[2, 2] {

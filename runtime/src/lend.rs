@@ -6,7 +6,7 @@
 //! In a sound plan bytes are read by the name under which they were written, so names are enough. What is left to ask is who
 //! writes: a feed nobody but the caller, an output one launch, all of it.
 
-use thalweg_graph::plan::{BufferId, ChannelId, DevicePlan, Instruction, Memory};
+use thalweg_graph::plan::{Buffer, BufferId, ChannelId, DevicePlan, Instruction, Memory};
 
 /// The buffer that `channel` arrives in or leaves from, if another memory may stand in for it for a whole step. `device` is a
 /// part of a verified plan.
@@ -18,7 +18,8 @@ pub fn lendable(device: &DevicePlan, channel: ChannelId) -> Option<BufferId> {
     })?;
     let buffer = &device.buffers[id];
     // Buffers that are used as one lie end to end, which the caller's do not. What has no elements has no place.
-    let alone = buffer.parts.is_empty() && !device.buffers.values().iter().any(|other| other.parts.contains(&id));
+    let has = |other: &Buffer| other.pieces.iter().any(|p| p.buffer == id);
+    let alone = buffer.pieces.is_empty() && !device.buffers.values().iter().any(has);
     if !alone || buffer.range().is_empty() {
         return None;
     }
@@ -47,7 +48,7 @@ mod tests {
     use thalweg_graph::DType;
     use thalweg_graph::id::{Arena, Id};
     use thalweg_graph::kernel::BufferType;
-    use thalweg_graph::plan::{Buffer, KernelId, Launch};
+    use thalweg_graph::plan::{KernelId, Launch, Piece};
 
     use super::*;
 
@@ -69,11 +70,12 @@ mod tests {
     /// Whether feed and output are lent. Buffer 0 lies in staging, 1 and 2 in scratch; 3 is made of 6 and 7; 4 lies in the state
     /// and 5 has no elements.
     fn lends(instructions: Vec<Instruction>) -> [bool; 2] {
-        let at = |memory, offset, n, parts: &[u32]| Buffer {
+        let whole = |b: &u32| Piece { buffer: BufferId(*b), start: 0, end: 16 };
+        let at = |memory, offset, n, pieces: &[u32]| Buffer {
             memory,
             offset,
             ty: BufferType { dtype: DType::F32, shape: vec![n] },
-            parts: parts.iter().map(|p| BufferId(*p)).collect(),
+            pieces: pieces.iter().map(whole).collect(),
         };
         let (state, scratch) = (Memory::State, Memory::Scratch);
         let mut buffers = Arena::default();

@@ -11,7 +11,7 @@ mod tail;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use state::{StateLayout, StateSlot};
+pub use state::{Share, StateLayout, StateMap, StateSlot};
 
 use crate::id::Arena;
 use crate::ir::{Graph, Program, Site, VarId};
@@ -178,13 +178,15 @@ pub fn lower(
             from: Endpoint::Driver,
             to: Endpoint::Device(0),
             ty: places.at(*root).ty.clone(),
+            start: 0,
             label: name.clone(),
         };
         actions.push(Slot::Wait(channels.push(channel), *root));
     }
     actions.extend(body.into_iter().map(Slot::Do));
     for (name, root, ty) in &lowered.outputs {
-        let channel = Channel { from: Endpoint::Device(0), to: Endpoint::Driver, ty: ty.clone(), label: name.clone() };
+        let (from, to) = (Endpoint::Device(0), Endpoint::Driver);
+        let channel = Channel { from, to, ty: ty.clone(), start: 0, label: name.clone() };
         actions.push(Slot::Post(channels.push(channel), *root));
     }
     if !tail.is_empty() {
@@ -307,17 +309,20 @@ fn buffer(
         return *id;
     }
     let place = places.at(root);
-    let mut parts = vec![];
+    let mut pieces = vec![];
     let (memory, offset) = match &place.home {
         Home::State(v) | Home::StateRow(v) => (Memory::State, layout.slots[*v].offset),
         Home::Staging => (Memory::Staging, offsets[root.0]),
         Home::Scratch => (Memory::Scratch, offsets[root.0]),
         Home::Row(members) => {
-            parts = members.iter().map(|m| buffer(*m, places, offsets, layout, buffers, known)).collect();
+            for member in members {
+                let id = buffer(*member, places, offsets, layout, buffers, known);
+                pieces.push(buffers[id].whole(id));
+            }
             (Memory::Scratch, offsets[members[0].0])
         }
     };
-    let id = buffers.push(Buffer { memory, offset, ty: place.ty.clone(), parts });
+    let id = buffers.push(Buffer { memory, offset, ty: place.ty.clone(), pieces });
     known.insert(root, id);
     id
 }

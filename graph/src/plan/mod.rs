@@ -1,5 +1,23 @@
 //! The plan: everything that happens in a step, on every device, before it happens. Complete, ordered, printable and
 //! hashed; a session runs nothing else. One device is a plan whose only channels are the caller's feeds and fetches.
+//!
+//! Devices run their instructions in order, step after step, and meet only in channels. Between two devices a channel has
+//! one slot, the buffer that its `wait` names, and the slot has one owner at a time:
+//!
+//! ```text
+//! sender      … write b ─ post #c b ─────────────── sent #c ─ b may be written again …
+//!                             │  ▲                     ▲
+//!                             │  └── a grant           └── the bytes have been taken
+//!                             ▼
+//! receiver    grant #c … wait #c s ─ read s … ─ grant #c …
+//! ```
+//!
+//! `post` waits for a grant, `wait` for the post, `sent` for the bytes to be taken. A `sent` follows its `post` in the same
+//! step. A `grant` stands before its `wait`, and frees the slot for this step's value; or behind it and its last reader, and
+//! frees it for the next step's: such a slot is free when the first step begins. From a grant to the next wait the slot is
+//! the sender's: the receiver neither reads nor writes its bytes. Feeds and fetches need neither grant nor `sent`: the
+//! driver writes when the device waits and reads when the device posts. Nobody's tail begins before everybody's body has
+//! ended.
 
 mod verify;
 
@@ -60,6 +78,8 @@ pub struct Channel {
     pub to: Endpoint,
     /// What crosses.
     pub ty: BufferType,
+    /// Where it lies in the array that is fed or returned: the first element. 0 between devices.
+    pub start: u64,
     /// Name of the input, the output or the value.
     pub label: Arc<str>,
 }
@@ -101,8 +121,19 @@ pub struct Buffer {
     pub offset: u64,
     /// What lies there.
     pub ty: BufferType,
-    /// Buffers that lie here end to end and are used as one; none for an ordinary buffer.
-    pub parts: Vec<BufferId>,
+    /// What lies here end to end and is used as one; none for an ordinary buffer.
+    pub pieces: Vec<Piece>,
+}
+
+/// A run of elements of a buffer that has no pieces itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Piece {
+    /// Whose elements.
+    pub buffer: BufferId,
+    /// The first of them.
+    pub start: u64,
+    /// The first that is not.
+    pub end: u64,
 }
 
 impl Buffer {
@@ -111,6 +142,15 @@ impl Buffer {
         let elements = self.ty.checked_len().unwrap_or(u64::MAX);
         let size = elements.saturating_mul(self.ty.dtype.size_bytes() as u64);
         self.offset..self.offset.saturating_add(size)
+    }
+    /// The bytes of a piece of it.
+    pub fn piece(&self, piece: &Piece) -> std::ops::Range<u64> {
+        let at = |n: u64| self.offset.saturating_add(n.saturating_mul(self.ty.dtype.size_bytes() as u64));
+        at(piece.start)..at(piece.end)
+    }
+    /// All of a buffer without pieces, as a piece of another.
+    pub fn whole(&self, id: BufferId) -> Piece {
+        Piece { buffer: id, start: 0, end: self.ty.checked_len().unwrap_or(u64::MAX) }
     }
 }
 

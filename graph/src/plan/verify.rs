@@ -67,8 +67,8 @@ struct Check<'a> {
     me: Endpoint,
     /// Of state, those bytes are owned that have been updated.
     owners: BTreeMap<Memory, Owners>,
-    /// Which instruction wrote a buffer last.
-    writer: BTreeMap<BufferId, usize>,
+    /// Which instructions wrote the bytes of a buffer last.
+    writers: BTreeMap<BufferId, Vec<(Range<u64>, usize)>>,
     /// Whether anybody needs what an instruction writes.
     needed: Vec<bool>,
     faults: Vec<String>,
@@ -76,9 +76,9 @@ struct Check<'a> {
 
 impl<'a> Check<'a> {
     fn new(plan: &'a Plan, sound: &'a [bool], device: &'a DevicePlan, index: u16) -> Self {
-        let (owners, writer) = (BTreeMap::new(), BTreeMap::new());
+        let (owners, writers) = (BTreeMap::new(), BTreeMap::new());
         let needed = vec![false; device.instructions.len()];
-        Self { plan, sound, device, me: Endpoint::Device(index), owners, writer, needed, faults: vec![] }
+        Self { plan, sound, device, me: Endpoint::Device(index), owners, writers, needed, faults: vec![] }
     }
 
     fn require(&mut self, holds: bool, otherwise: impl FnOnce() -> String) -> bool {
@@ -88,7 +88,7 @@ impl<'a> Check<'a> {
         holds
     }
 
-    /// Checks arenas and buffers. All that follows relies on it: ranges are exact and parts have no parts.
+    /// Checks arenas and buffers. All that follows relies on it: ranges are exact and pieces have no pieces.
     fn buffers(&mut self) -> bool {
         let device = self.device;
         for memory in Memory::ALL {
@@ -101,23 +101,26 @@ impl<'a> Check<'a> {
             let end = bytes.and_then(|b| buffer.offset.checked_add(b));
             let inside = end.is_some_and(|end| end <= device.bytes(buffer.memory)) && buffer.offset % element == 0;
             self.require(inside, || format!("buffer {id} leaves its arena"));
-            if buffer.parts.is_empty() {
+            if buffer.pieces.is_empty() {
                 continue;
             }
             let mut next = buffer.offset;
-            for part in &buffer.parts {
-                let p = device.buffers.get(*part);
-                if !self.require(p.is_some(), || format!("buffer {id} is made of {part}, which is not there")) {
+            for piece in &buffer.pieces {
+                let of = device.buffers.get(piece.buffer);
+                if !self.require(of.is_some(), || format!("buffer {id} is made of {piece}, which is not there")) {
                     continue;
                 }
-                let fits = p.is_some_and(|p| {
-                    let alike = p.memory == buffer.memory && p.ty.dtype == buffer.ty.dtype;
-                    alike && p.parts.is_empty() && p.offset == next
+                let fits = of.is_some_and(|of| {
+                    let alike = of.memory == buffer.memory && of.ty.dtype == buffer.ty.dtype && of.pieces.is_empty();
+                    let inside = piece.start <= piece.end && of.ty.checked_len().is_some_and(|n| piece.end <= n);
+                    alike && inside && of.piece(piece).start == next
                 });
-                self.require(fits, || format!("buffer {id}: its part {part} does not lie end to end with the rest"));
-                next = p.map_or(next, |p| p.range().end);
+                if !self.require(fits, || format!("buffer {id}: {piece} does not lie end to end with the rest")) {
+                    break;
+                }
+                next = of.map_or(next, |of| of.piece(piece).end);
             }
-            self.require(next == buffer.range().end, || format!("buffer {id}: its parts do not fill it"));
+            self.require(next == buffer.range().end, || format!("buffer {id}: its pieces do not fill it"));
         }
         self.faults.is_empty()
     }
@@ -265,17 +268,20 @@ impl<'a> Check<'a> {
         !hit.is_empty()
     }
 
-    /// The buffers that `id` stands for: its parts, or itself.
-    fn leaves(&self, id: BufferId) -> impl Iterator<Item = BufferId> + use<'a> {
-        let parts = &self.device.buffers[id].parts;
-        parts.iter().copied().chain(parts.is_empty().then_some(id))
+    /// The buffers that `id` stands for, and which of their bytes: its pieces, or itself.
+    fn leaves(&self, id: BufferId) -> impl Iterator<Item = (BufferId, Range<u64>)> + use<'a> {
+        let (buffers, buffer) = (&self.device.buffers, &self.device.buffers[id]);
+        let pieces = buffer.pieces.iter().map(|p| (p.buffer, buffers[p.buffer].piece(p)));
+        pieces.chain(buffer.pieces.is_empty().then(|| (id, buffer.range())))
     }
 
     fn read(&mut self, at: usize, id: BufferId) {
         let device = self.device;
-        for leaf in self.leaves(id) {
-            let (memory, range) = (device.buffers[leaf].memory, device.buffers[leaf].range());
-            if let Some(writer) = self.writer.get(&leaf) {
+        for (leaf, range) in self.leaves(id) {
+            let memory = device.buffers[leaf].memory;
+            for (_, writer) in
+                self.writers.get(&leaf).iter().flat_map(|w| w.iter()).filter(|w| w.0 == range || overlap(&w.0, &range))
+            {
                 self.needed[*writer] = true;
             }
             let owners = self.owners.entry(memory).or_default();
@@ -284,9 +290,15 @@ impl<'a> Check<'a> {
                 self.require(fresh, || format!("{at}: reads {leaf} of the state after its update"));
                 continue;
             }
-            let mut under = owners.range(..=range.start);
-            let whole = under.next_back().is_some_and(|(_, (end, owner))| *owner == leaf && *end >= range.end);
-            self.require(whole || range.is_empty(), || {
+            // From the last span to the first: each has to reach to where the one behind it begins.
+            let mut begin = range.end;
+            for (start, (end, owner)) in spans(owners, &range) {
+                if *owner != leaf || *end < begin {
+                    break;
+                }
+                begin = *start;
+            }
+            self.require(begin <= range.start || range.is_empty(), || {
                 format!("{at}: reads {leaf}, which is not whole there: never written, or written over")
             });
         }
@@ -294,9 +306,11 @@ impl<'a> Check<'a> {
 
     fn write(&mut self, at: usize, id: BufferId, in_tail: bool) {
         let device = self.device;
-        for leaf in self.leaves(id) {
-            let (memory, range) = (device.buffers[leaf].memory, device.buffers[leaf].range());
-            self.writer.insert(leaf, at);
+        for (leaf, range) in self.leaves(id) {
+            let memory = device.buffers[leaf].memory;
+            let writers = self.writers.entry(leaf).or_default();
+            writers.retain(|(old, _)| old.start < range.start || old.end > range.end);
+            writers.push((range.clone(), at));
             let owned = self.take(memory, range, Some(leaf));
             if memory == Memory::State {
                 self.needed[at] = true;

@@ -11,7 +11,7 @@ use super::value::{parse_buffer_type, parse_site};
 use crate::id::Arena;
 use crate::ir::Site;
 use crate::plan::{
-    Buffer, BufferId, Channel, ChannelId, DevicePlan, Endpoint, Instruction, KernelId, Launch, Memory, Plan,
+    Buffer, BufferId, Channel, ChannelId, DevicePlan, Endpoint, Instruction, KernelId, Launch, Memory, Piece, Plan,
 };
 use crate::types::Bindings;
 
@@ -82,7 +82,8 @@ fn parse_channel(cursor: &mut Cursor<'_>, count: usize) -> Result<Channel, Parse
     let from = parse_endpoint(cursor)?;
     cursor.expect("->")?;
     let to = parse_endpoint(cursor)?;
-    Ok(Channel { from, to, ty, label: cursor.text("the channel's label, quoted")?.into() })
+    let start = if cursor.eat("at") { cursor.int("the first element")? } else { 0 };
+    Ok(Channel { from, to, ty, start, label: cursor.text("the channel's label, quoted")?.into() })
 }
 
 fn parse_endpoint(cursor: &mut Cursor<'_>) -> Result<Endpoint, ParseError> {
@@ -131,14 +132,24 @@ fn parse_buffer(cursor: &mut Cursor<'_>) -> Result<Buffer, ParseError> {
     cursor.bump();
     cursor.expect("at")?;
     let offset = cursor.int("an offset")?;
-    let mut parts = Vec::new();
+    let mut pieces = Vec::new();
     if cursor.eat("of") {
-        parts.push(buffer(cursor)?);
+        pieces.push(piece(cursor)?);
         while cursor.eat(",") {
-            parts.push(buffer(cursor)?);
+            pieces.push(piece(cursor)?);
         }
     }
-    Ok(Buffer { memory, offset, ty, parts })
+    Ok(Buffer { memory, offset, ty, pieces })
+}
+
+fn piece(cursor: &mut Cursor<'_>) -> Result<Piece, ParseError> {
+    let buffer = buffer(cursor)?;
+    cursor.expect("[")?;
+    let start = cursor.int("an element's number")?;
+    cursor.expect("..")?;
+    let end = cursor.int("an element's number")?;
+    cursor.expect("]")?;
+    Ok(Piece { buffer, start, end })
 }
 
 fn buffer(cursor: &mut Cursor<'_>) -> Result<BufferId, ParseError> {

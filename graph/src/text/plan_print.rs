@@ -7,10 +7,10 @@
 //!   k0 = nest (f32[64, 10]) -> f32[64, 10] {
 //!     …
 //!   }
-//!   #0: f32[64, 1, 8, 8] = driver -> device 0 "image"
+//!   #0: f32[64, 1, 8, 8] = driver -> device 0 at 4096 "image"
 //!   device 0 "cpu:0" state 81952 scratch 4718592 staging 16640 {
 //!     b0: f32[64, 1, 8, 8] = staging at 0
-//!     b1: f32[1000] = scratch at 64 of b3, b4, b5
+//!     b1: f32[1000] = scratch at 64 of b3[0..990], b4[2..12]
 //!     wait #0 b0
 //!     launch k0 b0, b2 -> b3 work 4096 bytes at 128 "body.conv1: conv2d" at "a.rs:3:9"
 //!     post #1 b3
@@ -27,7 +27,7 @@ use std::fmt::{self, Display, Formatter};
 
 use super::kernel_print::print_kernel;
 use super::value::{write_list, write_site};
-use crate::plan::{Buffer, BufferId, Channel, ChannelId, DevicePlan, Endpoint, Instruction, Launch, Plan};
+use crate::plan::{Buffer, BufferId, Channel, ChannelId, DevicePlan, Endpoint, Instruction, Launch, Piece, Plan};
 use crate::verify::is_name;
 
 impl Display for Plan {
@@ -64,8 +64,12 @@ impl Display for Endpoint {
 }
 
 fn print_channel(id: ChannelId, channel: &Channel, f: &mut Formatter<'_>) -> fmt::Result {
-    let Channel { from, to, ty, label } = channel;
-    writeln!(f, "  {id}: {ty} = {from} -> {to} {label:?}")
+    let Channel { from, to, ty, start, label } = channel;
+    write!(f, "  {id}: {ty} = {from} -> {to} ")?;
+    if *start != 0 {
+        write!(f, "at {start} ")?;
+    }
+    writeln!(f, "{label:?}")
 }
 
 fn print_device(index: usize, device: &DevicePlan, f: &mut Formatter<'_>) -> fmt::Result {
@@ -83,13 +87,20 @@ fn print_device(index: usize, device: &DevicePlan, f: &mut Formatter<'_>) -> fmt
 }
 
 fn print_buffer(id: BufferId, buffer: &Buffer, f: &mut Formatter<'_>) -> fmt::Result {
-    let Buffer { memory, offset, ty, parts } = buffer;
+    let Buffer { memory, offset, ty, pieces } = buffer;
     write!(f, "    {id}: {ty} = {} at {offset}", memory.name())?;
-    if !parts.is_empty() {
+    if !pieces.is_empty() {
         f.write_str(" of ")?;
-        write_list(f, parts)?;
+        write_list(f, pieces)?;
     }
     f.write_str("\n")
+}
+
+impl Display for Piece {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Piece { buffer, start, end } = self;
+        write!(f, "{buffer}[{start}..{end}]")
+    }
 }
 
 fn print_instruction(instruction: &Instruction, f: &mut Formatter<'_>) -> fmt::Result {

@@ -124,7 +124,7 @@ fn train() -> String {
             b8: f32[2, 2] = scratch at 0
             b9: f32[3, 2] = scratch at 64
             b10: f32[2] = scratch at 88
-            b11: f32[8] = scratch at 64 of b9, b10
+            b11: f32[8] = scratch at 64 of b9[0..6], b10[0..2]
             b12: f32[2] = scratch at 128
             wait #0 b0
             wait #1 b1
@@ -186,7 +186,7 @@ fn crossing() -> String {
             b3: f32[4] = scratch at 32
             b4: f32[4] = scratch at 0
             b5: f32[4] = scratch at 16
-            b6: f32[8] = scratch at 16 of b5, b7
+            b6: f32[8] = scratch at 16 of b5[0..4], b7[0..4]
             b7: f32[4] = scratch at 32
             b8: f32[4] = scratch at 0
             wait #0 b0

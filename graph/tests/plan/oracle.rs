@@ -163,15 +163,20 @@ impl<'a> Run<'a> {
             (Mode::ByName, Memory::State) if writes => (Region::NewState, address),
             (Mode::ByName, Memory::Scratch | Memory::Staging) => {
                 let mut left = byte;
-                for part in &buffer.parts {
-                    let size = self.device.buffers.get(*part).ok_or("no such part")?.ty.size_bytes();
+                let element = buffer.ty.dtype.size_bytes() as u64;
+                for piece in &buffer.pieces {
+                    let of = self.device.buffers.get(piece.buffer).ok_or("no such buffer")?;
+                    let size =
+                        piece.end.checked_sub(piece.start).ok_or("a piece that ends before it starts")? * element;
                     if left < size {
-                        return Ok((Region::Own(*part), left));
+                        let at = piece.start * element + left;
+                        let inside = at < of.ty.size_bytes();
+                        return inside.then_some((Region::Own(piece.buffer), at)).ok_or("beyond the piece".into());
                     }
                     left -= size;
                 }
-                if !buffer.parts.is_empty() {
-                    return Err("beyond the parts".into());
+                if !buffer.pieces.is_empty() {
+                    return Err("beyond the pieces".into());
                 }
                 return Ok((Region::Own(id), byte));
             }

@@ -134,7 +134,7 @@ fn loaded(device: &mut GpuDevice, bytes: u64, n: usize) -> Result<thalweg_runtim
     let (mut buffers, mut kernels) = (Arena::default(), Arena::default());
     let ty = BufferType { dtype: DType::F32, shape: vec![bytes / 4] };
     let memory = Memory::Scratch;
-    let [from, to] = [0, bytes].map(|offset| buffers.push(Buffer { memory, offset, ty: ty.clone(), parts: vec![] }));
+    let [from, to] = [0, bytes].map(|offset| buffers.push(Buffer { memory, offset, ty: ty.clone(), pieces: vec![] }));
     let kernel = kernels.push(Kernel::Nest(LoopNest::copy(ty.clone(), ty.clone())));
     let (reads, writes, workspace) = (vec![from], vec![to], (0, 0));
     let launch = Launch { kernel, reads, writes, workspace, label: "probe".into(), site: Site::default() };

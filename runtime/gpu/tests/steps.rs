@@ -24,7 +24,7 @@ fn counting(n: usize) -> Arc<Plan> {
     let kernel = axes.nest(std::slice::from_ref(&ty), std::slice::from_ref(&ty), [read(0, [i]) + lit(1.0)]);
     let (mut buffers, mut kernels) = (Arena::default(), Arena::default());
     let memory = Memory::Scratch;
-    let places = [0, 64].map(|offset| buffers.push(Buffer { memory, offset, ty: ty.clone(), parts: vec![] }));
+    let places = [0, 64].map(|offset| buffers.push(Buffer { memory, offset, ty: ty.clone(), pieces: vec![] }));
     let kernel = kernels.push(kernel);
     let launch = |k: usize| Launch {
         kernel,

@@ -39,7 +39,7 @@ pub(crate) fn plan_of(kernel: &Kernel, device: &GpuDevice, apart: u64) -> Plan {
     let mut buffers = Arena::default();
     let mut end = 0;
     let mut lay = |ty: &thalweg_graph::kernel::BufferType| {
-        let buffer = Buffer { memory: Memory::Scratch, offset: end, ty: ty.clone(), parts: vec![] };
+        let buffer = Buffer { memory: Memory::Scratch, offset: end, ty: ty.clone(), pieces: vec![] };
         end = (buffer.range().end + apart).next_multiple_of(64);
         buffers.push(buffer)
     };

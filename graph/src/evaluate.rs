@@ -8,6 +8,8 @@ use crate::array::Array;
 use crate::ir::{Graph, Program, Value};
 use crate::kernel::BufferType;
 use crate::kernel::interpret::{Number, Precision, Values, round, run};
+use crate::partition::Partitioned;
+use crate::plan::{ChannelId, Endpoint};
 use crate::structural::{Input, ReadVariable};
 use crate::types::DType;
 
@@ -33,6 +35,9 @@ pub enum EvaluateError {
     /// The node is neither a primitive nor structural, or has named dimensions.
     #[error("node {0} cannot be evaluated: expand composites and bind dimensions first")]
     NotPrimitive(String),
+    /// Devices wait for one another.
+    #[error("every device waits for another one")]
+    Stuck,
 }
 
 /// What a program computed.
@@ -52,9 +57,35 @@ pub fn evaluate(
     state: &Named,
     precision: Precision,
 ) -> Result<Evaluated, EvaluateError> {
+    for (_, input) in graph.inputs_of(program) {
+        if !feeds.contains_key(&input.name) {
+            return Err(EvaluateError::Missing(input.name.clone()));
+        }
+    }
+    let done = walk(graph, program, feeds, state, precision, &mut BTreeMap::new())?;
+    Ok(done.expect("everything is there"))
+}
+
+/// Evaluates what can be from the feeds that are there; gives the results once all is done.
+fn walk(
+    graph: &Graph,
+    program: &Program,
+    feeds: &Named,
+    state: &Named,
+    precision: Precision,
+    values: &mut BTreeMap<Value, Values>,
+) -> Result<Option<Evaluated>, EvaluateError> {
     let needed = graph.needed_by(program);
-    let mut values: BTreeMap<Value, Values> = BTreeMap::new();
+    let mut whole = true;
     for (id, node) in graph.nodes.iter().filter(|(id, _)| needed[*id]) {
+        if values.contains_key(&id.into()) {
+            continue;
+        }
+        let waits = node.op_as::<Input>().is_some_and(|i| !feeds.contains_key(&i.name));
+        if waits || node.operands.iter().any(|v| !values.contains_key(v)) {
+            whole = false;
+            continue;
+        }
         let types = |types: &[crate::TensorType]| types.iter().map(BufferType::of).collect::<Option<Vec<_>>>();
         let not_primitive = || EvaluateError::NotPrimitive(format!("{id} ({})", node.op.schema().name));
         let results = types(&node.types).ok_or_else(not_primitive)?;
@@ -81,9 +112,56 @@ pub fn evaluate(
             values.insert(slot, value);
         }
     }
+    if !whole {
+        return Ok(None);
+    }
     let outputs = program.outputs.iter().map(|(name, v)| (name.clone(), values[v].clone())).collect();
     let updates = program.updates.iter().map(|(id, v)| (graph.state[*id].name.clone(), values[v].clone())).collect();
-    Ok(Evaluated { outputs, updates })
+    Ok(Some(Evaluated { outputs, updates }))
+}
+
+/// Evaluates a program over several devices, each device as far as it gets until something has to arrive. `state` is the same
+/// everywhere.
+///
+/// # Errors
+/// As [`evaluate`], and if the devices wait for one another.
+pub fn evaluate_devices(
+    parts: &Partitioned,
+    feeds: &Named,
+    state: &Named,
+    precision: Precision,
+) -> Result<Vec<Evaluated>, EvaluateError> {
+    let mut channels: BTreeMap<ChannelId, Values> = BTreeMap::new();
+    for (id, channel) in parts.channels.iter().filter(|(_, c)| c.from == Endpoint::Driver) {
+        let fed = feeds.get(&channel.label).ok_or_else(|| EvaluateError::Missing(channel.label.clone()))?;
+        let (start, n) = (channel.start as usize, channel.ty.len());
+        channels.insert(id, Values { ty: channel.ty.clone(), data: fed.data[start..start + n].to_vec() });
+    }
+    let mut done: Vec<Option<Evaluated>> = vec![None; parts.devices.len()];
+    let mut known: Vec<BTreeMap<Value, Values>> = vec![BTreeMap::new(); parts.devices.len()];
+    loop {
+        let before = known.iter().map(BTreeMap::len).sum::<usize>();
+        for (d, device) in parts.devices.iter().enumerate() {
+            if done[d].is_some() {
+                continue;
+            }
+            let arrived: Named = (device.arrives.iter())
+                .filter_map(|(name, channel)| Some((name.clone(), channels.get(channel)?.clone())))
+                .collect();
+            done[d] = walk(&device.graph, &device.graph.programs[0], &arrived, state, precision, &mut known[d])?;
+            for ((_, value), channel) in device.graph.programs[0].outputs.iter().zip(&device.leaves) {
+                if let Some(value) = known[d].get(value) {
+                    channels.insert(*channel, value.clone());
+                }
+            }
+        }
+        if done.iter().all(Option::is_some) {
+            return Ok(done.into_iter().flatten().collect());
+        }
+        if known.iter().map(BTreeMap::len).sum::<usize>() == before {
+            return Err(EvaluateError::Stuck);
+        }
+    }
 }
 
 impl Values {

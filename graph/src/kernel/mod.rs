@@ -7,6 +7,7 @@ pub mod attention;
 pub mod build;
 pub mod contraction;
 pub mod cost;
+mod cut;
 pub mod group;
 mod inline;
 pub mod interpret;

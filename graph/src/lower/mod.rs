@@ -56,6 +56,14 @@ pub enum LowerError {
         /// Its line.
         site: Site,
     },
+    /// A strategy spreads a tensor along an axis that it has not.
+    #[error("`{label}` at {site} has no such axis to be spread along: look at what the strategy says of it")]
+    Axis {
+        /// Which input or variable.
+        label: String,
+        /// Its line.
+        site: Site,
+    },
     /// A node reads a variable that is not there: the graph was not verified.
     #[error("there is no variable `{0}`")]
     NoVariable(Arc<str>),

@@ -1,0 +1,196 @@
+//! What leaves have in parts, added up. The tree of additions is fixed by the number of leaves alone, so that every way of
+//! hosting them gives the same bits: a device adds up the whole subtrees that it hosts, and what crosses are their sums.
+//!
+//! Of a long row each device adds up one slice for all (every other device sends it its subtrees' share), and sends it back to
+//! all. Over n devices that each host one subtree, a device sends 2 · (n − 1) / n of the row, which is the least there is. A
+//! short row is sent whole to everybody instead: one crossing instead of two.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::buckets::Bucket;
+use super::{Cutter, Instances};
+use crate::ir::{Node, Value};
+use crate::kernel::build::{Axes, read};
+use crate::kernel::{BufferType, Kernel, Monoid};
+use crate::place::{Placement, Spread};
+use crate::types::DType;
+
+/// Rows of fewer bytes are sent whole.
+const SHORT_BYTES: u64 = 16 << 10;
+/// Slices begin at multiples of this many elements, so that vectors of every device stay whole.
+const GRAIN: u64 = 16;
+
+/// Leaves `begin..end` of a group, as a node of the tree: split at the largest power of two below their number, so that
+/// subtrees are aligned.
+fn halves(leaves: &Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
+    let n = leaves.len();
+    if n < 2 {
+        return None;
+    }
+    let mid = leaves.start + n.next_power_of_two() / 2;
+    Some((leaves.start..mid, mid..leaves.end))
+}
+
+impl Cutter<'_> {
+    /// One value, combined over the leaves.
+    pub(super) fn sum_one(&mut self, value: Value, m: usize, from: &Placement, monoid: Monoid) -> Instances {
+        let parts = self.get(value, from);
+        self.sum(&[value], &[parts], m, monoid).remove(0)
+    }
+    /// All values of a bucket, and a note of what became of them.
+    pub(super) fn sum_bucket(&mut self, bucket: &Bucket) {
+        let Bucket { values, axis, from } = bucket;
+        let parts: Vec<Instances> = values.iter().map(|v| self.get(*v, from)).collect();
+        let sums = self.sum(values, &parts, *axis, Monoid::Sum);
+        let mut to = from.clone();
+        to[*axis] = Spread::Replicate;
+        for (value, sum) in values.iter().zip(sums) {
+            self.made.insert((*value, to.clone()), sum);
+        }
+    }
+
+    /// Values combined over axis `m` of the mesh, all of them as one row.
+    fn sum(&mut self, values: &[Value], parts: &[Instances], m: usize, monoid: Monoid) -> Vec<Instances> {
+        let placed = self.placed;
+        let mut out = parts.to_vec();
+        for group in placed.mesh.groups(m) {
+            let like = &placed.graph.nodes[values[0].node];
+            // By leaf of the group, a row of its parts.
+            let mut rows: Vec<Value> = Vec::new();
+            for leaf in &group {
+                let device = self.device(*leaf);
+                let flat: Vec<Value> = parts.iter().map(|p| self.flat(device, like, p[*leaf])).collect();
+                rows.push(if flat.len() == 1 { flat[0] } else { self.end_to_end(device, like, flat) });
+            }
+            let ty = BufferType::of(&self.on(self.device(group[0])).ty(rows[0])).expect("bound");
+            let hosts: Vec<u16> = group.iter().map(|leaf| self.device(*leaf)).collect();
+            let devices = placed.mesh.devices_of(&group);
+            let mut tree = Tree { rows, hosts, monoid, dtype: ty.dtype, known: HashMap::new() };
+            let sums = self.everywhere(&mut tree, &devices, ty.len() as u64, like);
+            for (device, sum) in devices.iter().zip(sums) {
+                let mut begin = 0;
+                for (k, value) in values.iter().enumerate() {
+                    let shape = self.shape_of(*device, &group, &parts[k]);
+                    let n: u64 = if shape.contains(&0) { 0 } else { shape.iter().product() };
+                    let like = &placed.graph.nodes[value.node];
+                    let one =
+                        if values.len() == 1 { sum } else { self.row(*device, like, vec![sum], begin, begin + n) };
+                    let one = self.relabel(*device, like, one, &shape);
+                    begin += n;
+                    for leaf in group.iter().filter(|leaf| self.device(**leaf) == *device) {
+                        out[k][*leaf] = one;
+                    }
+                }
+            }
+        }
+        out
+    }
+    fn shape_of(&self, device: u16, group: &[usize], parts: &Instances) -> Vec<u64> {
+        let leaf = group.iter().find(|leaf| self.device(**leaf) == device).expect("a device of the group");
+        BufferType::of(&self.on(device).ty(parts[*leaf])).expect("bound").shape
+    }
+    fn end_to_end(&self, device: u16, like: &Node, flat: Vec<Value>) -> Value {
+        let n = flat.iter().map(|v| BufferType::of(&self.on(device).ty(*v)).expect("bound").len() as u64).sum();
+        self.row(device, like, flat, 0, n)
+    }
+
+    /// The sum of a tree's rows of `n` elements, on each of `devices`.
+    fn everywhere(&mut self, tree: &mut Tree, devices: &[u16], n: u64, like: &Node) -> Vec<Value> {
+        let leaves = 0..tree.rows.len();
+        let bytes = n * tree.dtype.size_bytes() as u64;
+        if devices.len() == 1 || bytes < SHORT_BYTES {
+            return devices.iter().map(|d| self.add_up(tree, &leaves, None, *d, like)).collect();
+        }
+        let cut = |i: usize| {
+            let at = u128::from(n) * i as u128 / devices.len() as u128;
+            if i == devices.len() { n } else { at as u64 / GRAIN * GRAIN }
+        };
+        let slices: Vec<Range<u64>> = (0..devices.len()).map(|i| cut(i)..cut(i + 1)).collect();
+        let sums: Vec<Value> = devices
+            .iter()
+            .zip(&slices)
+            .map(|(owner, slice)| self.add_up(tree, &leaves, Some(slice), *owner, like))
+            .collect();
+        let whole = |this: &mut Self, device: u16| {
+            let parts = devices.iter().zip(&sums).map(|(owner, sum)| this.bring(*owner, *sum, device, like)).collect();
+            this.end_to_end(device, like, parts)
+        };
+        devices.iter().map(|device| whole(self, *device)).collect()
+    }
+
+    /// A slice of the sum of `leaves`, on `at`: what one device hosts it adds up itself.
+    fn add_up(
+        &mut self,
+        tree: &mut Tree,
+        leaves: &Range<usize>,
+        slice: Option<&Range<u64>>,
+        at: u16,
+        like: &Node,
+    ) -> Value {
+        let host = tree.hosts[leaves.start];
+        if tree.hosts[leaves.clone()].iter().all(|h| *h == host) {
+            let whole = self.subtree(tree, leaves, host, like);
+            let part = match slice {
+                None => whole,
+                Some(slice) => {
+                    let key = (leaves.clone(), Some(slice.clone()));
+                    if let Some(known) = tree.known.get(&key) {
+                        *known
+                    } else {
+                        let part = self.row(host, like, vec![whole], slice.start, slice.end);
+                        tree.known.insert(key, part);
+                        part
+                    }
+                }
+            };
+            return self.bring(host, part, at, like);
+        }
+        let (left, right) = halves(leaves).expect("leaves of several devices");
+        let (a, b) = (self.add_up(tree, &left, slice, at, like), self.add_up(tree, &right, slice, at, like));
+        self.combine(tree, a, b, at, like)
+    }
+    /// The sum of `leaves`, all of them hosted by `host`.
+    fn subtree(&mut self, tree: &mut Tree, leaves: &Range<usize>, host: u16, like: &Node) -> Value {
+        let Some((left, right)) = halves(leaves) else { return tree.rows[leaves.start] };
+        if let Some(known) = tree.known.get(&(leaves.clone(), None)) {
+            return *known;
+        }
+        let (a, b) = (self.subtree(tree, &left, host, like), self.subtree(tree, &right, host, like));
+        let sum = self.combine(tree, a, b, host, like);
+        tree.known.insert((leaves.clone(), None), sum);
+        sum
+    }
+    fn combine(&mut self, tree: &Tree, a: Value, b: Value, at: u16, like: &Node) -> Value {
+        let ty = BufferType::of(&self.on(at).ty(a)).expect("bound");
+        self.emit(at, like, pairwise(tree.monoid, ty), vec![a, b])
+    }
+}
+
+/// The leaves of a group and what they have.
+struct Tree {
+    rows: Vec<Value>,
+    /// By leaf.
+    hosts: Vec<u16>,
+    monoid: Monoid,
+    dtype: DType,
+    /// Sums and slices of them, each on the device that hosts the leaves.
+    known: HashMap<(Range<usize>, Option<Range<u64>>), Value>,
+}
+
+/// Two vectors combined element by element.
+fn pairwise(monoid: Monoid, ty: BufferType) -> Kernel {
+    let mut axes = Axes::new();
+    let at = axes.par_over(&ty.shape);
+    let (a, b) = (read(0, at.iter().copied()), read(1, at.iter().copied()));
+    let combined = match monoid {
+        Monoid::Sum => a + b,
+        Monoid::Prod => a * b,
+        Monoid::Max => a.max(b),
+        Monoid::Min => a.min(b),
+        Monoid::Any => a.or(b),
+        Monoid::All => a.and(b),
+        other => unreachable!("{} is not combined so", other.name()),
+    };
+    axes.nest(&[ty.clone(), ty.clone()], &[ty], [combined])
+}

@@ -3,18 +3,23 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use common::{Feeds, assert_near};
 use proptest::prelude::*;
 use thalweg::graph::evaluate::{Evaluated, Named, evaluate, evaluate_devices};
 use thalweg::graph::init::initial_value;
+use thalweg::graph::kernel::BufferType;
 use thalweg::graph::kernel::interpret::{Precision, Values};
+use thalweg::graph::lower::{StateLayout, Target, lower_devices};
 use thalweg::graph::partition::partition;
 use thalweg::graph::passes::{STANDARD, run_passes, select_program};
 use thalweg::graph::place::{Mesh, Request, place};
+use thalweg::graph::plan::{ChannelId, Endpoint, Instruction, Memory, Plan};
 use thalweg::graph::{Bindings, Graph as Ir};
 use thalweg::prelude::*;
+use thalweg::runtime::{Device, ReferenceDevice};
 
 #[path = "common/random.rs"]
 mod random;
@@ -40,7 +45,7 @@ fn check(graph: &Ir, bindings: &Bindings, feeds: &Feeds, request: &Request, devi
         .iter()
         .map(|v| (v.name.clone(), Values::from_array(&initial_value(v, bound.seed))))
         .collect();
-    let feeds = named(feeds);
+    let (fed, feeds) = (feeds, named(feeds));
     let whole = evaluate(&bound, &bound.programs[0], &feeds, &state, Precision::Exact).expect("it has a meaning");
     let want = results(&whole);
     let placed = place(&bound, request).expect("it can be placed");
@@ -72,6 +77,98 @@ fn check(graph: &Ir, bindings: &Bindings, feeds: &Feeds, request: &Request, devi
         let numbers = |v: &Values| v.data.iter().map(|x| x.f64()).collect::<Vec<_>>();
         assert_near(name, &numbers(got), &numbers(want), tolerance, 1.0);
     }
+    // And as a plan.
+    let layout = StateLayout::of(&bound);
+    let target = ReferenceDevice::default();
+    let (layouts, targets) = (vec![layout.clone(); devices], vec![&target as &dyn Target; devices]);
+    let plan = Arc::new(lower_devices(&parts, bindings, &layouts, &targets).expect("it is lowered"));
+    let faults = plan.verify();
+    assert!(faults.is_empty(), "{}\n{plan}", faults[0]);
+    let ran = walk(&plan, &layout, &bound, fed);
+    for (name, got) in &got {
+        let bits = |v: &Values| v.to_array().bytes().to_vec();
+        assert_eq!(ran[name].bytes(), bits(got), "{name}: the plan is not what was cut\n{plan}");
+    }
+}
+
+/// Walks a plan on interpreters, one instruction at a time, whoever can go on: no thread, no executor.
+fn walk(plan: &Arc<Plan>, layout: &StateLayout, graph: &Ir, feeds: &Feeds) -> BTreeMap<String, Array> {
+    let mut devices: Vec<ReferenceDevice> = plan.devices.iter().map(|_| ReferenceDevice::default()).collect();
+    let mut loaded = Vec::new();
+    for (part, device) in devices.iter_mut().enumerate() {
+        device.reserve_state(layout.bytes).expect("room");
+        for (id, variable) in graph.state.iter() {
+            let value = initial_value(variable, graph.seed);
+            device.write(Memory::State, layout.slots[id].offset, value.bytes()).expect("it is written");
+        }
+        loaded.push(device.load(plan, part).expect("it loads"));
+    }
+    let mut at = vec![0; devices.len()];
+    let mut crossing: BTreeMap<ChannelId, Vec<u8>> = BTreeMap::new();
+    let mut granted: BTreeSet<ChannelId> = BTreeSet::new();
+    let mut got: BTreeMap<String, Array> = BTreeMap::new();
+    let mut moved = true;
+    while std::mem::take(&mut moved) {
+        for (d, device) in devices.iter_mut().enumerate() {
+            let part = &plan.devices[d];
+            while let Some(instruction) = part.instructions.get(at[d]) {
+                let bytes = |c: &ChannelId| plan.channels[*c].ty.size_bytes() as usize;
+                match instruction {
+                    Instruction::Launch(_) | Instruction::Copy { .. } => {
+                        device.run(loaded[d], at[d]..at[d] + 1, None).expect("it runs");
+                    }
+                    Instruction::Grant(channel) => drop(granted.insert(*channel)),
+                    Instruction::Wait { channel, buffer } => {
+                        let (ch, to) = (&plan.channels[*channel], &part.buffers[*buffer]);
+                        let start = ch.start as usize * ch.ty.dtype.size_bytes();
+                        let fed = feeds.iter().find(|(name, _)| *name == *ch.label).map(|(_, a)| &a.bytes()[start..]);
+                        let arrived = match ch.from {
+                            Endpoint::Driver => fed.map(|f| f[..bytes(channel)].to_vec()),
+                            Endpoint::Device(_) => crossing.get(channel).cloned(),
+                        };
+                        let Some(arrived) = arrived else { break };
+                        device.write(to.memory, to.offset, &arrived).expect("it is written");
+                    }
+                    Instruction::Post { channel, buffer } => {
+                        let (ch, from) = (&plan.channels[*channel], &part.buffers[*buffer]);
+                        let mut sent = vec![0; bytes(channel)];
+                        device.read(from.memory, from.offset, &mut sent).expect("it is read");
+                        match ch.to {
+                            Endpoint::Device(_) if !granted.contains(channel) => break,
+                            Endpoint::Device(_) => drop(crossing.insert(*channel, sent)),
+                            Endpoint::Driver => {
+                                let ty = graph.programs[0].outputs.iter().find(|(n, _)| *n == ch.label);
+                                let ty = BufferType::of(graph.ty(ty.expect("an output").1)).expect("bound");
+                                let whole = got.entry(ch.label.to_string());
+                                let whole = whole.or_insert_with(|| Array::zeros(ty.dtype, &ty.shape));
+                                let start = ch.start as usize * ty.dtype.size_bytes();
+                                whole.bytes_mut()[start..start + sent.len()].copy_from_slice(&sent);
+                            }
+                        }
+                    }
+                    Instruction::Sent(_) | Instruction::Snapshot => {}
+                    // Nobody's tail begins before everybody's body has ended: what a tail writes nobody else reads.
+                    Instruction::Commit => {}
+                }
+                (at[d], moved) = (at[d] + 1, true);
+            }
+        }
+    }
+    for (d, part) in plan.devices.iter().enumerate() {
+        assert!(at[d] == part.instructions.len(), "{} stopped at {}:\n{plan}", part.device, at[d]);
+    }
+    for (id, variable) in graph.state.iter() {
+        let slot = &layout.slots[id];
+        let mut all: Vec<Array> = Vec::new();
+        for device in &mut devices {
+            let mut value = Array::zeros(slot.ty.dtype, &slot.ty.shape);
+            device.read(Memory::State, slot.offset, value.bytes_mut()).expect("it is read");
+            all.push(value);
+        }
+        assert!(all.windows(2).all(|w| w[0].bytes() == w[1].bytes()), "{} differs", variable.name);
+        got.insert(variable.name.to_string(), all.remove(0));
+    }
+    got
 }
 
 fn data_parallel(leaves: u16, devices: u16) -> Request {

@@ -4,6 +4,8 @@
 mod fuse;
 mod group;
 mod offsets;
+mod order;
+mod rows;
 mod state;
 mod steps;
 mod tail;
@@ -13,10 +15,15 @@ use std::sync::Arc;
 
 pub use state::{Share, StateLayout, StateMap, StateSlot};
 
+use rows::Span;
+
 use crate::id::Arena;
 use crate::ir::{Graph, Program, Site, VarId};
 use crate::kernel::{BufferType, Kernel};
-use crate::plan::{Buffer, BufferId, Channel, DevicePlan, Endpoint, Instruction, KernelId, Launch, Memory, Plan};
+use crate::partition::{DeviceGraph, Partitioned};
+use crate::plan::{
+    Buffer, BufferId, ChannelId, DevicePlan, Endpoint, Instruction, KernelId, Launch, Memory, Piece, Plan,
+};
 use crate::types::Bindings;
 
 /// What lowering asks of the device that it lowers for.
@@ -88,8 +95,8 @@ enum Home {
     State(VarId),
     Staging,
     Scratch,
-    /// Scratch roots that lie end to end.
-    Row(Vec<Root>),
+    /// Stretches of other places that lie end to end.
+    Row(Vec<Span>),
     /// Neighbouring variables, from the first.
     StateRow(VarId),
 }
@@ -135,6 +142,7 @@ impl Action {
 #[derive(Default, Debug)]
 struct Places {
     places: Vec<Place>,
+    neighbours: rows::Neighbours,
 }
 
 impl Places {
@@ -165,8 +173,50 @@ pub fn lower(
     layout: &StateLayout,
     target: &dyn Target,
 ) -> Result<Plan, LowerError> {
-    let lowered = steps::collect(graph, program)?;
-    let fetched = lowered.outputs.iter().map(|(_, root, _)| *root).collect();
+    lower_devices(&Partitioned::single(graph, program)?, bindings, std::slice::from_ref(layout), &[target])
+}
+
+/// The plan of a program that was cut for several devices, each with its layout of variables and its target.
+///
+/// # Panics
+/// If there are not as many layouts and targets as devices.
+pub fn lower_devices(
+    parts: &Partitioned,
+    bindings: &Bindings,
+    layouts: &[StateLayout],
+    targets: &[&dyn Target],
+) -> Result<Plan, LowerError> {
+    assert!((layouts.len(), targets.len()) == (parts.devices.len(), parts.devices.len()), "one of each per device");
+    let mut kernels = Kernels::default();
+    let mut devices = Vec::with_capacity(parts.devices.len());
+    for (index, (part, (layout, target))) in parts.devices.iter().zip(layouts.iter().zip(targets)).enumerate() {
+        devices.push(device(parts, part, Endpoint::Device(index as u16), layout, *target, &mut kernels)?);
+    }
+    Ok(Plan {
+        graph: parts.devices[0].graph.name.clone(),
+        program: parts.program.clone(),
+        bindings: bindings.clone(),
+        kernels: kernels.table,
+        channels: parts.channels.clone(),
+        devices,
+    })
+}
+
+/// The part of one device.
+fn device(
+    parts: &Partitioned,
+    part: &DeviceGraph,
+    me: Endpoint,
+    layout: &StateLayout,
+    target: &dyn Target,
+    kernels: &mut Kernels,
+) -> Result<DevicePlan, LowerError> {
+    let lowered = steps::collect(&part.graph, &part.graph.programs[0])?;
+    let leaves: Vec<(ChannelId, Root)> =
+        part.leaves.iter().copied().zip(lowered.outputs.iter().map(|(_, root, _)| *root)).collect();
+    // What others look at under another name stays as it is.
+    let posted = leaves.iter().flat_map(|(_, root)| lowered.places.leaves(*root));
+    let fetched = posted.chain(lowered.places.aliased()).chain(leaves.iter().map(|(_, r)| *r)).collect();
     let updates = lowered.updates.iter().map(|(_, root)| *root).collect();
     let kept = fuse::Kept { places: &lowered.places, fetched: &fetched, updates: &updates };
     let mut steps = fuse::producers(lowered.steps, kept);
@@ -178,32 +228,11 @@ pub fn lower(
     }
     let (mut places, body, tail) = tail::split(layout, lowered.places, steps, &lowered.outputs, &lowered.updates);
 
-    // The order: feeds, body, fetches, commit, tail.
-    let mut actions: Vec<Slot> = Vec::new();
-    let mut channels = Arena::default();
-    for (name, root) in &lowered.inputs {
-        let channel = Channel {
-            from: Endpoint::Driver,
-            to: Endpoint::Device(0),
-            ty: places.at(*root).ty.clone(),
-            start: 0,
-            label: name.clone(),
-        };
-        actions.push(Slot::Wait(channels.push(channel), *root));
-    }
-    actions.extend(body.into_iter().map(Slot::Do));
-    for (name, root, ty) in &lowered.outputs {
-        let (from, to) = (Endpoint::Device(0), Endpoint::Driver);
-        let channel = Channel { from, to, ty: ty.clone(), start: 0, label: name.clone() };
-        actions.push(Slot::Post(channels.push(channel), *root));
-    }
-    if !tail.is_empty() {
-        actions.push(Slot::Commit);
-        actions.extend(tail.into_iter().map(Slot::Do));
-    }
-
-    let mut kernels = Kernels { target, table: Arena::default(), known: HashMap::new() };
-    let needs: Vec<u64> = actions.iter().map(|a| kernels.workspace(a)).collect();
+    let arrivals: Vec<(ChannelId, Root)> =
+        lowered.inputs.iter().map(|(name, root)| (part.arrives[name], *root)).collect();
+    let actions = order::order(&parts.channels, &places, &arrivals, &leaves, body, tail);
+    debug_assert!(parts.channels.values().iter().all(|c| c.from != c.to), "{me} sends to itself");
+    let needs: Vec<u64> = actions.iter().map(|a| kernels.workspace(a, target)).collect();
     let offsets = offsets::assign(&mut places, &actions, &needs);
     let mut buffers: Arena<BufferId, Buffer> = Arena::default();
     let mut buffer_of: HashMap<Root, BufferId> = HashMap::new();
@@ -211,8 +240,10 @@ pub fn lower(
     for (at, slot) in actions.into_iter().enumerate() {
         let mut id = |root: Root| buffer(root, &places, &offsets.of, layout, &mut buffers, &mut buffer_of);
         instructions.push(match slot {
+            Slot::Grant(channel, _) => Instruction::Grant(channel),
             Slot::Wait(channel, root) => Instruction::Wait { channel, buffer: id(root) },
             Slot::Post(channel, root) => Instruction::Post { channel, buffer: id(root) },
+            Slot::Sent(channel, _) => Instruction::Sent(channel),
             Slot::Commit => Instruction::Commit,
             Slot::Do(Action::Copy(from, to)) => Instruction::Copy { from: id(from), to: id(to) },
             Slot::Do(Action::Launch(step)) => Instruction::Launch(Launch {
@@ -229,29 +260,25 @@ pub fn lower(
             }),
         });
     }
-    let device = DevicePlan {
+    Ok(DevicePlan {
         device: target.name(),
         state_bytes: layout.bytes,
         scratch_bytes: offsets.scratch_bytes,
         staging_bytes: offsets.staging_bytes,
         buffers,
         instructions,
-    };
-    Ok(Plan {
-        graph: graph.name.clone(),
-        program: program.name.clone(),
-        bindings: bindings.clone(),
-        kernels: kernels.table,
-        channels,
-        devices: vec![device],
     })
 }
 
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // Nearly all are launches.
 enum Slot {
-    Wait(crate::plan::ChannelId, Root),
-    Post(crate::plan::ChannelId, Root),
+    /// The slot of what arrives, from here on the sender's.
+    Grant(ChannelId, Root),
+    Wait(ChannelId, Root),
+    Post(ChannelId, Root),
+    /// What was posted.
+    Sent(ChannelId, Root),
     Commit,
     Do(Action),
 }
@@ -259,48 +286,45 @@ enum Slot {
 impl Slot {
     fn reads(&self) -> &[Root] {
         match self {
-            Slot::Post(_, root) => std::slice::from_ref(root),
+            Slot::Post(_, root) | Slot::Sent(_, root) => std::slice::from_ref(root),
             Slot::Do(action) => action.reads(),
-            Slot::Wait(..) | Slot::Commit => &[],
+            Slot::Grant(..) | Slot::Wait(..) | Slot::Commit => &[],
         }
     }
     fn writes(&self) -> &[Root] {
         match self {
-            Slot::Wait(_, root) => std::slice::from_ref(root),
+            Slot::Grant(_, root) | Slot::Wait(_, root) => std::slice::from_ref(root),
             Slot::Do(action) => action.writes(),
-            Slot::Post(..) | Slot::Commit => &[],
+            Slot::Post(..) | Slot::Sent(..) | Slot::Commit => &[],
         }
     }
 }
 
 /// The plan's table of kernels: each distinct one once, checked once.
-struct Kernels<'a> {
-    target: &'a dyn Target,
+#[derive(Default)]
+struct Kernels {
     table: Arena<KernelId, Kernel>,
-    known: HashMap<Kernel, (Option<KernelId>, u64)>,
+    known: HashMap<Kernel, KernelId>,
+    /// Scratch that a kernel needs, by target.
+    workspaces: HashMap<(Kernel, Arc<str>), u64>,
 }
 
-impl Kernels<'_> {
-    fn workspace(&mut self, slot: &Slot) -> u64 {
+impl Kernels {
+    fn workspace(&mut self, slot: &Slot, target: &dyn Target) -> u64 {
         let Slot::Do(Action::Launch(step)) = slot else { return 0 };
-        if let Some((_, bytes)) = self.known.get(&step.kernel) {
-            return *bytes;
-        }
-        let bytes = self.target.workspace_bytes(&step.kernel);
-        self.known.insert(step.kernel.clone(), (None, bytes));
-        bytes
+        let key = (step.kernel.clone(), target.name());
+        *self.workspaces.entry(key).or_insert_with(|| target.workspace_bytes(&step.kernel))
     }
     fn find(&mut self, kernel: &Kernel) -> Result<KernelId, Vec<String>> {
-        let entry = self.known.get_mut(kernel).expect("its workspace was asked for");
-        if let Some(id) = entry.0 {
-            return Ok(id);
+        if let Some(id) = self.known.get(kernel) {
+            return Ok(*id);
         }
         let faults = kernel.verify();
         if !faults.is_empty() {
             return Err(faults);
         }
         let id = self.table.push(kernel.clone());
-        entry.0 = Some(id);
+        self.known.insert(kernel.clone(), id);
         Ok(id)
     }
 }
@@ -322,12 +346,15 @@ fn buffer(
         Home::State(v) | Home::StateRow(v) => (Memory::State, layout.slots[*v].offset),
         Home::Staging => (Memory::Staging, offsets[root.0]),
         Home::Scratch => (Memory::Scratch, offsets[root.0]),
-        Home::Row(members) => {
-            for member in members {
-                let id = buffer(*member, places, offsets, layout, buffers, known);
-                pieces.push(buffers[id].whole(id));
+        Home::Row(spans) => {
+            let mut first = (Memory::Scratch, 0);
+            for span in spans.iter().rev() {
+                let id = buffer(span.root, places, offsets, layout, buffers, known);
+                let piece = Piece { buffer: id, start: span.start, end: span.end };
+                first = (buffers[id].memory, buffers[id].piece(&piece).start);
+                pieces.insert(0, piece);
             }
-            (Memory::Scratch, offsets[members[0].0])
+            first
         }
     };
     let id = buffers.push(Buffer { memory, offset, ty: place.ty.clone(), pieces });

@@ -32,29 +32,28 @@ pub(super) fn assign(places: &mut Places, actions: &[Slot], workspaces: &[u64]) 
     };
     for (at, slot) in actions.iter().enumerate() {
         for root in slot.reads().iter().chain(slot.writes()) {
-            match &places.at(*root).home {
-                Home::Row(members) => members.iter().for_each(|m| touch(*m, at, &mut life)),
-                _ => touch(*root, at, &mut life),
-            }
+            places.leaves(*root).into_iter().for_each(|leaf| touch(leaf, at, &mut life));
         }
     }
 
     let mut storage_of: Vec<Option<usize>> = vec![None; count];
     let mut storages: Vec<Storage> = Vec::new();
-    // Rows first: their members have no choice.
-    for place in &places.places {
-        let Home::Row(members) = &place.home else { continue };
+    // Neighbours first: they have no choice.
+    for chain in places.chains() {
         let mut storage =
             Storage { birth: usize::MAX, death: 0, bytes: 0, members: vec![], workspace_of: None, offset: 0 };
-        for member in members {
-            let Some((birth, death)) = life[member.0] else { continue };
+        for member in chain {
+            // Even what nobody looks at takes its room: what is behind it must not move up.
+            let (birth, death) = life[member.0].unwrap_or((usize::MAX, 0));
             storage.birth = storage.birth.min(birth);
             storage.death = storage.death.max(death);
-            storage.members.push((*member, storage.bytes));
-            storage.bytes += places.at(*member).ty.size_bytes();
+            storage.members.push((member, storage.bytes));
+            storage.bytes += places.at(member).ty.size_bytes();
             storage_of[member.0] = Some(storages.len());
         }
-        storages.push(storage);
+        if storage.birth <= storage.death {
+            storages.push(storage);
+        }
     }
     let in_row: Vec<bool> = storage_of.iter().map(Option::is_some).collect();
     for (at, slot) in actions.iter().enumerate() {

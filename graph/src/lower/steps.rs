@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Home, LowerError, Places, Root, Step};
+use super::{Home, LowerError, Places, Root, Span, Step};
 use crate::ir::{Graph, Node, Program, Value, VarId};
-use crate::kernel::{BufferType, Kernel, Literal};
-use crate::structural::{Input, ReadVariable};
+use crate::kernel::{BufferType, Kernel, Literal, LoopNest};
+use crate::structural::{Input, ReadVariable, Row};
 
 pub(super) struct Steps {
     pub(super) places: Places,
@@ -48,6 +48,8 @@ pub(super) fn collect(graph: &Graph, program: &Program) -> Result<Steps, LowerEr
                 *variables.get(&*read.variable).ok_or_else(|| LowerError::NoVariable(read.variable.clone()))?;
             let root = to.places.add(results[0].clone(), Home::State(variable));
             to.roots.insert(id.into(), root);
+        } else if let Some(row) = node.op_as::<Row>() {
+            to.row(id.into(), node, row, results);
         } else {
             to.primitive(id.into(), node, results)?;
         }
@@ -113,6 +115,23 @@ impl Collector<'_> {
         }
         self.steps.push(Step { kernel, reads, writes, label: label(node), site: node.site.clone() });
         Ok(())
+    }
+
+    /// Operands end to end, and what had to be copied for it.
+    fn row(&mut self, value: Value, node: &Node, row: &Row, mut results: Vec<BufferType>) {
+        let members: Vec<Root> = node.operands.iter().map(|v| self.root(*v)).collect();
+        let steps = &mut self.steps;
+        let mut copy = |places: &mut Places, span: Span| {
+            let dtype = places.at(span.root).ty.dtype;
+            let ty = BufferType { dtype, shape: vec![span.end - span.start] };
+            let (from, to) = (places.add(ty.clone(), Home::Row(vec![span])), places.add(ty.clone(), Home::Scratch));
+            let (reads, writes) = (vec![from], vec![to]);
+            let kernel = LoopNest::copy(ty.clone(), ty).into();
+            steps.push(Step { kernel, reads, writes, label: label(node), site: node.site.clone() });
+            to
+        };
+        let root = self.places.row(results.remove(0), &members, (row.start, row.end), &mut copy);
+        self.roots.insert(value, root);
     }
 
     /// The place of a value; a constant that has to have one gets it here.

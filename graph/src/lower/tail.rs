@@ -149,7 +149,7 @@ fn candidate(step: &Step, places: &Places, mergeable: &HashSet<Root>) -> Option<
     let lane = |root: &Root, ty: &BufferType| match &places.at(*root).home {
         _ if ty.len() as u64 != n => Some(Lane::Shared(*root)),
         Home::State(v) => Some(Lane::State(*v)),
-        Home::Scratch if mergeable.contains(root) => Some(Lane::Scratch(*root)),
+        Home::Scratch | Home::Row(_) if mergeable.contains(root) => Some(Lane::Scratch(*root)),
         _ => None,
     };
     let reads = step.reads.iter().zip(flat.operands()).map(|(r, t)| lane(r, t));
@@ -160,13 +160,13 @@ fn candidate(step: &Step, places: &Places, mergeable: &HashSet<Root>) -> Option<
 
 impl Candidate {
     /// Whether `next` continues this one on every lane.
-    fn precedes(&self, next: &Candidate, layout: &StateLayout) -> bool {
+    fn precedes(&self, next: &Candidate, layout: &StateLayout, places: &Places) -> bool {
         let continues = |(a, b): (&Lane, &Lane)| match (a, b) {
             (Lane::Shared(a), Lane::Shared(b)) => a == b,
             (Lane::State(a), Lane::State(b)) => {
                 layout.slots[*a].offset + layout.slots[*a].ty.size_bytes() == layout.slots[*b].offset
             }
-            (Lane::Scratch(a), Lane::Scratch(b)) => a != b,
+            (Lane::Scratch(a), Lane::Scratch(b)) => a != b && places.can_follow(*a, *b),
             _ => false,
         };
         self.kernel == next.kernel && self.lanes.iter().zip(&next.lanes).all(continues)
@@ -182,7 +182,9 @@ fn merge(
     body: &[Action],
 ) -> Vec<Action> {
     // A gradient may be moved next to others if a launch of the body makes it and one update alone reads it as a lane.
-    let made: HashSet<Root> = body.iter().flat_map(|a| a.writes()).copied().filter(|r| places.is_scratch(*r)).collect();
+    let mut made: HashSet<Root> =
+        body.iter().flat_map(|a| a.writes()).copied().filter(|r| places.is_scratch(*r)).collect();
+    made.extend(places.rows());
     let mut readers: HashMap<Root, usize> = HashMap::new();
     tail.iter().flat_map(|a| a.reads()).for_each(|r| *readers.entry(*r).or_default() += 1);
     let fetched: HashSet<Root> = outputs.iter().map(|(_, r, _)| *r).collect();
@@ -200,7 +202,7 @@ fn merge(
         };
         match (action, next) {
             (Action::Launch(step), Some(c)) => {
-                let follows = run.last().is_some_and(|(_, last)| last.precedes(&c, layout));
+                let follows = run.last().is_some_and(|(_, last)| last.precedes(&c, layout, places));
                 if !follows || step.writes.iter().filter_map(|r| places.variable(*r)).any(|v| old.contains(&v)) {
                     join(std::mem::take(&mut run), places, &mut out);
                     old.clear();
@@ -237,8 +239,9 @@ fn join(run: Vec<(Step, Candidate)>, places: &mut Places, out: &mut Vec<Action>)
                     Lane::Scratch(root) => *root,
                     _ => unreachable!("lanes of a run are alike"),
                 };
-                let members = run.iter().map(member).collect();
-                places.add(ty, Home::Row(members))
+                let members: Vec<Root> = run.iter().map(member).collect();
+                let whole = (0, ty.len() as u64);
+                places.row(ty, &members, whole, &mut |_, _| unreachable!("neighbours of a run can follow one another"))
             }
         });
     }

@@ -8,13 +8,15 @@ mod buckets;
 mod convert;
 mod reduce;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::builder::Builder;
-use crate::id::Arena;
+use crate::id::{Arena, Id};
 use crate::ir::{Graph, Node, NodeId, Program, Value};
 use crate::kernel::{BufferType, Kernel};
+use crate::lower::LowerError;
+use crate::passes::drop_dead_nodes;
 use crate::place::{Cut, Part, Placed, Placement, Spread, Way, share, share_type};
 use crate::plan::{Channel, ChannelId, Endpoint};
 use crate::structural::{Input, KernelOp, ReadVariable, Row};
@@ -43,11 +45,19 @@ pub struct Partitioned {
 
 impl Partitioned {
     /// A program on one device: nothing crosses but feeds and fetches.
-    pub fn single(graph: &Graph, program: &Program) -> Option<Self> {
+    ///
+    /// # Errors
+    /// If a type has named dimensions.
+    pub fn single(graph: &Graph, program: &Program) -> Result<Self, LowerError> {
+        let bound = |value: Value| {
+            let node = &graph.nodes[value.node];
+            let (label, site, ty) = (node.label(), node.site.clone(), graph.ty(value).to_string());
+            BufferType::of(graph.ty(value)).ok_or(LowerError::Unbound { label, site, ty })
+        };
         let mut channels = Arena::default();
         let mut arrives = BTreeMap::new();
         for (id, input) in graph.inputs_of(program) {
-            let ty = BufferType::of(&graph.nodes[id].types[0])?;
+            let ty = bound(id.into())?;
             let (from, to) = (Endpoint::Driver, Endpoint::Device(0));
             arrives.insert(
                 input.name.clone(),
@@ -56,13 +66,62 @@ impl Partitioned {
         }
         let mut leaves = Vec::new();
         for (name, value) in &program.outputs {
-            let ty = BufferType::of(graph.ty(*value))?;
+            let ty = bound(*value)?;
             let (from, to) = (Endpoint::Device(0), Endpoint::Driver);
             leaves.push(channels.push(Channel { from, to, ty, start: 0, label: name.clone() }));
         }
         let graph = Graph { programs: vec![program.clone()], ..graph.clone() };
         let devices = vec![DeviceGraph { graph, arrives, leaves }];
-        Some(Self { program: program.name.clone(), channels, devices })
+        Ok(Self { program: program.name.clone(), channels, devices })
+    }
+}
+
+impl Partitioned {
+    /// Takes away what arrives and nobody reads, with what was computed for it alone, and numbers the other channels anew.
+    fn drop_unread(&mut self) {
+        loop {
+            let mut unread: BTreeSet<ChannelId> = BTreeSet::new();
+            for device in &mut self.devices {
+                device.graph = drop_dead_nodes(&device.graph);
+                let read: BTreeSet<Arc<str>> =
+                    device.graph.nodes.values().iter().filter_map(|n| Some(n.op_as::<Input>()?.name.clone())).collect();
+                device.arrives.retain(|name, channel| {
+                    let is_read = read.contains(name);
+                    unread.extend((!is_read).then_some(*channel));
+                    is_read
+                });
+            }
+            if unread.is_empty() {
+                break;
+            }
+            for device in &mut self.devices {
+                let keep: Vec<bool> = device.leaves.iter().map(|c| !unread.contains(c)).collect();
+                let mut kept = keep.iter();
+                device.leaves.retain(|_| *kept.next().expect("one for each"));
+                let mut kept = keep.iter();
+                device.graph.programs[0].outputs.retain(|_| *kept.next().expect("one for each"));
+            }
+        }
+        self.renumber();
+    }
+    fn renumber(&mut self) {
+        let left = self.devices.iter().flat_map(|d| d.arrives.values().chain(&d.leaves));
+        let left: BTreeSet<ChannelId> = left.copied().collect();
+        let now: BTreeMap<ChannelId, ChannelId> = left.iter().enumerate().map(|(i, c)| (*c, Id::new(i))).collect();
+        self.channels = left.iter().map(|c| self.channels[*c].clone()).collect();
+        for device in &mut self.devices {
+            for id in device.graph.nodes.ids() {
+                let node = &mut device.graph.nodes[id];
+                if let Some(input) = node.op_as::<Input>() {
+                    let name = now[&device.arrives[&input.name]].to_string().into();
+                    node.op = Arc::new(Input { name, ty: input.ty.clone() });
+                }
+            }
+            device.arrives = device.arrives.values().map(|c| (now[c].to_string().into(), now[c])).collect();
+            device.leaves.iter_mut().for_each(|c| *c = now[c]);
+            let outputs = &mut device.graph.programs[0].outputs;
+            outputs.iter_mut().zip(&device.leaves).for_each(|((name, _), c)| *name = c.to_string().into());
+        }
     }
 }
 
@@ -316,7 +375,10 @@ impl<'a> Cutter<'a> {
             graph.programs = vec![Program { name: program.name.clone(), outputs, updates, checks: vec![] }];
             DeviceGraph { graph, arrives, leaves: leaves.into_iter().map(|(channel, _)| channel).collect() }
         });
-        Partitioned { program: program.name.clone(), devices: devices.collect(), channels: self.channels }
+        let mut parts =
+            Partitioned { program: program.name.clone(), devices: devices.collect(), channels: self.channels };
+        parts.drop_unread();
+        parts
     }
     /// An output, from those that have it: rows from each leaf, or all of it from the first.
     fn fetch(&mut self, name: &Arc<str>, value: Value) {

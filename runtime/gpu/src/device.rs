@@ -36,8 +36,6 @@ pub struct GpuDevice {
     /// When this device was made; what timings count from.
     epoch: Instant,
     timings: Option<Timings>,
-    /// The most of an arena that one binding shows, in bytes.
-    pub(crate) binding_bytes: u64,
     /// What it was given last; an error that comes later is likely to be of that.
     last: Option<(Loaded, Range<usize>)>,
     /// Why it is of no use any more.
@@ -94,7 +92,7 @@ impl GpuDevice {
         Ok(Self::on(name, context))
     }
     fn on(name: Arc<str>, context: Arc<Context>) -> Self {
-        let (binding_bytes, epoch) = (context.binding_bytes, Instant::now());
+        let epoch = Instant::now();
         Self {
             name,
             context,
@@ -103,7 +101,6 @@ impl GpuDevice {
             stream: Stream::new(),
             epoch,
             timings: None,
-            binding_bytes,
             last: None,
             lost: None,
         }
@@ -111,11 +108,6 @@ impl GpuDevice {
     /// A handle to look at it with when a session has it.
     pub fn watch(&self) -> Watch {
         Watch { context: self.context.clone(), counts: self.stream.counts.clone() }
-    }
-    /// Shows kernels at most so many bytes of an arena at once, as an adapter does whose bindings are smaller. Larger
-    /// arenas are seen through several bindings; a tensor has to fit in one.
-    pub fn limit_bindings(&mut self, bytes: u64) {
-        self.binding_bytes = bytes.min(self.context.binding_bytes);
     }
     /// How many pipelines were compiled for its plans. What another device of this process has compiled is not compiled
     /// again.

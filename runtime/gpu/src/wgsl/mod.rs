@@ -24,7 +24,7 @@ use thalweg_graph::types::DType;
 
 use nest::nest;
 use product::Product;
-pub(crate) use shader::{Dispatch, Param, Place, Slot};
+pub(crate) use shader::{Dispatch, Param, Place, Seen, Slot};
 
 /// Why a kernel does not run on a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,19 +66,28 @@ impl Program {
     }
 }
 
-/// Translates a kernel; `slots` says in which binding each operand lies, then each result, then the workspace.
-pub(crate) fn translate(kernel: &Kernel, slots: &[usize]) -> Result<Program, Unsupported> {
-    let faults = kernel.verify();
-    if !faults.is_empty() {
-        return Err(Unsupported::Unsound(faults.join("; ")));
-    }
+/// Where a buffer of a launch is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The bindings that it is seen through.
+    pub(crate) seen: Seen,
+    /// An element that they show.
+    pub(crate) home: i64,
+}
+
+/// Translates a kernel that verifies, or a part of one; `found` says where each operand lies, then each result, then the
+/// workspace, which has so many bytes.
+pub(crate) fn translate(kernel: &Kernel, found: &[Found], workspace_bytes: u64) -> Result<Program, Unsupported> {
     let (operands, results) = (kernel.operands().len(), kernel.results().len());
     // There is no workspace where nothing needs one.
-    let place = |i: usize| Place { buffer: i, slot: slots.get(i).copied().unwrap_or_default(), within: 0 };
+    let place = |i: usize| {
+        let Found { seen, home } = found.get(i).copied().unwrap_or_default();
+        Place { buffer: i, seen, within: 0, home }
+    };
     let (from, to): (Vec<_>, Vec<_>) =
         ((0..operands).map(place).collect(), (operands..operands + results).map(place).collect());
     let (dispatches, how) = match kernel {
-        Kernel::Nest(one) => match Product::of(one) {
+        Kernel::Nest(one) => match Product::of(one).map(|p| p.within(workspace_bytes)) {
             Some(product) => {
                 let made = tile::tiles(&product, one, &from, &to, place(operands + results))?;
                 (made, product.strategy())

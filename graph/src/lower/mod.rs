@@ -3,6 +3,7 @@
 
 mod fuse;
 mod group;
+mod limit;
 mod offsets;
 mod state;
 mod steps;
@@ -32,6 +33,28 @@ pub trait Target {
     /// Whether it runs [`Kernel::Group`]; no device has to.
     fn runs_groups(&self) -> bool {
         false
+    }
+    /// What one launch may be.
+    fn limits(&self) -> LaunchLimits {
+        LaunchLimits::default()
+    }
+}
+
+/// What a launch may be. What is more becomes several, or is not fused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaunchLimits {
+    /// Operands and results that it names.
+    pub buffers: usize,
+    /// Elements of a tensor that was put together from neighbours.
+    pub elements: u64,
+    /// Bytes of a row of what passes between members of a [`Kernel::Group`].
+    pub row_bytes: u64,
+}
+
+impl Default for LaunchLimits {
+    /// Any number of buffers and elements; a row has to fit a cache.
+    fn default() -> Self {
+        Self { buffers: usize::MAX, elements: u64::MAX, row_bytes: 256 << 10 }
     }
 }
 
@@ -157,18 +180,21 @@ pub fn lower(
     layout: &StateLayout,
     target: &dyn Target,
 ) -> Result<Plan, LowerError> {
-    let lowered = steps::collect(graph, program)?;
+    let mut lowered = steps::collect(graph, program)?;
+    let limits = target.limits();
+    let steps = limit::within(std::mem::take(&mut lowered.steps), &mut lowered.places, limits);
     let fetched = lowered.outputs.iter().map(|(_, root, _)| *root).collect();
     let updates = lowered.updates.iter().map(|(_, root)| *root).collect();
-    let kept = fuse::Kept { places: &lowered.places, fetched: &fetched, updates: &updates };
-    let mut steps = fuse::producers(lowered.steps, kept);
+    let kept = fuse::Kept { places: &lowered.places, fetched: &fetched, updates: &updates, limits };
+    let mut steps = fuse::producers(steps, kept);
     if target.runs_epilogues() {
         steps = fuse::epilogues(steps, kept);
     }
     if target.runs_groups() {
         steps = group::group(steps, kept);
     }
-    let (mut places, body, tail) = tail::split(layout, lowered.places, steps, &lowered.outputs, &lowered.updates);
+    let (mut places, body, tail) =
+        tail::split(layout, lowered.places, steps, &lowered.outputs, &lowered.updates, limits);
 
     // The order: feeds, body, fetches, commit, tail.
     let mut actions: Vec<Slot> = Vec::new();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use thalweg_graph::ir::Site;
 use thalweg_graph::kernel::Kernel;
-use thalweg_graph::lower::Target;
+use thalweg_graph::lower::{LaunchLimits, Target};
 use thalweg_graph::plan::{Memory, Plan};
 use thalweg_runtime::device::{AbortFlag, Device, DeviceError, Loaded, ReadInto, Timing};
 
@@ -24,7 +24,7 @@ use crate::context::{Context, said};
 use crate::launch::Ready;
 use crate::stream::Stream;
 use crate::watch::Watch;
-use crate::wgsl::workspace_bytes;
+use crate::wgsl::{MOST_POINTS, workspace_bytes};
 
 /// An adapter, or a part in it, as a device.
 pub struct GpuDevice {
@@ -256,6 +256,10 @@ impl Target for GpuDevice {
     /// them is in memory as a whole.
     fn runs_groups(&self) -> bool {
         false
+    }
+    /// A shader has a binding for each buffer in the worst case, and counts elements in 31 bits.
+    fn limits(&self) -> LaunchLimits {
+        LaunchLimits { buffers: self.context.bindings, elements: MOST_POINTS, ..LaunchLimits::default() }
     }
 }
 

@@ -22,6 +22,7 @@ mod tile;
 use thalweg_graph::kernel::{Kernel, Passed};
 use thalweg_graph::types::DType;
 
+pub(crate) use nest::MOST_POINTS;
 use nest::nest;
 use product::Product;
 pub(crate) use shader::{Dispatch, Param, Place, Seen, Slot};

@@ -19,11 +19,13 @@ const MANY_POINTS: u64 = 4096;
 /// Workgroup memory that every adapter has.
 const SHARED_BYTES: u32 = 16 << 10;
 
+/// The most points of a dispatch: threads beyond the last are counted too.
+pub(crate) const MOST_POINTS: u64 = (1 << 31) - (1 << 24) - 1;
+
 /// Number of points, if it can be counted.
 pub(super) fn points(extents: impl Iterator<Item = u64>) -> Result<u64, Unsupported> {
     let points = extents.map(u128::from).product::<u128>();
-    // Threads beyond the last point are counted too.
-    let countable = u64::try_from(points).ok().filter(|n| *n < (1 << 31) - (1 << 24));
+    let countable = u64::try_from(points).ok().filter(|n| *n <= MOST_POINTS);
     countable.ok_or_else(|| Unsupported::TooLarge(format!("it runs over {points} points")))
 }
 

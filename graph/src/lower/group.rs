@@ -100,7 +100,15 @@ impl Draft {
         let count: u64 = own[..shared].iter().product();
         let largest = passes.iter().map(|k| nest.operands[*k].len() as u64).max()?;
         let row_bytes: u64 = passes.iter().map(|k| nest.operands[*k].size_bytes() / count.max(1)).sum();
-        let worth = (count >= MIN_ROWS || largest <= SMALL) && row_bytes <= limits.row_bytes;
+        // All that passes, with this member.
+        let members = self.members.iter().map(|m| &steps[*m]).chain([step]);
+        let read = members.flat_map(|s| s.reads.iter().zip(s.kernel.operands())).filter(|(r, _)| made.contains(r));
+        let passed: HashMap<Root, u64> =
+            read.map(|(r, t)| (*r, (t.len() * t.dtype.size_bytes().max(4)) as u64)).collect();
+        let group_bytes = passed.values().sum::<u64>() / count.max(1);
+        let worth = (count >= MIN_ROWS || largest <= SMALL)
+            && row_bytes <= limits.row_bytes
+            && group_bytes <= limits.group_bytes;
         (shared > 0 && worth).then(|| own[..shared].to_vec())
     }
 }

@@ -47,14 +47,16 @@ pub struct LaunchLimits {
     pub buffers: usize,
     /// Elements of a tensor that was put together from neighbours.
     pub elements: u64,
-    /// Bytes of a row of what passes between members of a [`Kernel::Group`].
+    /// Bytes of a row of what one member of a [`Kernel::Group`] reads of others.
     pub row_bytes: u64,
+    /// Bytes of a row of all that passes between members, elements smaller than a word as words.
+    pub group_bytes: u64,
 }
 
 impl Default for LaunchLimits {
     /// Any number of buffers and elements; a row has to fit a cache.
     fn default() -> Self {
-        Self { buffers: usize::MAX, elements: u64::MAX, row_bytes: 256 << 10 }
+        Self { buffers: usize::MAX, elements: u64::MAX, row_bytes: 256 << 10, group_bytes: u64::MAX }
     }
 }
 

@@ -26,6 +26,9 @@ use crate::stream::Stream;
 use crate::watch::Watch;
 use crate::wgsl::{MOST_POINTS, workspace_bytes};
 
+/// Of what passes between members of a group, a row and what else they need of workgroup memory has to fit there.
+const MOST_PASSED_BYTES: u64 = 10 << 10;
+
 /// An adapter, or a part in it, as a device.
 pub struct GpuDevice {
     pub(crate) name: Arc<str>,
@@ -252,14 +255,14 @@ impl Target for GpuDevice {
     fn runs_epilogues(&self) -> bool {
         true
     }
-    /// It runs them, but gains nothing by it yet: members are dispatches one after the other, and what passes between
-    /// them is in memory as a whole.
+    /// What passes between members stays in workgroup memory.
     fn runs_groups(&self) -> bool {
-        false
+        true
     }
     /// A shader has a binding for each buffer in the worst case, and counts elements in 31 bits.
     fn limits(&self) -> LaunchLimits {
-        LaunchLimits { buffers: self.context.bindings, elements: MOST_POINTS, ..LaunchLimits::default() }
+        let (buffers, bytes) = (self.context.bindings, MOST_PASSED_BYTES);
+        LaunchLimits { buffers, elements: MOST_POINTS, row_bytes: bytes, group_bytes: bytes }
     }
 }
 

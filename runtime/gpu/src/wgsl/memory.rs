@@ -48,6 +48,10 @@ fn choose(sh: &mut Shader, place: Place, at: &str, statement: impl Fn(&mut Shade
 /// What is at element `index` (an `i32` expression) of a place.
 pub(super) fn load(sh: &mut Shader, place: Place, dtype: DType, index: &str) -> Value {
     let repr = Repr::of(dtype);
+    if let Some(k) = place.kept {
+        let text = format!("kept{k}[{index} - base{k}]");
+        return Value::new(if repr == Repr::Bool { format!("({text} != 0u)") } else { text }, repr);
+    }
     let start = sh.start(place, dtype);
     let at = |by: &str| format!("{start} + {by}");
     let two = |sh: &mut Shader| {
@@ -79,8 +83,17 @@ pub(super) fn load(sh: &mut Shader, place: Place, dtype: DType, index: &str) -> 
 
 /// Writes a value of `dtype` to element `index` of a place.
 pub(super) fn store(sh: &mut Shader, place: Place, dtype: DType, index: &str, value: &Value) {
-    let start = sh.start(place, dtype);
     let x = &value.text;
+    if let Some(k) = place.kept {
+        let kept = match dtype {
+            DType::Bool => format!("select(0u, 1u, {x})"),
+            DType::U8 => format!("({x} & 0xffu)"),
+            DType::I64 => value.wide(),
+            _ => x.clone(),
+        };
+        return sh.line(format!("kept{k}[{index} - base{k}] = {kept};"));
+    }
+    let start = sh.start(place, dtype);
     match dtype {
         DType::F32 | DType::U32 | DType::I32 => {
             let bits = if dtype == DType::U32 { x.clone() } else { format!("bitcast<u32>({x})") };

@@ -36,6 +36,8 @@ pub(crate) struct Place {
     pub(crate) within: u64,
     /// An element that the bindings show, if there are any: the first, unless a launch is a part of one.
     pub(crate) home: i64,
+    /// The array of workgroup memory that it is instead.
+    pub(crate) kept: Option<usize>,
 }
 
 /// A number that a shader reads at run time.

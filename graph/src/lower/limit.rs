@@ -31,11 +31,11 @@ fn buffers(nest: &LoopNest) -> usize {
 
 /// A launch of one result, in as many as it takes.
 fn narrow(mut step: Step, places: &mut Places, most: usize, out: &mut Vec<Step>) {
-    loop {
-        let Kernel::Nest(nest) = &step.kernel else { break };
-        let Some([(first, from), (second, rest)]) = (buffers(nest) > most).then(|| nest.in_two(most)).flatten() else {
-            break;
-        };
+    let cut = |step: &Step| match &step.kernel {
+        Kernel::Nest(nest) if buffers(nest) > most => nest.in_two(most),
+        _ => None,
+    };
+    while let Some([(first, from), (second, rest)]) = cut(&step) {
         let made = places.add(first.results[0].clone(), Home::Scratch);
         let reads = from.iter().map(|k| step.reads[*k]).collect();
         out.push(Step { kernel: first.into(), reads, writes: vec![made], ..step.clone() });

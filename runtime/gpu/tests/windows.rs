@@ -209,7 +209,8 @@ fn a_tensor_larger_than_the_largest_binding() {
     let sums = |row: u64| (0..width).map(|c| f64::from(value(row, c))).sum::<f64>() as f32;
     let added = scatter_add(rows, width, 40);
     let first = small(&|i| (i / width) as f32, 40 * width);
-    let cases: Vec<(&str, Kernel, Vec<&[u8]>, Want<'_>, f32)> = vec![
+    type Case<'a> = (&'a str, Kernel, Vec<&'a [u8]>, Want<'a>, f32);
+    let cases: Vec<Case<'_>> = vec![
         ("element-wise", elements, vec![&whole], Box::new(|e| 2.0 * value(e / width, e % width)), 0.0),
         ("a fold", columns, vec![&whole], Box::new(|e| value(rows - 1, e)), 0.0),
         ("a product", product([rows, batch, width]), vec![&whole, &ones], Box::new(|e| sums(e / batch)), 1e-4),

@@ -141,7 +141,7 @@ impl GpuDevice {
             let range = workspace.0..workspace.0 + workspace.1;
             spans.push(Span { memory: Memory::Scratch, start: range.start, range });
         }
-        let mut fewest = usize::MAX;
+        let mut fewest: Option<usize> = None;
         for sharing in [Sharing::Whole, Sharing::Fewest] {
             let align = self.context.storage_align;
             let reserved = |m| self.arenas.reserved(m);
@@ -163,13 +163,16 @@ impl GpuDevice {
                 drafts.push(Draft { spans, windows: Arc::new(windows), program });
                 return Ok(());
             }
-            fewest = fewest.min(bindings);
+            fewest = Some(fewest.map_or(bindings, |n| n.min(bindings)));
         }
         let Some(halves) = halves(kernel).filter(|_| drafts.len() < MOST_PARTS) else {
             let (most, bytes) = (self.context.bindings, self.context.binding_bytes);
-            return Err(format!(
-                "its tensors lie in {fewest} windows of {bytes} bytes: this adapter's kernels have {most}; try a smaller batch"
-            ));
+            return Err(match fewest {
+                Some(n) => format!(
+                    "its tensors lie in {n} windows of {bytes} bytes: this adapter's kernels have {most}; try a smaller batch"
+                ),
+                None => Unsupported::TooLarge("its tensors lie too far apart".into()).to_string(),
+            });
         };
         halves.iter().try_for_each(|half| self.draft_parts(half, buffers, workspace, drafts))
     }

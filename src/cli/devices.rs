@@ -97,10 +97,10 @@ impl Devices {
             }
             writeln!(out, "gpu:{}  {} ({}, {}, {})", a.index, a.name, a.kind, a.backend, a.driver)?;
             let mib = |bytes: u64| bytes >> 20;
-            let (arena, tensor) = (mib(a.max_buffer_bytes), mib(a.max_binding_bytes));
+            let (arena, window) = (mib(a.max_buffer_bytes), mib(a.max_binding_bytes));
             writeln!(
                 out,
-                "       limits    arenas of {arena} MiB, tensors of {tensor} MiB, {} KiB a workgroup",
+                "       limits    arenas of {arena} MiB in windows of {window} MiB, {} KiB a workgroup",
                 a.workgroup_bytes >> 10
             )?;
             match figures {

@@ -15,6 +15,7 @@ pub mod nest;
 pub mod philox;
 mod rewrite;
 pub mod scalar;
+mod split;
 mod verify;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ pub use contraction::Contraction;
 pub use group::{Group, Member, Passed};
 pub use nest::{Axis, Beyond, Fold, LoopNest, Monoid, Read, Scatter, Write};
 pub use scalar::{Binary, Inst, Literal, Reg, Scalar, ScalarOp, Unary};
+pub use split::Less;
 
 use crate::types::{DType, TensorType};
 

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Places, Root, Step};
+use super::{LaunchLimits, Places, Root, Step};
 use crate::kernel::{Coord, Kernel, LoopNest, ScalarOp};
 
 /// Kernels do not grow beyond this: devices bind a limited number of buffers and hold a limited number of values.
@@ -20,6 +20,7 @@ pub(super) struct Kept<'a> {
     pub(super) places: &'a Places,
     pub(super) fetched: &'a HashSet<Root>,
     pub(super) updates: &'a HashSet<Root>,
+    pub(super) limits: LaunchLimits,
 }
 
 /// Writes producers into their readers.
@@ -39,6 +40,7 @@ struct Launches {
     maker: HashMap<Root, usize>,
     /// How many launches read a place.
     readers: HashMap<Root, usize>,
+    limits: LaunchLimits,
 }
 
 impl Launches {
@@ -55,7 +57,7 @@ impl Launches {
                 maker.insert(only, i);
             }
         }
-        Self { slots: steps.into_iter().map(Some).collect(), maker, readers }
+        Self { slots: steps.into_iter().map(Some).collect(), maker, readers, limits: kept.limits }
     }
     /// The launches after `join` has seen each that is no update, in order.
     fn each(mut self, kept: Kept<'_>, join: fn(&mut Self, Step) -> Step) -> Vec<Step> {
@@ -80,7 +82,8 @@ impl Launches {
         }
         makers.sort_unstable();
         for (maker, k) in makers.into_iter().rev() {
-            let attached = self.slots[maker].as_ref().and_then(|contraction| follow(contraction, &step, k));
+            let attached =
+                self.slots[maker].as_ref().and_then(|contraction| follow(contraction, &step, k, self.limits));
             if let Some(attached) = attached {
                 self.slots[maker] = None;
                 return attached;
@@ -96,7 +99,7 @@ impl Launches {
             let mine = |r: &Root| self.passes(r) && !refused.contains(r);
             let Some(root) = step.reads.iter().copied().find(mine) else { return step };
             let slot = &mut self.slots[self.maker[&root]];
-            let Some(fused) = slot.as_ref().and_then(|producer| join(&step, producer, root)) else {
+            let Some(fused) = slot.as_ref().and_then(|producer| join(&step, producer, root, self.limits)) else {
                 refused.insert(root);
                 continue;
             };
@@ -110,7 +113,7 @@ impl Launches {
 }
 
 /// `step` with the launch that makes `root` written into it.
-fn join(step: &Step, producer: &Step, root: Root) -> Option<Step> {
+fn join(step: &Step, producer: &Step, root: Root, limits: LaunchLimits) -> Option<Step> {
     let Kernel::Nest(nest) = &step.kernel else { return None };
     if nest.contraction().is_some() {
         return None;
@@ -126,26 +129,34 @@ fn join(step: &Step, producer: &Step, root: Root) -> Option<Step> {
         reads.remove(k);
         reads.extend(&producer.reads);
     }
-    one_launch(kernel, reads, producer, step)
+    one_launch(kernel, reads, producer, step, limits)
 }
 
 /// `contraction` with its reader `step` in its epilogue; what it makes is operand `k` there.
-fn follow(contraction: &Step, step: &Step, k: usize) -> Option<Step> {
+fn follow(contraction: &Step, step: &Step, k: usize, limits: LaunchLimits) -> Option<Step> {
     let kernel = contraction.kernel.with_reader(&step.kernel, k)?;
     let others = step.reads.iter().enumerate().filter(|(i, _)| *i != k).map(|(_, r)| r);
-    one_launch(kernel, contraction.reads.iter().chain(others).copied().collect(), contraction, step)
+    one_launch(kernel, contraction.reads.iter().chain(others).copied().collect(), contraction, step, limits)
 }
 
 /// The launch that two have become, if it has not grown too large.
-fn one_launch(mut kernel: Kernel, mut reads: Vec<Root>, first: &Step, second: &Step) -> Option<Step> {
+fn one_launch(
+    mut kernel: Kernel,
+    mut reads: Vec<Root>,
+    first: &Step,
+    second: &Step,
+    limits: LaunchLimits,
+) -> Option<Step> {
     while let Some((keep, drop)) = twins(&reads) {
         kernel = kernel.with_shared_operand(keep, drop)?;
         reads.remove(drop);
     }
     let Kernel::Nest(nest) = &kernel else { return None };
-    let fits = reads.len() <= MAX_OPERANDS && nest.body.insts.len() + nest.epilogue.insts.len() <= MAX_INSTRUCTIONS;
+    let operands = MAX_OPERANDS.min(limits.buffers.saturating_sub(second.writes.len()));
+    let fits = reads.len() <= operands && nest.body.insts.len() + nest.epilogue.insts.len() <= MAX_INSTRUCTIONS;
     let label = joined(&first.label, " + ", &second.label).into();
-    fits.then(|| Step { kernel, reads, writes: second.writes.clone(), label, site: second.site.clone() })
+    let level = first.level.max(second.level);
+    fits.then(|| Step { level, kernel, reads, writes: second.writes.clone(), label, site: second.site.clone() })
 }
 
 /// `body: lt + select`: a scope that both share is said once.

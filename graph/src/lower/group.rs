@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::fuse::{Kept, joined};
-use super::{Places, Root, Step};
+use super::{LaunchLimits, Places, Root, Step};
 use crate::kernel::{Axis, BufferType, Group, Kernel, LoopNest, Member, Passed};
 
 /// Groups do not grow beyond this.
@@ -18,12 +18,10 @@ const MAX_ROW_AXES: usize = 8;
 /// Fewer rows than this are no work for several threads: grouped only where everything is small anyway.
 const MIN_ROWS: u64 = 16;
 const SMALL: u64 = 16 << 10;
-/// What passes between members may have rows as long as this, in bytes: a row has to fit a cache.
-const MAX_ROW_BYTES: u64 = 256 << 10;
 
 /// Groups launches. What is fetched or an update reads stays a result.
 pub(super) fn group(steps: Vec<Step>, kept: Kept<'_>) -> Vec<Step> {
-    let Kept { places, fetched, updates } = kept;
+    let Kept { places, fetched, updates, limits } = kept;
     let mut groups: Vec<Draft> = Vec::new();
     let mut maker: HashMap<Root, usize> = HashMap::new();
     for (i, step) in steps.iter().enumerate() {
@@ -32,7 +30,7 @@ pub(super) fn group(steps: Vec<Step>, kept: Kept<'_>) -> Vec<Step> {
         sources.sort_unstable();
         sources.dedup();
         // The latest first: earlier ones it may read too, and they then end before it.
-        let found = sources.iter().rev().find_map(|g| Some((*g, groups[*g].rows_with(nest?, step, &steps)?)));
+        let found = sources.iter().rev().find_map(|g| Some((*g, groups[*g].rows_with(nest?, step, &steps, limits)?)));
         sources
             .iter()
             .filter(|g| found.as_ref().is_none_or(|(into, _)| into != *g))
@@ -82,14 +80,18 @@ struct Draft {
 
 impl Draft {
     /// The shared axes if `step` joined; `None` if it cannot.
-    fn rows_with(&self, nest: &LoopNest, step: &Step, steps: &[Step]) -> Option<Vec<u64>> {
+    fn rows_with(&self, nest: &LoopNest, step: &Step, steps: &[Step], limits: LaunchLimits) -> Option<Vec<u64>> {
         if self.ended || self.members.len() >= MAX_MEMBERS {
+            return None;
+        }
+        // What others wait for must not wait for what they send.
+        if self.members.last().is_some_and(|m| steps[*m].level != step.level) {
             return None;
         }
         let made: HashSet<Root> = self.members.iter().flat_map(|m| &steps[*m].writes).copied().collect();
         let mut values: HashSet<Root> = made.clone();
         values.extend(self.members.iter().flat_map(|m| &steps[*m].reads).chain(&step.reads).chain(&step.writes));
-        if values.len() > MAX_VALUES {
+        if values.len() > MAX_VALUES.min(limits.buffers) {
             return None;
         }
         let own = own_rows(nest);
@@ -102,7 +104,15 @@ impl Draft {
         let count: u64 = own[..shared].iter().product();
         let largest = passes.iter().map(|k| nest.operands[*k].len() as u64).max()?;
         let row_bytes: u64 = passes.iter().map(|k| nest.operands[*k].size_bytes() / count.max(1)).sum();
-        let worth = (count >= MIN_ROWS || largest <= SMALL) && row_bytes <= MAX_ROW_BYTES;
+        // All that passes, with this member.
+        let members = self.members.iter().map(|m| &steps[*m]).chain([step]);
+        let read = members.flat_map(|s| s.reads.iter().zip(s.kernel.operands())).filter(|(r, _)| made.contains(r));
+        let passed: HashMap<Root, u64> =
+            read.map(|(r, t)| (*r, (t.len() * t.dtype.size_bytes().max(4)) as u64)).collect();
+        let group_bytes = passed.values().sum::<u64>() / count.max(1);
+        let worth = (count >= MIN_ROWS || largest <= SMALL)
+            && row_bytes <= limits.row_bytes
+            && group_bytes <= limits.group_bytes;
         (shared > 0 && worth).then(|| own[..shared].to_vec())
     }
 }
@@ -129,7 +139,9 @@ fn build(rows: Vec<u64>, members: Vec<Step>, outside: &dyn Fn(&Root) -> bool) ->
     let mut known: HashMap<Root, Passed> = HashMap::new();
     let (mut reads, mut writes) = (Vec::new(), Vec::new());
     let mut label: Option<Arc<str>> = None;
-    let Some(site) = members.last().map(|s| s.site.clone()) else { unreachable!("a group has members") };
+    let Some((site, level)) = members.last().map(|s| (s.site.clone(), s.level)) else {
+        unreachable!("a group has members")
+    };
     for step in members {
         let Kernel::Nest(nest) = step.kernel else { unreachable!("members are nests") };
         let operand = |(root, ty): (&Root, &BufferType)| {
@@ -156,5 +168,5 @@ fn build(rows: Vec<u64>, members: Vec<Step>, outside: &dyn Fn(&Root) -> bool) ->
         group.members.push(Member { nest, reads: from, writes: to });
         label = Some(label.map_or(step.label.clone(), |l| joined(&l, " | ", &step.label).into()));
     }
-    Step { kernel: group.into(), reads, writes, label: label.unwrap_or_default(), site }
+    Step { level, kernel: group.into(), reads, writes, label: label.unwrap_or_default(), site }
 }

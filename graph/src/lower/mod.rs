@@ -3,6 +3,7 @@
 
 mod fuse;
 mod group;
+mod limit;
 mod offsets;
 mod order;
 mod rows;
@@ -10,7 +11,7 @@ mod state;
 mod steps;
 mod tail;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 pub use state::{Share, StateLayout, StateMap, StateSlot};
@@ -21,9 +22,7 @@ use crate::id::Arena;
 use crate::ir::{Graph, Program, Site, VarId};
 use crate::kernel::{BufferType, Kernel};
 use crate::partition::{DeviceGraph, Partitioned};
-use crate::plan::{
-    Buffer, BufferId, ChannelId, DevicePlan, Endpoint, Instruction, KernelId, Launch, Memory, Piece, Plan,
-};
+use crate::plan::{Buffer, BufferId, ChannelId, DevicePlan, Instruction, KernelId, Launch, Memory, Piece, Plan};
 use crate::types::Bindings;
 
 /// What lowering asks of the device that it lowers for.
@@ -39,6 +38,30 @@ pub trait Target {
     /// Whether it runs [`Kernel::Group`]; no device has to.
     fn runs_groups(&self) -> bool {
         false
+    }
+    /// What one launch may be.
+    fn limits(&self) -> LaunchLimits {
+        LaunchLimits::default()
+    }
+}
+
+/// What a launch may be. What is more becomes several, or is not fused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LaunchLimits {
+    /// Operands and results that it names.
+    pub buffers: usize,
+    /// Elements of a tensor that was put together from neighbours.
+    pub elements: u64,
+    /// Bytes of a row of what one member of a [`Kernel::Group`] reads of others.
+    pub row_bytes: u64,
+    /// Bytes of a row of all that passes between members, elements smaller than a word as words.
+    pub group_bytes: u64,
+}
+
+impl Default for LaunchLimits {
+    /// Any number of buffers and elements; a row has to fit a cache.
+    fn default() -> Self {
+        Self { buffers: usize::MAX, elements: u64::MAX, row_bytes: 256 << 10, group_bytes: u64::MAX }
     }
 }
 
@@ -109,6 +132,8 @@ struct Place {
 
 #[derive(Clone, Debug)]
 struct Step {
+    /// Over how many crossings between devices, one behind the other, what it reads has come.
+    level: u32,
     kernel: Kernel,
     reads: Vec<Root>,
     writes: Vec<Root>,
@@ -187,10 +212,10 @@ pub fn lower_devices(
     targets: &[&dyn Target],
 ) -> Result<Plan, LowerError> {
     assert!((layouts.len(), targets.len()) == (parts.devices.len(), parts.devices.len()), "one of each per device");
-    let mut kernels = Kernels::default();
+    let (levels, mut kernels) = (parts.levels(), Kernels::default());
     let mut devices = Vec::with_capacity(parts.devices.len());
-    for (index, (part, (layout, target))) in parts.devices.iter().zip(layouts.iter().zip(targets)).enumerate() {
-        devices.push(device(parts, part, Endpoint::Device(index as u16), layout, *target, &mut kernels)?);
+    for (part, (layout, target)) in parts.devices.iter().zip(layouts.iter().zip(targets)) {
+        devices.push(device(parts, &levels, part, layout, *target, &mut kernels)?);
     }
     Ok(Plan {
         graph: parts.devices[0].graph.name.clone(),
@@ -205,33 +230,37 @@ pub fn lower_devices(
 /// The part of one device.
 fn device(
     parts: &Partitioned,
+    levels: &BTreeMap<ChannelId, u32>,
     part: &DeviceGraph,
-    me: Endpoint,
     layout: &StateLayout,
     target: &dyn Target,
     kernels: &mut Kernels,
 ) -> Result<DevicePlan, LowerError> {
-    let lowered = steps::collect(&part.graph, &part.graph.programs[0])?;
+    let mut lowered = steps::collect(&part.graph, &part.graph.programs[0], &|name| levels[&part.arrives[name]])?;
+    let limits = target.limits();
+    let mut steps = limit::within(std::mem::take(&mut lowered.steps), &mut lowered.places, limits);
+    // What needs no more from others comes first, on every device: so nobody waits for somebody who waits for him.
+    steps.sort_by_key(|s| s.level);
     let leaves: Vec<(ChannelId, Root)> =
         part.leaves.iter().copied().zip(lowered.outputs.iter().map(|(_, root, _)| *root)).collect();
     // What others look at under another name stays as it is.
     let posted = leaves.iter().flat_map(|(_, root)| lowered.places.leaves(*root));
     let fetched = posted.chain(lowered.places.aliased()).chain(leaves.iter().map(|(_, r)| *r)).collect();
     let updates = lowered.updates.iter().map(|(_, root)| *root).collect();
-    let kept = fuse::Kept { places: &lowered.places, fetched: &fetched, updates: &updates };
-    let mut steps = fuse::producers(lowered.steps, kept);
+    let kept = fuse::Kept { places: &lowered.places, fetched: &fetched, updates: &updates, limits };
+    let mut steps = fuse::producers(steps, kept);
     if target.runs_epilogues() {
         steps = fuse::epilogues(steps, kept);
     }
     if target.runs_groups() {
         steps = group::group(steps, kept);
     }
-    let (mut places, body, tail) = tail::split(layout, lowered.places, steps, &lowered.outputs, &lowered.updates);
+    let (mut places, body, tail) =
+        tail::split(layout, lowered.places, steps, &lowered.outputs, &lowered.updates, limits);
 
     let arrivals: Vec<(ChannelId, Root)> =
         lowered.inputs.iter().map(|(name, root)| (part.arrives[name], *root)).collect();
     let actions = order::order(&parts.channels, &places, &arrivals, &leaves, body, tail);
-    debug_assert!(parts.channels.values().iter().all(|c| c.from != c.to), "{me} sends to itself");
     let needs: Vec<u64> = actions.iter().map(|a| kernels.workspace(a, target)).collect();
     let offsets = offsets::assign(&mut places, &actions, &needs);
     let mut buffers: Arena<BufferId, Buffer> = Arena::default();

@@ -29,12 +29,15 @@ struct Collector<'a> {
     roots: HashMap<Value, Root>,
     /// Constants that have no place yet.
     literals: HashMap<Value, (Literal, Kernel)>,
+    /// Of places that depend on other devices.
+    levels: HashMap<Root, u32>,
 }
 
-pub(super) fn collect(graph: &Graph, program: &Program) -> Result<Steps, LowerError> {
+/// The launches of `program`; `arrival` gives the level of an input by its name.
+pub(super) fn collect(graph: &Graph, program: &Program, arrival: &dyn Fn(&str) -> u32) -> Result<Steps, LowerError> {
     let needed = graph.needed_by(program);
-    let mut to =
-        Collector { graph, places: Places::default(), steps: vec![], roots: HashMap::new(), literals: HashMap::new() };
+    let (roots, literals, levels) = (HashMap::new(), HashMap::new(), HashMap::new());
+    let mut to = Collector { graph, places: Places::default(), steps: vec![], roots, literals, levels };
     let variables: HashMap<&str, VarId> = graph.state.iter().map(|(id, v)| (&*v.name, id)).collect();
     let mut inputs = Vec::new();
     for (id, node) in graph.nodes.iter().filter(|(id, _)| needed[*id]) {
@@ -42,6 +45,7 @@ pub(super) fn collect(graph: &Graph, program: &Program) -> Result<Steps, LowerEr
         if let Some(input) = node.op_as::<Input>() {
             let root = to.places.add(results[0].clone(), Home::Staging);
             to.roots.insert(id.into(), root);
+            to.levels.insert(root, arrival(&input.name));
             inputs.push((input.name.clone(), root));
         } else if let Some(read) = node.op_as::<ReadVariable>() {
             let variable =
@@ -108,18 +112,21 @@ impl Collector<'_> {
             self.roots.insert(value, root);
             return Ok(());
         }
-        let reads = reads.into_iter().map(|v| self.root(v)).collect();
+        let reads: Vec<Root> = reads.into_iter().map(|v| self.root(v)).collect();
         let writes: Vec<Root> = results.into_iter().map(|ty| self.places.add(ty, Home::Scratch)).collect();
         for (slot, root) in writes.iter().enumerate() {
             self.roots.insert(Value { node: value.node, slot: slot as u16 }, *root);
         }
-        self.steps.push(Step { kernel, reads, writes, label: label(node), site: node.site.clone() });
+        let level = self.level(&reads);
+        self.levels.extend(writes.iter().map(|w| (*w, level)));
+        self.steps.push(Step { level, kernel, reads, writes, label: label(node), site: node.site.clone() });
         Ok(())
     }
 
     /// Operands end to end, and what had to be copied for it.
     fn row(&mut self, value: Value, node: &Node, row: &Row, mut results: Vec<BufferType>) {
         let members: Vec<Root> = node.operands.iter().map(|v| self.root(*v)).collect();
+        let level = self.level(&members);
         let steps = &mut self.steps;
         let mut copy = |places: &mut Places, span: Span| {
             let dtype = places.at(span.root).ty.dtype;
@@ -127,11 +134,15 @@ impl Collector<'_> {
             let (from, to) = (places.add(ty.clone(), Home::Row(vec![span])), places.add(ty.clone(), Home::Scratch));
             let (reads, writes) = (vec![from], vec![to]);
             let kernel = LoopNest::copy(ty.clone(), ty).into();
-            steps.push(Step { kernel, reads, writes, label: label(node), site: node.site.clone() });
+            steps.push(Step { level, kernel, reads, writes, label: label(node), site: node.site.clone() });
             to
         };
         let root = self.places.row(results.remove(0), &members, (row.start, row.end), &mut copy);
+        self.levels.insert(root, level);
         self.roots.insert(value, root);
+    }
+    fn level(&self, reads: &[Root]) -> u32 {
+        reads.iter().filter_map(|r| self.levels.get(r)).copied().max().unwrap_or(0)
     }
 
     /// The place of a value; a constant that has to have one gets it here.
@@ -143,6 +154,7 @@ impl Collector<'_> {
         let root = self.places.add(kernel.results()[0].clone(), Home::Scratch);
         let node = &self.graph.nodes[value.node];
         self.steps.push(Step {
+            level: 0,
             kernel,
             reads: vec![],
             writes: vec![root],

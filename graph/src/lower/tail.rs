@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use petgraph::algo::toposort;
 use petgraph::graph::DiGraph;
 
-use super::{Action, Home, Places, Root, StateLayout, Step};
+use super::{Action, Home, LaunchLimits, Places, Root, StateLayout, Step};
 use crate::ir::VarId;
 use crate::kernel::{BufferType, Kernel};
 
@@ -20,6 +20,7 @@ pub(super) fn split(
     steps: Vec<Step>,
     outputs: &Outputs,
     updates: &[(VarId, Root)],
+    limits: LaunchLimits,
 ) -> (Places, Vec<Action>, Vec<Action>) {
     let mut uses: HashMap<Root, usize> = HashMap::new();
     let read_roots = steps.iter().flat_map(|s| &s.reads);
@@ -58,7 +59,7 @@ pub(super) fn split(
         }
     }
     let tail = order(tail, &mut body, &mut places, layout);
-    let tail = merge(tail, &mut places, layout, outputs, &body);
+    let tail = merge(tail, &mut places, layout, outputs, &body, limits);
     (places, body, tail)
 }
 
@@ -180,6 +181,7 @@ fn merge(
     layout: &StateLayout,
     outputs: &Outputs,
     body: &[Action],
+    limits: LaunchLimits,
 ) -> Vec<Action> {
     // A gradient may be moved next to others if a launch of the body makes it and one update alone reads it as a lane.
     let mut made: HashSet<Root> =
@@ -202,7 +204,9 @@ fn merge(
         };
         match (action, next) {
             (Action::Launch(step), Some(c)) => {
-                let follows = run.last().is_some_and(|(_, last)| last.precedes(&c, layout, places));
+                let together = run.iter().map(|(_, one)| one.len).sum::<u64>().saturating_add(c.len);
+                let continues = |last: &(Step, Candidate)| last.1.precedes(&c, layout, places);
+                let follows = together <= limits.elements && run.last().is_some_and(continues);
                 if !follows || step.writes.iter().filter_map(|r| places.variable(*r)).any(|v| old.contains(&v)) {
                     join(std::mem::take(&mut run), places, &mut out);
                     old.clear();
@@ -247,5 +251,5 @@ fn join(run: Vec<(Step, Candidate)>, places: &mut Places, out: &mut Vec<Action>)
     }
     let writes = rows.split_off(first.reads.len());
     let label = format!("{} … {} updates", first.label, run.len()).into();
-    out.push(Action::Launch(Step { kernel, reads: rows, writes, label, site: first.site.clone() }));
+    out.push(Action::Launch(Step { kernel, reads: rows, writes, label, site: first.site.clone(), level: first.level }));
 }

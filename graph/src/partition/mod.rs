@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::builder::Builder;
-use crate::id::{Arena, Id};
+use crate::id::{Arena, Id, Side};
 use crate::ir::{Graph, Node, NodeId, Program, Value};
 use crate::kernel::{BufferType, Kernel};
 use crate::lower::LowerError;
@@ -103,6 +103,29 @@ impl Partitioned {
             }
         }
         self.renumber();
+    }
+    /// Over how many crossings between devices, one behind the other, what arrives by each channel has come.
+    pub fn levels(&self) -> BTreeMap<ChannelId, u32> {
+        let own = |c: &Channel| u32::from(c.from != Endpoint::Driver && c.to != Endpoint::Driver);
+        let mut levels: BTreeMap<ChannelId, u32> = self.channels.iter().map(|(id, c)| (id, own(c))).collect();
+        loop {
+            let before = levels.clone();
+            for device in &self.devices {
+                let graph = &device.graph;
+                let mut of: Side<NodeId, u32> = Side::filled(graph.nodes.len(), 0);
+                for (id, node) in graph.nodes.iter() {
+                    let arrived = node.op_as::<Input>().map(|i| levels[&device.arrives[&i.name]]);
+                    of[id] = node.operands.iter().map(|v| of[v.node]).chain(arrived).max().unwrap_or(0);
+                }
+                for ((_, value), channel) in graph.programs[0].outputs.iter().zip(&device.leaves) {
+                    let level = of[value.node] + own(&self.channels[*channel]);
+                    levels.entry(*channel).and_modify(|l| *l = (*l).max(level));
+                }
+            }
+            if levels == before {
+                return levels;
+            }
+        }
     }
     fn renumber(&mut self) {
         let left = self.devices.iter().flat_map(|d| d.arrives.values().chain(&d.leaves));
@@ -393,15 +416,16 @@ impl<'a> Cutter<'a> {
             }
         }
         let instances = self.get(value, &placement);
-        let mut known: Vec<u64> = Vec::new();
+        let (mut known, whole) = (Vec::new(), ty);
         for (leaf, value) in instances.into_iter().enumerate() {
             let (device, at) = (self.device(leaf), placed.mesh.coordinates(leaf));
-            let (ty, start, rest) = contiguous(&ty, &share(&ty, &placement, &at));
+            let (ty, start, rest) = contiguous(&whole, &share(&whole, &placement, &at));
             assert!(rest.is_none(), "only rows of the outermost axis are fetched in parts");
-            if (ty.is_empty() && leaf > 0) || known.contains(&start) {
+            let what = (start, ty.len());
+            if known.contains(&what) || (ty.is_empty() && !whole.is_empty()) {
                 continue;
             }
-            known.push(start);
+            known.push(what);
             let (from, to) = (Endpoint::Device(device), Endpoint::Driver);
             let channel = self.channels.push(Channel { from, to, ty, start, label: name.clone() });
             self.leaves[usize::from(device)].push((channel, value));

@@ -20,7 +20,7 @@ pub struct Adapter {
     pub driver: String,
     /// The largest buffer, in bytes: an arena is one.
     pub max_buffer_bytes: u64,
-    /// The largest part of a buffer that one binding shows a kernel, in bytes: a tensor has to fit.
+    /// The largest part of a buffer that one binding shows a kernel, in bytes: a larger tensor is seen through several.
     pub max_binding_bytes: u64,
     /// Memory that threads of a workgroup share, in bytes.
     pub workgroup_bytes: u32,
@@ -35,6 +35,10 @@ pub struct Adapter {
 pub struct Limits {
     /// The largest buffer, in bytes.
     pub buffer_bytes: Option<u64>,
+    /// The largest part of a buffer that one binding shows, in bytes, a multiple of 256.
+    pub binding_bytes: Option<u64>,
+    /// The most bindings of storage that a kernel has.
+    pub bindings: Option<u32>,
     /// The most workgroups along one dimension of a dispatch.
     pub groups: Option<u32>,
     /// The most threads of a workgroup.
@@ -49,6 +53,12 @@ impl Limits {
         if let Some(bytes) = self.buffer_bytes {
             limits.max_buffer_size = limits.max_buffer_size.min(bytes);
             limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
+        }
+        if let Some(bytes) = self.binding_bytes {
+            limits.max_storage_buffer_binding_size = limits.max_storage_buffer_binding_size.min(bytes);
+        }
+        if let Some(bindings) = self.bindings {
+            limits.max_storage_buffers_per_shader_stage = limits.max_storage_buffers_per_shader_stage.min(bindings);
         }
         if let Some(groups) = self.groups {
             limits.max_compute_workgroups_per_dimension = limits.max_compute_workgroups_per_dimension.min(groups);

@@ -1,5 +1,6 @@
 //! A device's arenas: three storage buffers, as large as plans say, which never grow during a step. A kernel sees of them
-//! what it needs, through bindings that are windows: an arena may be larger than the largest binding, a tensor may not.
+//! what it needs, through bindings that are windows: an arena may be larger than the largest binding
+//! ([`crate::windows`]).
 
 use thalweg_graph::plan::Memory;
 
@@ -10,17 +11,6 @@ pub(crate) struct Arenas {
     buffers: [Option<wgpu::Buffer>; 3],
     /// Counts buffers made: what is bound to older ones has to be bound anew.
     pub(crate) made: u64,
-}
-
-/// A part of an arena that one binding shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Window {
-    /// Which arena.
-    pub(crate) memory: Memory,
-    /// First byte, as storage bindings are aligned.
-    pub(crate) start: u64,
-    /// First byte behind it; none: the arena's end.
-    pub(crate) end: Option<u64>,
 }
 
 impl Arenas {

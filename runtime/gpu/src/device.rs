@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use thalweg_graph::ir::Site;
 use thalweg_graph::kernel::Kernel;
-use thalweg_graph::lower::Target;
+use thalweg_graph::lower::{LaunchLimits, Target};
 use thalweg_graph::plan::{Memory, Plan};
 use thalweg_runtime::device::{AbortFlag, Device, DeviceError, Loaded, ReadInto, Timing};
 
@@ -24,7 +24,10 @@ use crate::context::{Context, said};
 use crate::launch::Ready;
 use crate::stream::Stream;
 use crate::watch::Watch;
-use crate::wgsl::workspace_bytes;
+use crate::wgsl::{MOST_POINTS, workspace_bytes};
+
+/// Of what passes between members of a group, a row and what else they need of workgroup memory has to fit there.
+const MOST_PASSED_BYTES: u64 = 10 << 10;
 
 /// An adapter, or a part in it, as a device.
 pub struct GpuDevice {
@@ -36,8 +39,6 @@ pub struct GpuDevice {
     /// When this device was made; what timings count from.
     epoch: Instant,
     timings: Option<Timings>,
-    /// The most of an arena that one binding shows, in bytes.
-    pub(crate) binding_bytes: u64,
     /// What it was given last; an error that comes later is likely to be of that.
     last: Option<(Loaded, Range<usize>)>,
     /// Why it is of no use any more.
@@ -94,7 +95,7 @@ impl GpuDevice {
         Ok(Self::on(name, context))
     }
     fn on(name: Arc<str>, context: Arc<Context>) -> Self {
-        let (binding_bytes, epoch) = (context.binding_bytes, Instant::now());
+        let epoch = Instant::now();
         Self {
             name,
             context,
@@ -103,7 +104,6 @@ impl GpuDevice {
             stream: Stream::new(),
             epoch,
             timings: None,
-            binding_bytes,
             last: None,
             lost: None,
         }
@@ -111,11 +111,6 @@ impl GpuDevice {
     /// A handle to look at it with when a session has it.
     pub fn watch(&self) -> Watch {
         Watch { context: self.context.clone(), counts: self.stream.counts.clone() }
-    }
-    /// Shows kernels at most so many bytes of an arena at once, as an adapter does whose bindings are smaller. Larger
-    /// arenas are seen through several bindings; a tensor has to fit in one.
-    pub fn limit_bindings(&mut self, bytes: u64) {
-        self.binding_bytes = bytes.min(self.context.binding_bytes);
     }
     /// How many pipelines were compiled for its plans. What another device of this process has compiled is not compiled
     /// again.
@@ -260,10 +255,14 @@ impl Target for GpuDevice {
     fn runs_epilogues(&self) -> bool {
         true
     }
-    /// It runs them, but gains nothing by it yet: members are dispatches one after the other, and what passes between
-    /// them is in memory as a whole.
+    /// What passes between members stays in workgroup memory.
     fn runs_groups(&self) -> bool {
-        false
+        true
+    }
+    /// A shader has a binding for each buffer in the worst case, and counts elements in 31 bits.
+    fn limits(&self) -> LaunchLimits {
+        let (buffers, bytes) = (self.context.bindings, MOST_PASSED_BYTES);
+        LaunchLimits { buffers, elements: MOST_POINTS, row_bytes: bytes, group_bytes: bytes }
     }
 }
 

@@ -4,72 +4,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use thalweg_graph::plan::Memory;
-
-use crate::arena::{Arenas, Window};
+use crate::arena::Arenas;
 use crate::context::{Context, Pipeline};
 use crate::wgsl::{Dispatch, Param, Slot};
-
-/// Bytes of an arena.
-#[derive(Clone, Debug)]
-pub(crate) struct Span {
-    pub(crate) memory: Memory,
-    pub(crate) range: Range<u64>,
-}
-
-/// Which windows a launch is bound to, and which of them each of its buffers lies in.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Windows {
-    pub(crate) all: Vec<Window>,
-    /// By buffer.
-    pub(crate) slots: Vec<usize>,
-}
-
-impl Windows {
-    /// Few windows of at most `largest` bytes that show all of `spans`: a whole arena where a binding can, else neighbours
-    /// together.
-    pub(crate) fn over(
-        spans: &[Span],
-        reserved: &dyn Fn(Memory) -> u64,
-        largest: u64,
-        align: u64,
-    ) -> Result<Self, String> {
-        let mut out = Windows { all: vec![], slots: vec![0; spans.len()] };
-        for memory in Memory::ALL {
-            let mut here: Vec<usize> = (0..spans.len()).filter(|i| spans[*i].memory == memory).collect();
-            if here.is_empty() {
-                continue;
-            }
-            if reserved(memory) <= largest {
-                here.iter().for_each(|i| out.slots[*i] = out.all.len());
-                out.all.push(Window { memory, start: 0, end: None });
-                continue;
-            }
-            here.sort_by_key(|i| spans[*i].range.start);
-            let mut open: Option<Window> = None;
-            for i in here {
-                let Range { start, end } = spans[i].range;
-                // Behind the last word there may be a part of one.
-                let (start, end) = (start / align * align, end.next_multiple_of(4).max(start / align * align + 4));
-                if end - start > largest {
-                    let bytes = end - start;
-                    return Err(format!(
-                        "a tensor of {bytes} bytes: this adapter's kernels see {largest} at a time; try a smaller batch"
-                    ));
-                }
-                match &mut open {
-                    Some(w) if end - w.start <= largest => w.end = w.end.max(Some(end)),
-                    _ => {
-                        out.all.extend(open.replace(Window { memory, start, end: Some(end) }));
-                    }
-                }
-                out.slots[i] = out.all.len();
-            }
-            out.all.extend(open);
-        }
-        Ok(out)
-    }
-}
+use crate::windows::{Span, Windows};
 
 /// A dispatch that can be recorded.
 pub(crate) struct Ready {
@@ -91,13 +29,18 @@ pub(crate) struct Params {
 
 impl Params {
     /// Appends a dispatch's; says where they lie.
-    fn push(&mut self, context: &Context, dispatch: &Dispatch, starts: &dyn Fn(usize) -> u64) -> Range<u64> {
+    fn push(&mut self, context: &Context, dispatch: &Dispatch, spans: &[Span], windows: &Windows) -> Range<u64> {
         self.bytes.resize(self.bytes.len().next_multiple_of(context.uniform_align as usize), 0);
         let start = self.bytes.len();
         for param in &dispatch.params {
             let number = match param {
                 Param::Number(n) => *n,
-                Param::Start { place, unit } => ((starts(place.buffer) + place.within) / u64::from(*unit)) as i32,
+                // Whatever wraps on the way: a place and what is added to it end up in their window.
+                Param::Start { place, unit } => {
+                    let bytes = windows.offset(place.buffer, spans) + place.within as i64;
+                    bytes.div_euclid(i64::from(*unit)) as i32
+                }
+                Param::Stride => (windows.stride / 4) as i32,
             };
             self.bytes.extend(number.to_le_bytes());
         }
@@ -132,15 +75,7 @@ impl Ready {
         windows: &Arc<Windows>,
         params: &mut Params,
     ) -> Result<Self, String> {
-        let bindings = dispatch.slots.iter().map(|s| usize::from(s.words) + usize::from(s.parts)).sum::<usize>();
-        if bindings > context.bindings {
-            let most = context.bindings;
-            return Err(format!(
-                "its tensors lie in {bindings} windows: this adapter's kernels have {most}; try a smaller batch"
-            ));
-        }
-        let starts = |buffer: usize| spans[buffer].range.start - windows.all[windows.slots[buffer]].start;
-        let params = params.push(context, dispatch, &starts);
+        let params = params.push(context, dispatch, spans, windows);
         let pipeline = context.pipeline(&dispatch.text).ok_or("a shader that was not compiled")?;
         let groups = spread(dispatch.groups, context.groups).ok_or("too many workgroups; try a smaller batch")?;
         Ok(Self { pipeline, groups, slots: dispatch.slots.clone(), windows: windows.clone(), params, bound: None })

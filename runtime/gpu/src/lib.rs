@@ -13,9 +13,11 @@ mod device;
 mod launch;
 mod load;
 mod measure;
+mod part;
 mod stream;
 mod watch;
 mod wgsl;
+mod windows;
 
 pub use adapter::{Adapter, Limits, adapters, disabled};
 pub use device::GpuDevice;
@@ -27,7 +29,10 @@ pub use watch::Watch;
 /// # Errors
 /// Why it does not run on a GPU.
 pub fn shaders(kernel: &thalweg_graph::kernel::Kernel) -> Result<Vec<String>, String> {
-    let buffers = kernel.operands().len() + kernel.results().len() + 1;
-    let program = wgsl::translate(kernel, &vec![0; buffers]).map_err(|e| e.to_string())?;
+    let faults = kernel.verify();
+    if !faults.is_empty() {
+        return Err(faults.join("; "));
+    }
+    let program = wgsl::translate(kernel, &[], wgsl::workspace_bytes(kernel)).map_err(|e| e.to_string())?;
     Ok(program.dispatches.into_iter().map(|d| d.text).collect())
 }

@@ -123,7 +123,7 @@ fn halves_are_multiplied_and_summed_as_floats() {
             let mut axes = Axes::new();
             let ([i, j], [l]) = (axes.par([40, 24]), axes.fold([100]));
             let (a, b) = (read(0, [i, l]), read(1, [l, j]));
-            let value = if wide { sum(a.cast(F32) * b.cast(F32)) } else { sum(a * b) };
+            let value = if wide { sum(a.cast(F32) * b.cast(F32)) } else { sum_of_products(a, b, half) };
             let kernel = axes.nest(&types, &[ty(if wide { F32 } else { half }, &[40, 24])], [value]);
             agrees(&mut device, &kernel, if wide { 1e-4 } else { tolerance });
         }

@@ -308,21 +308,6 @@ fn single_numbers_of_f64_are_near_and_tensors_of_them_are_refused() {
 }
 
 #[test]
-fn arenas_larger_than_a_binding_are_seen_through_several() {
-    let Some(mut device) = gpu("arenas_larger_than_a_binding_are_seen_through_several") else { return };
-    device.limit_bindings(4096);
-    let kernel = each(1000, &[F32, F32, F32], F32, |r| r[0].clone() * r[1].clone() + r[2].clone());
-    let operands: Vec<_> = (0..3).map(|k| Random(k).values(&ty(F32, &[1000]))).collect();
-    check(&mut device, &kernel, &operands, 1e-6);
-    let bytes = each(4000, &[U8, U8], U8, |r| r[0].clone() + r[1].clone());
-    let operands: Vec<_> = (0..2).map(|k| Random(k).values(&ty(U8, &[4000]))).collect();
-    check(&mut device, &bytes, &operands, 0.0);
-    let error = run(&mut device, &each(2000, &[F32], F32, |r| r[0].clone()), &[Random(1).values(&ty(F32, &[2000]))]);
-    let said = error.map_or_else(|e| e.to_string(), |_| String::new());
-    assert!(said.contains("8000 bytes") && said.contains("4096"), "{said}");
-}
-
-#[test]
 fn kernels_that_differ_in_numbers_share_a_pipeline() {
     let Some(mut device) = gpu("kernels_that_differ_in_numbers_share_a_pipeline") else { return };
     let kernel = |rows: u64, columns: u64, factor: f64| {

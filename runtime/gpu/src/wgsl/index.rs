@@ -250,7 +250,7 @@ pub(super) fn read(sh: &mut Shader, frame: &mut Frame<'_>, k: usize) -> Result<F
 }
 
 /// What read `k` finds where `wanted` holds, and `pad` elsewhere. Without a branch, so that many loads are under way
-/// at a time: where there is nothing to read, the operand's first element is, of which there has to be one.
+/// at a time: where there is nothing to read, the place's home is, of which there has to be one.
 pub(super) fn read_padded(
     sh: &mut Shader,
     frame: &mut Frame<'_>,
@@ -266,7 +266,8 @@ pub(super) fn read_padded(
         [] => wanted.to_string(),
         checks => sh.bind("ok", format!("{wanted} & {}", checks.join(" & "))),
     };
-    let index = sh.bind("i", format!("select(0, {index}, {inside})"));
+    let home = sh.number(place.home);
+    let index = sh.bind("i", format!("select({home}, {index}, {inside})"));
     let value = memory::load(sh, place, operand.dtype, &index);
     let text = match one.fill {
         Some(fill) if !checks.is_empty() => {

@@ -3,12 +3,13 @@
 //! per text, and a new batch size costs none.
 //!
 //! Nothing of the IR is special here: one emitter for scalar programs, one for reads, and around them a frame that says
-//! which thread does what ([`nest`], [`fold`], [`tile`], [`scatter`], [`attention`]).
+//! which thread does what ([`nest`], [`fold`], [`group`], [`tile`], [`scatter`], [`attention`]).
 
 mod attention;
 mod domain;
 mod expr;
 mod fold;
+mod group;
 mod index;
 mod memory;
 mod nest;
@@ -22,9 +23,11 @@ mod tile;
 use thalweg_graph::kernel::{Kernel, Passed};
 use thalweg_graph::types::DType;
 
+use group::Blocks;
+pub(crate) use nest::MOST_POINTS;
 use nest::nest;
 use product::Product;
-pub(crate) use shader::{Dispatch, Param, Place, Slot};
+pub(crate) use shader::{Dispatch, Param, Place, Seen, Slot};
 
 /// Why a kernel does not run on a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,19 +69,28 @@ impl Program {
     }
 }
 
-/// Translates a kernel; `slots` says in which binding each operand lies, then each result, then the workspace.
-pub(crate) fn translate(kernel: &Kernel, slots: &[usize]) -> Result<Program, Unsupported> {
-    let faults = kernel.verify();
-    if !faults.is_empty() {
-        return Err(Unsupported::Unsound(faults.join("; ")));
-    }
+/// Where a buffer of a launch is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The bindings that it is seen through.
+    pub(crate) seen: Seen,
+    /// An element that they show.
+    pub(crate) home: i64,
+}
+
+/// Translates a kernel that verifies, or a part of one; `found` says where each operand lies, then each result, then the
+/// workspace, which has so many bytes.
+pub(crate) fn translate(kernel: &Kernel, found: &[Found], workspace_bytes: u64) -> Result<Program, Unsupported> {
     let (operands, results) = (kernel.operands().len(), kernel.results().len());
     // There is no workspace where nothing needs one.
-    let place = |i: usize| Place { buffer: i, slot: slots.get(i).copied().unwrap_or_default(), within: 0 };
+    let place = |i: usize| {
+        let Found { seen, home } = found.get(i).copied().unwrap_or_default();
+        Place { buffer: i, seen, within: 0, home, kept: None }
+    };
     let (from, to): (Vec<_>, Vec<_>) =
         ((0..operands).map(place).collect(), (operands..operands + results).map(place).collect());
     let (dispatches, how) = match kernel {
-        Kernel::Nest(one) => match Product::of(one) {
+        Kernel::Nest(one) => match Product::of(one).map(|p| p.within(workspace_bytes)) {
             Some(product) => {
                 let made = tile::tiles(&product, one, &from, &to, place(operands + results))?;
                 (made, product.strategy())
@@ -95,6 +107,13 @@ pub(crate) fn translate(kernel: &Kernel, slots: &[usize]) -> Result<Program, Uns
         Kernel::Attention(one) => (attention::forward(one, &from, &to)?, "a workgroup per query".into()),
         Kernel::AttentionGrad(one) => {
             (attention::backward(one, &from, &to)?, "a workgroup per query, then per key".into())
+        }
+        Kernel::Group(group) if let Some(blocks) = Blocks::of(group) => {
+            let placed = |p: &Passed| match p {
+                Passed::Result(i) => to[usize::from(*i)],
+                Passed::Operand(i) | Passed::Local(i) => from[usize::from(*i)],
+            };
+            (vec![blocks.dispatch(group, &placed)?], blocks.strategy())
         }
         Kernel::Group(group) => {
             let locals = local_offsets(group);
@@ -121,6 +140,7 @@ pub(crate) fn translate(kernel: &Kernel, slots: &[usize]) -> Result<Program, Uns
 pub(crate) fn workspace_bytes(kernel: &Kernel) -> u64 {
     match kernel {
         Kernel::Nest(nest) => Product::of(nest).map_or(0, |p| p.workspace_bytes()),
+        Kernel::Group(group) if Blocks::of(group).is_some() => 0,
         Kernel::Group(group) => group.locals.iter().map(|l| l.size_bytes().next_multiple_of(64)).sum(),
         _ => 0,
     }

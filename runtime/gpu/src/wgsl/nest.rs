@@ -17,13 +17,15 @@ const LONG_FOLD: u64 = 256;
 /// As many points fill a device with a thread each.
 const MANY_POINTS: u64 = 4096;
 /// Workgroup memory that every adapter has.
-const SHARED_BYTES: u32 = 16 << 10;
+pub(super) const SHARED_BYTES: u32 = 16 << 10;
+
+/// The most points of a dispatch: threads beyond the last are counted too.
+pub(crate) const MOST_POINTS: u64 = (1 << 31) - (1 << 24) - 1;
 
 /// Number of points, if it can be counted.
 pub(super) fn points(extents: impl Iterator<Item = u64>) -> Result<u64, Unsupported> {
     let points = extents.map(u128::from).product::<u128>();
-    // Threads beyond the last point are counted too.
-    let countable = u64::try_from(points).ok().filter(|n| *n < (1 << 31) - (1 << 24));
+    let countable = u64::try_from(points).ok().filter(|n| *n <= MOST_POINTS);
     countable.ok_or_else(|| Unsupported::TooLarge(format!("it runs over {points} points")))
 }
 
@@ -50,7 +52,20 @@ pub(super) fn nest(nest: &LoopNest, reads: &[Place], writes: &[Place]) -> Result
     let together = shares_folds(nest);
     let mut sh = Shader::default();
     let domain = Domain::of(nest);
-    let mut frame = Frame {
+    let mut frame = frame_of(nest, &domain, reads);
+    let thread = if together { "at".to_string() } else { sh.bind("t", format!("at * {LANES}u + lane")) };
+    let count = sh.number(outer as i64);
+    sh.line(format!("if ({thread} >= u32({count})) {{ return; }}"));
+    decode(&mut sh, &thread, frame.axes, &(0..parallel).collect::<Vec<_>>(), &mut frame.at);
+
+    let writes: Vec<Vec<Place>> = writes.iter().map(|w| vec![*w]).collect();
+    at_point(&mut sh, nest, &domain, &mut frame, together.then_some(inner), &writes)?;
+    Ok(Some(sh.finish(if together { outer } else { outer.div_ceil(u64::from(LANES)) })))
+}
+
+/// The frame of a nest, before any index is known.
+pub(super) fn frame_of<'a>(nest: &'a LoopNest, domain: &'a Domain, reads: &'a [Place]) -> Frame<'a> {
+    Frame {
         axes: &domain.axes,
         at: vec!["0".into(); nest.axes.len()],
         reads: &nest.reads,
@@ -58,47 +73,56 @@ pub(super) fn nest(nest: &LoopNest, reads: &[Place], writes: &[Place]) -> Result
         places: reads,
         plain: &domain.plain,
         found: vec![None; nest.reads.len()],
-    };
-    let thread = if together { "at".to_string() } else { sh.bind("t", format!("at * {LANES}u + lane")) };
-    let count = sh.number(outer as i64);
-    sh.line(format!("if ({thread} >= u32({count})) {{ return; }}"));
-    decode(&mut sh, &thread, frame.axes, &(0..parallel).collect::<Vec<_>>(), &mut frame.at);
+    }
+}
 
+/// What is done at a point of the parallel axes: by one thread, or by all of a workgroup together, which share a fold of
+/// so many points. Each result goes to all of its places.
+pub(super) fn at_point(
+    sh: &mut Shader,
+    nest: &LoopNest,
+    domain: &Domain,
+    frame: &mut Frame<'_>,
+    together: Option<u64>,
+    writes: &[Vec<Place>],
+) -> Result<(), Unsupported> {
+    let parallel = nest.parallel_axes();
     let mut states = vec![];
     for fold in &nest.folds {
-        states.push(State::declare(&mut sh, fold)?);
+        states.push(State::declare(sh, fold)?);
     }
     if !states.is_empty() {
         let folded: Vec<usize> = (parallel..nest.axes.len()).collect();
-        let open = if together {
-            open_shared(&mut sh, frame.axes, &folded, inner, &mut frame.at)
-        } else {
-            open_alone(&mut sh, frame.axes, &folded, &mut frame.at)
+        let open = match together {
+            Some(points) => open_shared(sh, frame.axes, &folded, points, &mut frame.at),
+            None => open_alone(sh, frame.axes, &folded, &mut frame.at),
         };
         let wanted: Vec<Reg> = nest.folds.iter().flat_map(|f| f.inputs.iter().copied()).collect();
-        let values = program(&mut sh, &mut frame, &nest.body, &wanted, &[])?;
+        let values = program(sh, frame, &nest.body, &wanted, &[])?;
         let mut values = &values[..];
         for (state, fold) in states.iter().zip(&nest.folds) {
             let (inputs, rest) = values.split_at(fold.inputs.len());
-            state.take(&mut sh, inputs);
+            state.take(sh, inputs);
             values = rest;
         }
         (0..open).for_each(|_| sh.close());
         // What was read in the loop is not known behind it.
         frame.found = vec![None; nest.reads.len()];
         frame.at[parallel..].iter_mut().for_each(|a| *a = "0".into());
-        if together {
-            State::across(&mut sh, &states);
-            sh.line("if (lane != 0u) { return; }");
+        if together.is_some() {
+            State::across(sh, &states);
+            sh.open("if (lane == 0u)");
         }
     }
-
     let folded: Vec<Vec<Value>> = states.into_iter().map(|s| s.parts).collect();
     let wanted: Vec<Reg> = nest.writes.iter().map(|w| w.value).collect();
-    let values = program(&mut sh, &mut frame, &nest.epilogue, &wanted, &folded)?;
+    let values = program(sh, frame, &nest.epilogue, &wanted, &folded)?;
     // All is read before anything is written: a result may lie where an operand does.
-    store_all(&mut sh, nest, &domain, &frame.at, writes, &values);
-    Ok(Some(sh.finish(if together { outer } else { outer.div_ceil(u64::from(LANES)) })))
+    store_all(sh, nest, domain, &frame.at, writes, &values);
+    if together.is_some() {
+        sh.close();
+    }
+    Ok(())
 }
 
 /// Writes the values of all writes.
@@ -107,13 +131,15 @@ pub(super) fn store_all(
     nest: &LoopNest,
     domain: &Domain,
     at: &[String],
-    places: &[Place],
+    places: &[Vec<Place>],
     values: &[Value],
 ) {
     for ((write, map), value) in nest.writes.iter().zip(&domain.writes).zip(values) {
         let result = usize::from(write.result);
         let index = affine(sh, map, &domain.axes, at);
-        memory::store(sh, places[result], nest.results[result].dtype, &index, value);
+        for place in &places[result] {
+            memory::store(sh, *place, nest.results[result].dtype, &index, value);
+        }
     }
 }
 

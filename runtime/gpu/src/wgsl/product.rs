@@ -124,6 +124,13 @@ impl Product {
     pub(super) fn workspace_bytes(&self) -> u64 {
         if self.parts[0] > 1 { 4 * self.parts[0] * self.elements() } else { 0 }
     }
+    /// With as many partial sums as so many bytes hold: a part of a launch may want more than the whole did.
+    pub(super) fn within(mut self, bytes: u64) -> Self {
+        if self.workspace_bytes() > bytes {
+            self.parts = [1, self.points(&self.depth).next_multiple_of(DEPTH)];
+        }
+        self
+    }
     /// Whether neighbouring threads are to load neighbouring steps of depth of a side, not neighbouring rows: what lies
     /// closer together.
     pub(super) fn loads_along_depth(&self, nest: &LoopNest, side: usize) -> bool {

@@ -10,15 +10,34 @@ use thalweg_graph::types::DType;
 /// Threads of a workgroup.
 pub(crate) const LANES: u32 = 64;
 
-/// Where an operand or result is found: which buffer of the launch, in which binding.
+/// The bindings that a buffer is read and written through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The first.
+    pub(crate) slot: usize,
+    /// How many: more than one where a buffer is larger than a binding.
+    pub(crate) windows: usize,
+}
+
+impl Default for Seen {
+    fn default() -> Self {
+        Self { slot: 0, windows: 1 }
+    }
+}
+
+/// Where an operand or result is found: which buffer of the launch, in which bindings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     /// Operands first, then results, then the workspace.
     pub(crate) buffer: usize,
-    /// The binding that it is read and written through.
-    pub(crate) slot: usize,
+    /// The bindings.
+    pub(crate) seen: Seen,
     /// Bytes from the buffer's start.
     pub(crate) within: u64,
+    /// An element that the bindings show, if there are any: the first, unless a launch is a part of one.
+    pub(crate) home: i64,
+    /// The array of workgroup memory that it is instead.
+    pub(crate) kept: Option<usize>,
 }
 
 /// A number that a shader reads at run time.
@@ -33,6 +52,8 @@ pub(crate) enum Param {
         /// Bytes of an element.
         unit: u32,
     },
+    /// Words from one binding of a buffer to the next.
+    Stride,
 }
 
 /// One dispatch of one shader.
@@ -46,6 +67,13 @@ pub(crate) struct Dispatch {
     pub(crate) groups: u64,
     /// By slot: whether it is used, and whether its words are shared by writes.
     pub(crate) slots: Vec<Slot>,
+}
+
+impl Dispatch {
+    /// How many bindings of storage it has.
+    pub(crate) fn bindings(&self) -> usize {
+        self.slots.iter().map(|s| usize::from(s.words) + usize::from(s.parts)).sum()
+    }
 }
 
 /// How a shader uses a binding.

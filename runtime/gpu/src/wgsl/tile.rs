@@ -10,7 +10,7 @@ use thalweg_graph::kernel::{LoopNest, Reg};
 use super::Unsupported;
 use super::expr::{Repr, Value};
 use super::index::{Found, Frame, countable, decode, read_padded};
-use super::nest::store_all;
+use super::nest::{frame_of, store_all};
 use super::product::{DEPTH, Product};
 use super::scalar::program;
 use super::shader::{Dispatch, LANES, Param, Place, Shader};
@@ -32,18 +32,6 @@ pub(super) fn tiles(
         all.push(of_parts(product, nest, reads, writes, workspace)?);
     }
     Ok(all)
-}
-
-fn frame<'a>(product: &'a Product, nest: &'a LoopNest, places: &'a [Place]) -> Frame<'a> {
-    Frame {
-        axes: &product.domain.axes,
-        at: vec!["0".into(); nest.axes.len()],
-        reads: &nest.reads,
-        operands: &nest.operands,
-        places,
-        plain: &product.domain.plain,
-        found: vec![None; nest.reads.len()],
-    }
 }
 
 /// A float that no compiler knows: −0, which nothing that is added to it is changed by, or 0.
@@ -228,7 +216,7 @@ fn of_tiles(
     partial: Option<Place>,
 ) -> Result<Dispatch, Unsupported> {
     let mut sh = Shader::default();
-    let mut frame = frame(product, nest, reads);
+    let mut frame = frame_of(nest, &product.domain, reads);
     let tile = product.tile;
     let counts = [0, 1].map(|s| product.points(&product.sides[s]).div_ceil(tile.size(s)));
     let groups = counts[0] * counts[1] * product.parts[0] * product.points(&product.matrices);
@@ -346,7 +334,7 @@ fn of_parts(
     partial: Place,
 ) -> Result<Dispatch, Unsupported> {
     let mut sh = Shader::default();
-    let mut frame = frame(product, nest, reads);
+    let mut frame = frame_of(nest, &product.domain, reads);
     let thread = sh.bind("t", format!("at * {LANES}u + lane"));
     let count = sh.number(product.elements() as i64);
     sh.line(format!("if ({thread} >= u32({count})) {{ return; }}"));
@@ -377,6 +365,7 @@ fn finish(
     product.depth.iter().for_each(|a| frame.at[*a] = "0".into());
     let wanted: Vec<Reg> = nest.writes.iter().map(|w| w.value).collect();
     let values = program(sh, frame, &nest.epilogue, &wanted, &[vec![sum]])?;
-    store_all(sh, nest, &product.domain, &frame.at, writes, &values);
+    let writes: Vec<Vec<Place>> = writes.iter().map(|w| vec![*w]).collect();
+    store_all(sh, nest, &product.domain, &frame.at, &writes, &values);
     Ok(())
 }

@@ -64,13 +64,6 @@ pub struct Exchange<'a> {
     pub agrees: &'a (dyn Fn() -> bool + Sync),
 }
 
-/// Which end of a channel between devices is here.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Carrying {
-    Sends,
-    Receives,
-}
-
 impl Prepared {
     /// The plan.
     pub fn plan(&self) -> &Arc<Plan> {
@@ -89,10 +82,6 @@ impl Prepared {
 impl Inner {
     fn link(&self, channel: ChannelId) -> &Link {
         self.links[channel.0 as usize].as_ref().expect("a channel between devices")
-    }
-    fn carrying(&self, channel: ChannelId, device: usize) -> Carrying {
-        let sends = self.plan.channels[channel].from == Endpoint::Device(device as u16);
-        if sends { Carrying::Sends } else { Carrying::Receives }
     }
     fn stalled(&self, index: usize, watch: &Watch) -> DeviceError {
         let place = |device: usize| describe(&self.plan, device, watch.at(device));

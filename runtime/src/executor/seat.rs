@@ -4,11 +4,11 @@
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use thalweg_graph::plan::{ChannelId, Instruction};
+use thalweg_graph::plan::{ChannelId, Endpoint, Instruction};
 
+use super::Inner;
 use super::gate::Watch;
 use super::part::{Action, Part, Place, Source};
-use super::{Carrying, Inner};
 use crate::device::{AbortFlag, Device, DeviceError, Lent, ReadInto};
 use crate::memory::LineBuffer;
 use crate::trace::{ChannelEvent, Span};
@@ -136,18 +136,18 @@ impl Seat<'_> {
                 lent.push(Lent::Output(ChannelId(at as u32), bytes));
             }
         }
-        for (at, held) in self.held.iter_mut().enumerate().filter(|(at, _)| is_lent(*at)) {
-            let channel = ChannelId(at as u32);
-            if self.plan.carrying(channel, self.index) == Carrying::Sends && held.is_none() {
+        for (at, (held, link)) in self.held.iter_mut().zip(&self.plan.links).enumerate().filter(|(at, _)| is_lent(*at))
+        {
+            let (Some(link), channel) = (link, ChannelId(at as u32)) else { continue };
+            let sends = self.plan.plan.channels[channel].from == Endpoint::Device(self.index as u16);
+            if sends && held.is_none() {
                 // Made here to be sent from here.
-                *held = self.plan.link(channel).own();
+                *held = link.own();
             }
-            if let Some(buffer) = held {
-                lent.push(match self.plan.carrying(channel, self.index) {
-                    Carrying::Sends => Lent::Output(channel, buffer.bytes_mut()),
-                    Carrying::Receives => Lent::Feed(channel, buffer.bytes()),
-                });
-            }
+            lent.extend(held.as_mut().map(|buffer| match sends {
+                true => Lent::Output(channel, buffer.bytes_mut()),
+                false => Lent::Feed(channel, buffer.bytes()),
+            }));
         }
         self.device.run_lent(self.part.loaded, range, abort, &mut lent)
     }

@@ -1,5 +1,7 @@
 //! Plans over two and three devices, small enough to follow; and devices that misbehave on demand.
 
+#![allow(dead_code)]
+
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;

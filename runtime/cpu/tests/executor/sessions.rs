@@ -6,8 +6,8 @@ use std::sync::Arc;
 use thalweg_graph::id::Id;
 use thalweg_graph::ir::{Graph as Ir, Program, VarId};
 use thalweg_graph::kernel::BufferType;
-use thalweg_graph::lower::{LowerError, Share, StateMap, Target};
-use thalweg_graph::plan::Plan;
+use thalweg_graph::lower::{LowerError, Share, StateLayout, StateMap, Target, lower};
+use thalweg_graph::plan::{DevicePlan, Plan};
 use thalweg_graph::{Array, Bindings, DType, Init};
 use thalweg_ops::layout::concat;
 use thalweg_ops::{Graph, Update};
@@ -262,4 +262,65 @@ fn a_trace_has_a_process_per_device_and_an_arrow_per_channel() {
         assert!(all.iter().all(|e| e["args"]["bytes"].as_u64() == Some(4 * n)), "{all:?}");
     }
     assert_eq!((of("cat", "feed").len(), of("cat", "fetch").len()), (6, 6));
+}
+
+/// Everything on the first device, nothing on the second: what a session does beside steps goes over several devices too.
+struct Lopsided(StateLayout, StateMap);
+
+impl Lopsided {
+    fn new(graph: &Ir) -> Self {
+        let layout = StateLayout::of(graph);
+        let StateMap { bytes, shares } = StateMap::single(&layout);
+        Self(layout, StateMap { bytes: vec![bytes[0], 0], shares })
+    }
+}
+
+impl Planner for Lopsided {
+    fn state(&self) -> &StateMap {
+        &self.1
+    }
+    fn plan(&self, bound: &Ir, program: &Program, bindings: &Bindings, to: &[&dyn Target]) -> Result<Plan, LowerError> {
+        let mut plan = lower(bound, program, bindings, &self.0, to[0])?;
+        let (device, [state_bytes, scratch_bytes, staging_bytes]) = (to[1].name(), [0; 3]);
+        let (buffers, instructions) = Default::default();
+        plan.devices.push(DevicePlan { device, state_bytes, scratch_bytes, staging_bytes, buffers, instructions });
+        Ok(plan)
+    }
+}
+
+#[test]
+fn what_is_not_finite_is_found_on_several_devices_too() {
+    let declared = |declares: bool| {
+        let g = Graph::new("checked");
+        let x = g.input("x", DType::F32, [4]);
+        let w = g.parameter("w", DType::F32, [4], Init::Constant(1.0));
+        let root = (x + 1.0).sqrt().named("root");
+        let y = if declares { root.check_finite() } else { root };
+        let updates = vec![(VarId::new(0), (w * y).value())];
+        g.program("run").outputs([(y * 2.0).named("y")]).update(Update { updates });
+        g.finish().expect("no mistakes")
+    };
+    let [good, bad] = [[0f32, 3.0, 8.0, 15.0], [0.0, 3.0, -8.0, 15.0]].map(|x| Array::from_slice(&[4], &x));
+    // A check that was declared, and all that a guard has.
+    for all in [false, true] {
+        let graph = declared(!all);
+        let two = vec![cpu(0, 1), cpu(1, 1)];
+        let mut two = Session::over(graph.clone(), two, Box::new(Lopsided::new(&graph))).expect("it fits");
+        let mut one = Session::new(graph, cpu(0, 1)).expect("it fits");
+        let told: Vec<RunError> = [&mut two, &mut one]
+            .map(|session| {
+                session.check_finite(all);
+                session.run("run", &[("x", &good)]).expect("it runs");
+                let before = session.digest();
+                let error = session.run("run", &[("x", &bad)]).map(|_| ()).expect_err("it is not finite");
+                assert_eq!(session.digest(), before, "nothing was committed");
+                session.run("run", &[("x", &good)]).expect("it runs again");
+                error
+            })
+            .into();
+        let RunError::NotFinite(found) = &told[0] else { panic!("{:?}", told[0]) };
+        assert!(found.label.contains("root") && found.index == [2], "{found:?}");
+        assert_eq!(told[0], told[1]);
+        assert_eq!(two.digest(), one.digest());
+    }
 }

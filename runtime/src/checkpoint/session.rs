@@ -106,8 +106,9 @@ impl Session {
         let made = self.saved_as.get_or_insert_with(|| Arc::new(Variables::of(&self.graph, &self.spread.layout)));
         made.clone()
     }
-    /// Copies all variables into the saver's buffer.
+    /// Copies all variables into the saver's buffer; errs if they are not those of one step.
     pub(super) fn read_state(&mut self, variables: &Variables) -> Result<(), CheckpointError> {
+        self.executor.whole()?;
         reserve(&mut self.saver.buffer, variables.bytes)?;
         Ok(self.spread.read_all(&mut self.executor, &mut self.saver.buffer)?)
     }

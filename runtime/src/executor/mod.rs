@@ -160,13 +160,9 @@ impl Executor {
     /// What a plan needs beside its parts. `loaded` are all there.
     fn join(&self, plan: &Arc<Plan>, loaded: &[Result<Loaded, DeviceError>]) -> Result<Prepared, Option<DeviceError>> {
         let loaded: Vec<Loaded> = loaded.iter().flatten().copied().collect();
-        let lending: Vec<Lending> = self
-            .devices
-            .iter()
-            .zip(&loaded)
-            .enumerate()
-            .map(|(i, (device, loaded))| Lending::of(plan, i, &**device, *loaded))
-            .collect();
+        let devices = self.devices.iter().zip(&loaded).enumerate();
+        let lending = devices.map(|(i, (device, loaded))| Lending::of(plan, i, &**device, *loaded));
+        let lending: Vec<Lending> = lending.collect();
         let mut links = Vec::with_capacity(plan.channels.len());
         for (id, channel) in plan.channels.iter() {
             let (Endpoint::Device(from), Endpoint::Device(_)) = (channel.from, channel.to) else {
@@ -209,7 +205,7 @@ impl Executor {
     ///
     /// # Errors
     /// What went wrong first, on whatever device. No variable was touched and the next step can run, unless it says
-    /// [`DeviceError::Torn`]: then nothing runs until all variables have been written anew.
+    /// [`DeviceError::Torn`]: then nothing runs until all variables have been written anew, and [`Executor::mended`] has been told.
     ///
     /// # Panics
     /// If feeds and fetches are not those of the plan's channels.
@@ -227,9 +223,7 @@ impl Executor {
             assert!(fits && feed.len() == fed, "\"{}\" is neither fed nor fetched as the plan has it", channel.label);
         }
         assert!(feeds.len() == inner.plan.channels.len() && fetches.len() == feeds.len(), "one of each per channel");
-        if let Some(torn) = &self.torn {
-            return Err(torn.clone());
-        }
+        self.whole()?;
         if self.threads.is_some() {
             return self.together(inner, Exchange { feeds, fetches, agrees });
         }
@@ -244,8 +238,15 @@ impl Executor {
         outcome
     }
 
-    /// All variables have been written anew: those of one step again.
-    pub(crate) fn mended(&mut self) {
+    /// Whether all variables are those of one step.
+    ///
+    /// # Errors
+    /// [`DeviceError::Torn`] if they are not.
+    pub fn whole(&self) -> Result<(), DeviceError> {
+        self.torn.clone().map_or(Ok(()), Err)
+    }
+    /// Says that all variables have been written anew, so that they are those of one step again.
+    pub fn mended(&mut self) {
         self.torn = None;
     }
     /// Notes from here on what crosses channels, or no longer.

@@ -12,10 +12,10 @@ use crate::plans::*;
 
 const N: u64 = 5;
 
-/// Steps once, has `spoil` make the second step fail, and gives its error. Checks that nothing was updated and that the third
+/// Steps once, has `spoil` make the second step fail, and gives its error and when it came. Checks that nothing was updated and that the third
 /// step is right.
 #[track_caller]
-fn fails(mut executor: Executor, plan: &Arc<Plan>, spoil: impl FnOnce(&mut Executor)) -> DeviceError {
+fn fails(mut executor: Executor, plan: &Arc<Plan>, spoil: impl FnOnce(&mut Executor)) -> (DeviceError, Instant) {
     let state_bytes: Vec<u64> = plan.devices.iter().map(|d| d.state_bytes).collect();
     executor.reserve_state(&state_bytes).expect("room");
     let prepared = executor.load(plan).expect("room");
@@ -23,12 +23,13 @@ fn fails(mut executor: Executor, plan: &Arc<Plan>, spoil: impl FnOnce(&mut Execu
     let before = state(&mut executor, &prepared);
     spoil(&mut executor);
     let error = run(&mut executor, &prepared, N, 1).expect_err("it is spoilt");
+    let ended = Instant::now();
     assert!(state(&mut executor, &prepared) == before, "nothing was updated: {error}");
     executor.abort_flag().clear();
     for k in 2..5 {
         assert_eq!(run(&mut executor, &prepared, N, k), Ok(expected(N, k)), "the next step is right: {error}");
     }
-    error
+    (error, ended)
 }
 
 /// Devices of which number `which` does something when it comes to stretch `stretch` of the second step; each has three in its body and one in its tail.
@@ -58,7 +59,7 @@ fn an_error_on_one_device_ends_the_step_on_all() {
             seen.fetch_add(1, Ordering::SeqCst);
             Err(launch_failed())
         });
-        let error = fails(executor, &exchange(N), |_| {});
+        let (error, _) = fails(executor, &exchange(N), |_| {});
         assert_eq!((error, happened.load(Ordering::SeqCst)), (launch_failed(), 1), "device {which}, stretch {stretch}");
     }
 }
@@ -67,7 +68,7 @@ fn an_error_on_one_device_ends_the_step_on_all() {
 fn a_panic_on_a_device_is_an_error() {
     for which in 0..2 {
         let executor = spoilt(which, 1, |_| panic!("something odd"));
-        let error = fails(executor, &exchange(N), |_| {});
+        let (error, _) = fails(executor, &exchange(N), |_| {});
         let DeviceError::Panicked { device, doing, message } = &error else { panic!("{error:?}") };
         assert_eq!((&**device, &**message), (["zero", "one"][which], "something odd"));
         assert!(doing.contains("launch"), "{error}");
@@ -91,9 +92,9 @@ fn an_abort_ends_devices_that_wait_and_devices_that_run() {
             Err(DeviceError::Aborted)
         });
         let raised = Arc::new(std::sync::Mutex::new(None));
-        let (when, started) = (raised.clone(), Instant::now());
+        let when = raised.clone();
         let mut stopper = None;
-        let error = fails(executor, &exchange(N), |executor| {
+        let (error, ended) = fails(executor, &exchange(N), |executor| {
             let flag = executor.abort_flag();
             stopper = Some(thread::spawn(move || {
                 heard.recv().expect("it is told");
@@ -105,8 +106,9 @@ fn an_abort_ends_devices_that_wait_and_devices_that_run() {
         });
         stopper.expect("it was started").join().expect("no panic");
         let raised = raised.lock().expect("no panic").expect("it was raised");
-        println!("stretch {stretch}: {:?} from raising to the end of the next steps", raised.elapsed());
-        assert!(raised.elapsed() < Duration::from_millis(100), "{:?} of {:?}", raised.elapsed(), started.elapsed());
+        let took = ended.saturating_duration_since(raised);
+        println!("stretch {stretch}: the step ended {took:?} after the flag was raised");
+        assert!(ended > raised && took < Duration::from_millis(100), "{took:?}");
         assert!(other.load(Ordering::SeqCst), "the fault has happened");
         assert_eq!(error, DeviceError::Aborted);
     }
@@ -115,7 +117,7 @@ fn an_abort_ends_devices_that_wait_and_devices_that_run() {
 #[test]
 fn an_abort_before_the_step_ends_it() {
     let executor = Executor::new(vec![cpu(0, 1), cpu(1, 1)]).expect("threads start");
-    assert_eq!(fails(executor, &exchange(N), |e| e.abort_flag().raise()), DeviceError::Aborted);
+    assert_eq!(fails(executor, &exchange(N), |e| e.abort_flag().raise()).0, DeviceError::Aborted);
 }
 
 /// The body's last stretch of device 1 fails long after device 0 has come to its commit, also where device 1 has no tail.
@@ -135,7 +137,7 @@ fn nobody_commits_before_all_bodies_have_ended() {
             Ok(())
         };
         let executor = Executor::new(vec![cpu(0, 1), odd(reference(), before)]).expect("threads start");
-        assert_eq!(fails(executor, &plan, |_| {}), launch_failed());
+        assert_eq!(fails(executor, &plan, |_| {}).0, launch_failed());
     }
 }
 
@@ -159,11 +161,9 @@ fn a_tail_that_fails_is_told_and_nothing_runs_until_variables_are_written() {
     }
 }
 
-/// Each waits for what the other would send afterwards: a plan that no verifier should let pass.
-#[test]
-fn a_plan_that_cannot_go_on_ends_with_what_everybody_waits_for() {
-    let text = exchange(N).to_string();
-    let mut plan = Plan::parse(&text).expect("it parses");
+/// Each device waits for what the other would send afterwards: a plan that no verifier should let pass.
+fn stuck() -> Arc<Plan> {
+    let mut plan = (*exchange(N)).clone();
     let waits = |i: &Instruction| matches!(i, Instruction::Wait { channel, .. } if channel.0 > 1);
     let posts = |i: &Instruction| matches!(i, Instruction::Post { .. });
     for device in &mut plan.devices {
@@ -171,8 +171,12 @@ fn a_plan_that_cannot_go_on_ends_with_what_everybody_waits_for() {
         let wait = list.remove(list.iter().position(waits).expect("it waits"));
         list.insert(list.iter().position(posts).expect("it posts"), wait);
     }
-    let plan = Arc::new(plan);
-    let (mut executor, prepared) = loaded(vec![cpu(0, 1), cpu(1, 1)], &plan);
+    Arc::new(plan)
+}
+
+#[test]
+fn a_plan_that_cannot_go_on_ends_with_what_everybody_waits_for() {
+    let (mut executor, prepared) = loaded(vec![cpu(0, 1), cpu(1, 1)], &stuck());
     executor.set_wait_limit(Duration::from_millis(150));
     for _ in 0..2 {
         let started = Instant::now();
@@ -181,6 +185,26 @@ fn a_plan_that_cannot_go_on_ends_with_what_everybody_waits_for() {
         let DeviceError::Stalled { doing, others, .. } = &error else { panic!("{error:?}") };
         let both = format!("{doing}; {}", others.join("; "));
         assert!(both.contains("wait #2 \"left\"") && both.contains("wait #3 \"right\""), "{error}");
+    }
+}
+
+/// Where everybody waits and nobody is there to see the flag but those who wait.
+#[test]
+fn an_abort_ends_a_step_in_which_all_wait() {
+    let (mut executor, prepared) = loaded(vec![cpu(0, 1), cpu(1, 1)], &stuck());
+    for _ in 0..2 {
+        let flag = executor.abort_flag();
+        let stopper = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(60));
+            flag.raise();
+            Instant::now()
+        });
+        assert_eq!(run(&mut executor, &prepared, N, 0), Err(DeviceError::Aborted));
+        let (ended, raised) = (Instant::now(), stopper.join().expect("no panic"));
+        let took = ended.saturating_duration_since(raised);
+        println!("all wait: the step ended {took:?} after the flag was raised");
+        assert!(took < Duration::from_millis(100), "{took:?}");
+        executor.abort_flag().clear();
     }
 }
 

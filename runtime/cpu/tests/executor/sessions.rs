@@ -11,7 +11,7 @@ use thalweg_graph::plan::{DevicePlan, Plan};
 use thalweg_graph::{Array, Bindings, DType, Init};
 use thalweg_ops::layout::concat;
 use thalweg_ops::{Graph, Update};
-use thalweg_runtime::{AbortFlag, Device, DeviceError, Planner, RunError, Same, Session};
+use thalweg_runtime::{AbortFlag, CheckpointError, Device, DeviceError, Planner, RunError, Same, Session};
 
 use crate::plans::*;
 
@@ -161,6 +161,8 @@ fn a_torn_session_runs_again_when_its_variables_are_whole() {
     for _ in 0..2 {
         let error = step(&mut session, 1).expect_err("its tail fails");
         assert!(matches!(error, RunError::Device(DeviceError::Torn { .. })), "{error}");
+        let error = session.save_and_wait(&folder.0).expect_err("half a step is not saved");
+        assert!(matches!(error, CheckpointError::Device(DeviceError::Torn { .. })), "{error}");
     }
     session.resume(&folder.0, Same::Graph).expect("it loads");
     assert_eq!(session.digest(), Ok(saved.digest.to_string()));

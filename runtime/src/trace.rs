@@ -162,13 +162,14 @@ impl DeviceTrace {
             let ChannelEvent { span, kind, channel, name, bytes } = e;
             let args = format!(r#""channel": "{channel}", "bytes": {bytes}"#);
             event(out, (pid, CHANNELS), kind, name, *span, &args)?;
-            // An arrow leaves from where the post ends and arrives where the wait does: the bytes were on their way between.
+            // An arrow joins the ends of both, where the bytes changed hands; just before them, for it belongs to what it lies in.
             let arrow = match *kind {
                 "post" => r#""ph": "s""#,
                 "wait" => r#""ph": "f", "bp": "e""#,
                 _ => continue,
             };
-            let (name, id, ts) = (Text(name), format!("{step}.{}", channel.0), Micros(span.start + span.took));
+            let end = span.start + span.took.saturating_sub(Duration::from_nanos(1));
+            let (name, id, ts) = (Text(name), format!("{step}.{}", channel.0), Micros(end));
             let row = format!(r#""pid": {pid}, "tid": {CHANNELS}"#);
             write!(
                 out,

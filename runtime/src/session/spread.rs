@@ -174,7 +174,62 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use thalweg_graph::id::Id;
+    use thalweg_graph::ir::Variable;
+    use thalweg_graph::kernel::BufferType;
+    use thalweg_graph::{DType, Init, VarKind};
+
     use super::*;
+    use crate::reference::ReferenceDevice;
+
+    /// A variable of two rows and three columns on three devices: whole, its last two columns, and its first again.
+    fn spread() -> (Executor, Spread) {
+        let (name, group, init) = ("v".into(), "".into(), Init::Constant(0.0));
+        let (ty, kind) = (DType::U8.of([2, 3]), VarKind::Param);
+        let state = [Variable { name, ty, kind, init, group }].into_iter().collect();
+        let graph = Graph { state, ..Graph::default() };
+        let share = |device, offset, columns: u64, first: u64| Share {
+            device,
+            offset,
+            ty: BufferType { dtype: DType::U8, shape: vec![2, columns] },
+            view: vec![2, 3],
+            start: vec![0, first],
+        };
+        let shares = vec![share(1, 2, 2, 1), share(2, 1, 1, 0), share(0, 0, 3, 0)];
+        let map = StateMap { bytes: vec![64; 3], shares: [shares].into_iter().collect() };
+        let spread = Spread::new(&graph, &map, 3).expect("it is all there");
+        let devices = (0..3).map(|_| Box::new(ReferenceDevice::default()) as _).collect();
+        let mut executor = Executor::new(devices).expect("threads start");
+        executor.reserve_state(&map.bytes).expect("room");
+        (executor, spread)
+    }
+
+    #[test]
+    fn a_variable_is_written_wherever_it_lies_and_read_once() {
+        let (mut executor, spread) = spread();
+        let (v, written) = (VarId::new(0), [1, 2, 3, 4, 5, 6]);
+        spread.write(&mut executor, v, &written).expect("it is there");
+        let mut at = |device| {
+            let mut bytes = [0; 8];
+            executor.read_state(device, 0, &mut bytes).expect("it is there");
+            bytes
+        };
+        assert_eq!(at(0), [1, 2, 3, 4, 5, 6, 0, 0]);
+        assert_eq!(at(1), [0, 0, 2, 3, 5, 6, 0, 0]);
+        assert_eq!(at(2), [0, 1, 4, 0, 0, 0, 0, 0]);
+        // The third share has nothing new.
+        executor.write_state(0, 0, &[9; 6]).expect("it is there");
+        let mut read = [0; 6];
+        spread.read(&mut executor, v, &mut read).expect("it is there");
+        assert_eq!(read, written);
+        let mut all = [0; 64];
+        spread.read_all(&mut executor, &mut all).expect("it is there");
+        assert_eq!(all[..6], written);
+        all[..6].copy_from_slice(&[6, 5, 4, 3, 2, 1]);
+        spread.write_all(&mut executor, &all).expect("it is there");
+        spread.read(&mut executor, v, &mut read).expect("it is there");
+        assert_eq!(read, [6, 5, 4, 3, 2, 1]);
+    }
 
     #[test]
     fn runs_are_joined_and_gaps_are_seen() {

@@ -13,11 +13,14 @@ use thalweg_graph::plan::{Channel, ChannelId, Endpoint, Plan};
 pub(super) struct Routes {
     /// By channel: the bytes of the input that it carries; of those that do not come from the caller none.
     pub(super) feeds: Vec<Range<usize>>,
-    /// The program's outputs: names, types and, in their order in memory, the channels that fill them.
-    pub(super) outputs: Vec<(Arc<str>, BufferType, Vec<(usize, ChannelId)>)>,
+    /// The program's outputs: names, types and what fills them.
+    pub(super) outputs: Vec<(Arc<str>, BufferType, Filled)>,
     /// The channels of the program's checks, in their order.
     pub(super) checks: Vec<ChannelId>,
 }
+
+/// Channels that fill an array from its first byte to its last, and how many bytes each brings.
+pub(super) type Filled = Vec<(usize, ChannelId)>;
 
 /// Something that is filled by channels.
 struct Slot {
@@ -83,7 +86,7 @@ impl Routes {
                 faults.push(format!("output `{name}`: element {reached} comes from nobody"));
             }
             let size = ty.dtype.size_bytes();
-            whole.push((name, ty, parts.iter().map(|(_, n, c)| (*n as usize * size, *c)).collect::<Vec<_>>()));
+            whole.push((name, ty, parts.iter().map(|(_, n, c)| (*n as usize * size, *c)).collect::<Filled>()));
         }
         if !faults.is_empty() {
             return Err(faults);
@@ -96,7 +99,7 @@ impl Routes {
 
 /// The elements of an array of type `whole` that a channel carries, if there are such.
 fn elements(channel: &Channel, whole: &BufferType) -> Option<Range<u64>> {
-    let end = channel.start.checked_add(channel.ty.checked_len()? as u64)?;
-    let fits = channel.ty.dtype == whole.dtype && end <= whole.checked_len()? as u64;
+    let end = channel.start.checked_add(channel.ty.checked_len()?)?;
+    let fits = channel.ty.dtype == whole.dtype && end <= whole.checked_len()?;
     fits.then_some(channel.start..end)
 }

@@ -222,9 +222,10 @@ impl Seat<'_> {
         if !matches!(from, Source::Held(own) if *own == channel) {
             link.copied(bytes);
         }
+        // Before the receiver can have it: whatever holds this thread up then is no part of the way.
+        self.note(started, "post", &[channel], bytes);
         full.into_iter().for_each(|full| link.post(full));
         watch.moved();
-        self.note(started, "post", &[channel], bytes);
         Ok(())
     }
 

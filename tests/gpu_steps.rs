@@ -99,10 +99,10 @@ fn launches_are_profiled_and_traced_by_either_clock() {
         let rows = session.finish_profile();
         assert_eq!(trace.steps.len(), 3);
         for step in &trace.steps {
-            assert_eq!(step.launches.len(), launches);
+            assert_eq!(step.devices[0].launches.len(), launches);
             let end = step.span.start + step.span.took;
             let inside = |s: &thalweg::runtime::trace::Span| s.start >= step.span.start && s.start + s.took <= end;
-            assert!(step.launches.iter().all(|(span, _)| inside(span)), "{step:?}");
+            assert!(step.devices[0].launches.iter().all(|(span, _)| inside(span)), "{step:?}");
         }
         assert!(rows.iter().all(|r| r.runs == 3) && rows.len() == launches, "{rows:?}");
         assert!(rows.iter().any(|r| !r.total.is_zero()));

@@ -44,7 +44,7 @@ fn a_trace_has_what_perfetto_needs_and_its_times_make_sense() {
             }
         }
         let names: Vec<_> = events.iter().filter(|e| e["ph"] == "M").map(|e| e["args"]["name"].clone()).collect();
-        assert_eq!(names, [case.name, "session", "cpu:0"]);
+        assert_eq!(names, [case.name, "session", "cpu:0", "launches", "channels"]);
 
         let (steps, launches) = (of(&events, "step"), of(&events, "launch"));
         assert_eq!(steps.iter().map(|s| s["args"]["step"].as_u64()).collect::<Vec<_>>(), [3, 4, 5, 6].map(Some));

@@ -11,20 +11,28 @@ use thalweg_graph::plan::{ChannelId, Memory, Plan};
 
 /// Asks the body of a step to end early. State is untouched: only the tail writes it, and the tail does not look.
 #[derive(Clone, Debug, Default)]
-pub struct AbortFlag(Arc<AtomicBool>);
+pub struct AbortFlag {
+    own: Arc<AtomicBool>,
+    /// Counts as well, and is not this one's to raise.
+    also: Option<Arc<AtomicBool>>,
+}
 
 impl AbortFlag {
     /// Asks for the end of the body that is running.
     pub fn raise(&self) {
-        self.0.store(true, Ordering::Release);
+        self.own.store(true, Ordering::Release);
     }
     /// Whether the end was asked for.
     pub fn is_raised(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.own.load(Ordering::Acquire) || self.also.as_ref().is_some_and(|f| f.load(Ordering::Acquire))
     }
     /// Takes the request back.
     pub fn clear(&self) {
-        self.0.store(false, Ordering::Release);
+        self.own.store(false, Ordering::Release);
+    }
+    /// Another flag that is raised by itself or with this one.
+    pub(crate) fn within(&self) -> Self {
+        Self { own: Arc::default(), also: Some(self.own.clone()) }
     }
 }
 
@@ -77,6 +85,40 @@ pub enum DeviceError {
         label: Arc<str>,
         /// Why.
         cause: String,
+    },
+    /// Every device waits, for longer than a step may: nothing would ever happen again. Sound plans do not do that.
+    #[error(
+        "internal error, please report: {device} has waited {limit:?} at {doing}, and nobody is left who could end it{}",
+        others.iter().map(|o| format!("; {o}")).collect::<String>()
+    )]
+    Stalled {
+        /// The device that gave up first.
+        device: Arc<str>,
+        /// What it waited for: instruction, channel and label.
+        doing: String,
+        /// How long nothing had happened.
+        limit: Duration,
+        /// What the others waited for.
+        others: Vec<String>,
+    },
+    /// Its thread panicked: a fault of ours. What it was computing is given up.
+    #[error("internal error, please report: the thread of {device} panicked at {doing}: {message}")]
+    Panicked {
+        /// Which device.
+        device: Arc<str>,
+        /// Where it was in its plan.
+        doing: String,
+        /// What the panic says.
+        message: String,
+    },
+    /// It failed while variables were being updated on several devices.
+    #[error(
+        "{cause}; it happened while variables were being updated: some of them may have been, others not. Resume from the \
+         last checkpoint, or reset the model"
+    )]
+    Torn {
+        /// What happened.
+        cause: Box<DeviceError>,
     },
 }
 
@@ -135,7 +177,7 @@ pub trait Device: Send {
         false
     }
     /// [`Device::run`] with memory of the caller's. What is lent is what [`Device::borrows`] allows, as long as the channel
-    /// says, and the same for every stretch of a step.
+    /// says, and the same for every stretch of a step that uses the buffer; other stretches may do without.
     fn run_lent(
         &mut self,
         loaded: Loaded,

@@ -8,6 +8,29 @@ use thalweg_graph::plan::Memory;
 #[repr(C, align(64))]
 struct Line([u8; 64]);
 
+/// Bytes that pass from hand to hand, 64-byte aligned.
+pub(crate) struct LineBuffer {
+    lines: Vec<Line>,
+    bytes: usize,
+}
+
+impl LineBuffer {
+    /// `bytes` zeros; nothing if there is no such memory.
+    pub(crate) fn new(bytes: u64) -> Option<Self> {
+        let bytes = usize::try_from(bytes).ok()?;
+        let mut lines = Vec::new();
+        lines.try_reserve_exact(bytes.div_ceil(64)).ok()?;
+        lines.resize(bytes.div_ceil(64), bytemuck::Zeroable::zeroed());
+        Some(Self { lines, bytes })
+    }
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.lines)[..self.bytes]
+    }
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.bytes]
+    }
+}
+
 /// State, scratch and staging, each 64-byte aligned.
 #[derive(Default)]
 pub struct HostArenas {

@@ -1,10 +1,12 @@
-//! A session: variables on a device, and programs that run over them. It runs nothing but verified plans, makes one per
-//! program and binding when first needed, and keeps a few.
+//! A session: variables on one device or several, and programs that run over them. It runs nothing but verified plans, has
+//! one made per program and binding when first needed, and keeps a few.
 
 mod check;
 mod error;
 mod inspect;
 mod record;
+mod routes;
+mod spread;
 mod step;
 mod variables;
 
@@ -13,7 +15,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use thalweg_graph::ir::Graph;
-use thalweg_graph::lower::StateLayout;
 use thalweg_graph::passes::{STANDARD, run_passes, select_program};
 use thalweg_graph::plan::Plan;
 use thalweg_graph::{Array, Bindings};
@@ -23,20 +24,23 @@ pub use error::RunError;
 pub use inspect::At;
 pub use record::ProfileRow;
 use record::Recorder;
+pub(crate) use spread::Spread;
 use step::{Outcome, Step};
 
 use crate::checkpoint::{Saver, Variables};
 use crate::cursor::Cursors;
 use crate::device::{AbortFlag, Device};
+use crate::executor::Executor;
 use crate::feed::{self, Inputs};
 use crate::outputs::{Outputs, Shelf};
+use crate::planner::{Planner, Single};
 
 /// Plans kept per session; the oldest goes first.
 const PLANS_KEPT: usize = 16;
 
 struct ProgramState {
     name: Arc<str>,
-    inputs: Inputs,
+    inputs: Arc<Inputs>,
     /// The program alone, in primitives, dimensions still named. Made when first run.
     prepared: Option<Arc<Graph>>,
 }
@@ -54,15 +58,15 @@ struct Ready {
 /// Sees every graph between passes, by the name of the pass.
 type Observer = Box<dyn FnMut(&str, &Graph) + Send>;
 
-/// Variables on a device and the programs over them.
+/// Variables on one device or several, and the programs over them.
 pub struct Session {
     pub(crate) graph: Arc<Graph>,
-    pub(crate) layout: StateLayout,
-    pub(crate) device: Box<dyn Device>,
+    pub(crate) spread: Spread,
+    pub(crate) executor: Executor,
+    planner: Box<dyn Planner>,
     programs: Vec<ProgramState>,
     by_name: HashMap<Arc<str>, usize>,
     ready: Vec<Ready>,
-    abort: AbortFlag,
     pub(crate) cursors: Cursors,
     /// What checkpoints say of the variables; made by the first one.
     pub(crate) saved_as: Option<Arc<Variables>>,
@@ -76,27 +80,40 @@ pub struct Session {
 
 impl Session {
     /// Puts the variables on the device, with their initial values.
-    pub fn new(graph: Graph, mut device: Box<dyn Device>) -> Result<Self, RunError> {
-        let layout = StateLayout::of(&graph);
-        device.reserve_state(layout.bytes)?;
+    pub fn new(graph: Graph, device: Box<dyn Device>) -> Result<Self, RunError> {
+        let planner = Box::new(Single::new(&graph));
+        Self::over(graph, vec![device], planner)
+    }
+    /// Puts the variables on the devices as the planner spreads them, with their initial values. Plans are the planner's.
+    ///
+    /// # Errors
+    /// If there is no device, or no room, or [`Planner::state`] is not of this graph and these devices.
+    pub fn over(graph: Graph, devices: Vec<Box<dyn Device>>, planner: Box<dyn Planner>) -> Result<Self, RunError> {
+        let spread = Spread::new(&graph, planner.state(), devices.len()).map_err(RunError::Unsound)?;
+        let mut executor = Executor::new(devices)?;
+        executor.reserve_state(&planner.state().bytes)?;
         let programs: Vec<ProgramState> = graph
             .programs
             .iter()
-            .map(|p| ProgramState { name: p.name.clone(), inputs: feed::inputs_of(&graph, p), prepared: None })
+            .map(|p| ProgramState {
+                name: p.name.clone(),
+                inputs: Arc::new(feed::inputs_of(&graph, p)),
+                prepared: None,
+            })
             .collect();
         let by_name = programs.iter().enumerate().map(|(i, p)| (p.name.clone(), i)).collect();
-        let (graph, abort) = (Arc::new(graph), AbortFlag::default());
+        let graph = Arc::new(graph);
         let (ready, cursors, observe) = (vec![], Cursors::default(), Box::new(|_: &str, _: &Graph| {}));
         let (recorder, checks_all, saved_as, saver, shelf) =
             (Recorder::default(), false, None, Saver::default(), Arc::default());
         let mut session = Self {
             graph,
-            layout,
-            device,
+            spread,
+            executor,
+            planner,
             programs,
             by_name,
             ready,
-            abort,
             cursors,
             saved_as,
             saver,
@@ -118,15 +135,23 @@ impl Session {
     }
     /// Raise it, from any thread, to end the body of the step that is running.
     pub fn abort_flag(&self) -> AbortFlag {
-        self.abort.clone()
+        self.executor.abort_flag()
     }
     /// Where the sources of data stand.
     pub fn cursors(&self) -> &Cursors {
         &self.cursors
     }
-    /// The device.
+    /// The device; the first of several.
     pub fn device(&self) -> &dyn Device {
-        &*self.device
+        &*self.executor.devices()[0]
+    }
+    /// The devices, in the order of the plans' parts.
+    pub fn devices(&self) -> &[Box<dyn Device>] {
+        self.executor.devices()
+    }
+    /// How long all devices may wait for each other before a step is given up, see [`Executor::set_wait_limit`].
+    pub fn set_wait_limit(&mut self, limit: std::time::Duration) {
+        self.executor.set_wait_limit(limit);
     }
 
     /// Runs one step of a program.
@@ -145,11 +170,10 @@ impl Session {
     }
     /// Runs a step of the program with what was fed to it, in the order of its inputs.
     fn attempt(&mut self, index: usize, step: &Step, arrays: &[Cow<Array>]) -> Result<Outputs, RunError> {
-        let inputs = &self.programs[index].inputs;
+        let inputs = self.programs[index].inputs.clone();
         // By name: what an expansion no longer needs has no channel.
         let feed = |label: &str| inputs.iter().position(|(name, _)| &**name == label).map(|i| &*arrays[i]);
-        let feeds: Vec<Option<&Array>> = step.plan.channels.values().iter().map(|c| feed(&c.label)).collect();
-        match self.execute(step, &feeds)? {
+        match self.execute(step, feed)? {
             Outcome::Done(outputs) => Ok(outputs),
             Outcome::NotFinite(found) => Err(self.explain(index, step, &found, arrays)),
         }
@@ -198,7 +222,7 @@ impl Session {
         if let Some(found) = self.ready.iter().position(same) {
             return Ok(found);
         }
-        let started = self.recorder.now(&*self.device);
+        let started = self.recorder.now(&self.executor);
         let prepared = self.prepare(index);
         let bound = prepared.bind(&bindings).ok_or_else(|| RunError::Bindings(bindings.clone()))?;
         let (guard, step) = self.guarded(bound, &bindings)?;
@@ -206,7 +230,7 @@ impl Session {
             let oldest = self.ready.remove(0);
             oldest.guard.iter().chain([&oldest.step]).for_each(|step| self.unload(step));
         }
-        self.recorder.session(&*self.device, started, "plan", &step.plan.program, 0);
+        self.recorder.session(&self.executor, started, "plan", &step.plan.program);
         self.ready.push(Ready { program: index, bindings, checks_all, guard, step });
         Ok(self.ready.len() - 1)
     }

@@ -1,8 +1,9 @@
 //! What happened when, step by step, as a Chrome trace: open the file in Perfetto (ui.perfetto.dev) or `chrome://tracing`.
-//! Times come from the device's own clock in whole nanoseconds, so that what was nested is nested to the last digit.
+//! Times come from the devices' own clocks in whole nanoseconds, so that what was nested is nested to the last digit.
 //!
-//! In the trace's words this host is a process, the session is its thread 0 and each device a thread of its own from 1.
-//! Times are in microseconds. Channels between devices will be flow arrows between threads.
+//! In the trace's words the session is a process and so is each device, with a thread for its launches and one for what
+//! crosses its channels: a GPU does both at once. What crosses between devices is an arrow from its `post` to its `wait`.
+//! Times are in microseconds.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Display, Formatter, Write as _};
@@ -11,14 +12,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thalweg_graph::ir::Site;
+use thalweg_graph::plan::ChannelId;
 
 /// The steps that were recorded; the last few where there were more than were to be kept.
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     /// What runs: the graph's name.
     pub process: Arc<str>,
-    /// The device's name.
-    pub device: Arc<str>,
+    /// The devices' names.
+    pub devices: Vec<Arc<str>>,
     /// Oldest first.
     pub steps: VecDeque<StepTrace>,
     /// How many older ones were dropped.
@@ -36,13 +38,22 @@ pub struct StepTrace {
     pub span: Span,
     /// Whether it went through; a step that failed or was given up did not.
     pub done: bool,
-    /// What the session did: making the plan, feeds, fetches.
+    /// What the session did: making the plan.
     pub session: Vec<SessionEvent>,
-    /// What the device did.
-    pub launches: Vec<(Span, Arc<LaunchInfo>)>,
+    /// What the devices did, in their order.
+    pub devices: Vec<DeviceTrace>,
 }
 
-/// A stretch of time, from the device's clock.
+/// What one device did in a step.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceTrace {
+    /// Launches and copies.
+    pub launches: Vec<(Span, Arc<LaunchInfo>)>,
+    /// Feeds, fetches, and what crossed between devices.
+    pub channels: Vec<ChannelEvent>,
+}
+
+/// A stretch of time, from the first device's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
     /// Since the device was made.
@@ -51,16 +62,29 @@ pub struct Span {
     pub took: Duration,
 }
 
-/// What the session does around the launches of a step.
+/// What the session does around steps.
 #[derive(Clone, Debug)]
 pub struct SessionEvent {
     /// When.
     pub span: Span,
-    /// `plan`, `feed` or `fetch`.
+    /// `plan`.
     pub kind: &'static str,
-    /// Of what: an input, an output or a program.
+    /// Of what program.
     pub name: Arc<str>,
-    /// Bytes copied.
+}
+
+/// What a device does at its channels. Waiting for the other end counts.
+#[derive(Clone, Debug)]
+pub struct ChannelEvent {
+    /// When.
+    pub span: Span,
+    /// `feed`, `fetch`, `post` or `wait`.
+    pub kind: &'static str,
+    /// By which channel; the first where several were fetched at once.
+    pub channel: ChannelId,
+    /// The channel's label, or those of all that were fetched.
+    pub name: Arc<str>,
+    /// Bytes that crossed.
     pub bytes: u64,
 }
 
@@ -81,10 +105,11 @@ pub struct LaunchInfo {
     pub bytes: f64,
 }
 
-/// The host, for now the only one.
-const PID: u32 = 1;
-const SESSION: u32 = 0;
-const DEVICE: u32 = 1;
+/// The session's process; devices follow.
+const SESSION: u32 = 1;
+/// Threads of a device's process.
+const LAUNCHES: u32 = 0;
+const CHANNELS: u32 = 1;
 
 impl Trace {
     /// Writes it in the Trace Event Format, an event per line.
@@ -97,27 +122,26 @@ impl Trace {
             "{{\"displayTimeUnit\": \"ns\", \"otherData\": {{\"droppedSteps\": {}}}, \"traceEvents\": [",
             self.dropped
         )?;
-        let named = |kind, tid, name: &str| {
-            format!(
-                r#"{{"ph": "M", "name": "{kind}", "pid": {PID}, "tid": {tid}, "args": {{"name": {}}}}}"#,
-                Text(name)
-            )
+        let named = |kind, (pid, tid): Row, name: &str| {
+            let name = Text(name);
+            format!(r#"{{"ph": "M", "name": "{kind}", "pid": {pid}, "tid": {tid}, "args": {{"name": {name}}}}}"#)
         };
-        writeln!(out, "{},", named("process_name", SESSION, &self.process))?;
-        writeln!(out, "{},", named("thread_name", SESSION, "session"))?;
-        write!(out, "{}", named("thread_name", DEVICE, &self.device))?;
+        write!(out, "{}", named("process_name", (SESSION, 0), &self.process))?;
+        write!(out, ",\n{}", named("thread_name", (SESSION, 0), "session"))?;
+        for (index, device) in self.devices.iter().enumerate() {
+            let pid = process(index);
+            write!(out, ",\n{}", named("process_name", (pid, LAUNCHES), device))?;
+            write!(out, ",\n{}", named("thread_name", (pid, LAUNCHES), "launches"))?;
+            write!(out, ",\n{}", named("thread_name", (pid, CHANNELS), "channels"))?;
+        }
         for step in &self.steps {
             let args = format!(r#""step": {}, "done": {}"#, step.index, step.done);
-            event(&mut out, SESSION, "step", &step.program, step.span, &args)?;
+            event(&mut out, (SESSION, 0), "step", &step.program, step.span, &args)?;
             for e in &step.session {
-                event(&mut out, SESSION, e.kind, &e.name, e.span, &format!(r#""bytes": {}"#, e.bytes))?;
+                event(&mut out, (SESSION, 0), e.kind, &e.name, e.span, "")?;
             }
-            for (span, launch) in &step.launches {
-                let LaunchInfo { site, strategy, flops, bytes, .. } = &**launch;
-                let (site, strategy) = (site.to_string(), Text(strategy));
-                let args =
-                    format!(r#""site": {}, "strategy": {strategy}, "flops": {flops}, "bytes": {bytes}"#, Text(&site));
-                event(&mut out, DEVICE, "launch", &launch.label, *span, &args)?;
+            for (index, device) in step.devices.iter().enumerate() {
+                device.write(&mut out, process(index), step.index)?;
             }
         }
         writeln!(out, "\n]}}")?;
@@ -125,9 +149,48 @@ impl Trace {
     }
 }
 
-fn event(out: &mut impl io::Write, tid: u32, kind: &str, name: &str, span: Span, args: &str) -> io::Result<()> {
+impl DeviceTrace {
+    fn write(&self, out: &mut impl io::Write, pid: u32, step: u64) -> io::Result<()> {
+        for (span, launch) in &self.launches {
+            let LaunchInfo { site, strategy, flops, bytes, .. } = &**launch;
+            let (site, strategy) = (site.to_string(), Text(strategy));
+            let args =
+                format!(r#""site": {}, "strategy": {strategy}, "flops": {flops}, "bytes": {bytes}"#, Text(&site));
+            event(out, (pid, LAUNCHES), "launch", &launch.label, *span, &args)?;
+        }
+        for e in &self.channels {
+            let ChannelEvent { span, kind, channel, name, bytes } = e;
+            let args = format!(r#""channel": "{channel}", "bytes": {bytes}"#);
+            event(out, (pid, CHANNELS), kind, name, *span, &args)?;
+            // An arrow joins the ends of both, where the bytes changed hands; just before them, for it belongs to what it lies in.
+            let arrow = match *kind {
+                "post" => r#""ph": "s""#,
+                "wait" => r#""ph": "f", "bp": "e""#,
+                _ => continue,
+            };
+            let end = span.start + span.took.saturating_sub(Duration::from_nanos(1));
+            let (name, id, ts) = (Text(name), format!("{step}.{}", channel.0), Micros(end));
+            let row = format!(r#""pid": {pid}, "tid": {CHANNELS}"#);
+            write!(
+                out,
+                ",\n{{{arrow}, {row}, \"cat\": \"channel\", \"name\": {name}, \"id\": \"{id}\", \"ts\": {ts}}}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// A process and its thread.
+type Row = (u32, u32);
+
+/// The process of a device.
+fn process(device: usize) -> u32 {
+    SESSION + 1 + device as u32
+}
+
+fn event(out: &mut impl io::Write, (pid, tid): Row, kind: &str, name: &str, span: Span, args: &str) -> io::Result<()> {
     let (name, ts, dur) = (Text(name), Micros(span.start), Micros(span.took));
-    let head = format!(r#""ph": "X", "pid": {PID}, "tid": {tid}, "cat": "{kind}", "name": {name}"#);
+    let head = format!(r#""ph": "X", "pid": {pid}, "tid": {tid}, "cat": "{kind}", "name": {name}"#);
     write!(out, ",\n{{{head}, \"ts\": {ts}, \"dur\": {dur}, \"args\": {{{args}}}}}")
 }
 

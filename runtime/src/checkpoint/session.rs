@@ -1,10 +1,8 @@
-//! What a session can do with checkpoints. State is copied out and in as one run of bytes; which variable lies where is
-//! the layout's knowledge.
+//! What a session can do with checkpoints. Variables are copied out and in whole, wherever they lie: what one set of
+//! devices has saved, another can load.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use thalweg_graph::plan::Memory;
 
 use super::error::{CheckpointError, Damaged};
 use super::manifest::Digest;
@@ -105,22 +103,19 @@ impl Session {
     }
     /// Everything about the variables but their values; made when first asked for.
     pub(super) fn variables(&mut self) -> Arc<Variables> {
-        let made = self.saved_as.get_or_insert_with(|| Arc::new(Variables::of(&self.graph, &self.layout)));
+        let made = self.saved_as.get_or_insert_with(|| Arc::new(Variables::of(&self.graph, &self.spread.layout)));
         made.clone()
     }
-    /// Copies the state arena into the saver's buffer.
+    /// Copies all variables into the saver's buffer; errs if they are not those of one step.
     pub(super) fn read_state(&mut self, variables: &Variables) -> Result<(), CheckpointError> {
+        self.executor.whole()?;
         reserve(&mut self.saver.buffer, variables.bytes)?;
-        if variables.bytes > 0 {
-            self.device.read(Memory::State, 0, &mut self.saver.buffer)?;
-        }
-        Ok(())
+        Ok(self.spread.read_all(&mut self.executor, &mut self.saver.buffer)?)
     }
-    /// Copies the saver's buffer into the state arena.
-    pub(super) fn write_state(&mut self, variables: &Variables) -> Result<(), CheckpointError> {
-        if variables.bytes > 0 {
-            self.device.write(Memory::State, 0, &self.saver.buffer)?;
-        }
+    /// Copies the saver's buffer into all variables.
+    pub(super) fn write_state(&mut self, _: &Variables) -> Result<(), CheckpointError> {
+        self.spread.write_all(&mut self.executor, &self.saver.buffer)?;
+        self.executor.mended();
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use super::manifest::{Digest, Manifest};
 use super::mismatch;
 use crate::cursor::Cursor;
 
-/// One variable and its place in the state arena.
+/// One variable and its place in the copy.
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) name: Arc<str>,
@@ -42,7 +42,7 @@ pub(crate) struct Variables {
     pub(super) seed: u64,
     /// In order of name.
     pub(super) slots: Vec<Slot>,
-    /// Bytes of the state arena.
+    /// Bytes of the copy.
     pub(super) bytes: u64,
 }
 
@@ -104,7 +104,7 @@ impl ModelDigest {
 /// The state of a session between two steps.
 pub(super) struct Snapshot {
     pub variables: Arc<Variables>,
-    /// The state arena.
+    /// The copy.
     pub state: Vec<u8>,
     pub cursors: BTreeMap<String, Cursor>,
     pub step: u64,

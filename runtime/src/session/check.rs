@@ -1,5 +1,5 @@
 //! What happens when a value is not finite: the step fails before it commits, and the same feeds and variables are run
-//! once more, on the same device, to find the first node that made an infinity or a NaN and what it was made from.
+//! once more, on the same devices, to find the first node that made an infinity or a NaN and what it was made from.
 //!
 //! Looking must not change what is computed. A value that is looked at is not fused into its reader, and a device may add
 //! up a fused fold in another order. So checks are part of a step's plan only where every other launch stays as it is;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use thalweg_graph::diagnostic::Diagnostic;
 use thalweg_graph::ir::{Check, Graph, Node, Program, Site, Value};
 use thalweg_graph::kernel::Kernel;
-use thalweg_graph::plan::{BufferId, Instruction, Plan};
+use thalweg_graph::plan::{BufferId, ChannelId, DevicePlan, Endpoint, Instruction, Plan};
 use thalweg_graph::structural::{Input, ReadVariable};
 use thalweg_graph::watch::{Finiteness, check_every_value, first_offence};
 use thalweg_graph::{Array, Bindings, DType};
@@ -56,22 +56,36 @@ pub(super) fn channel(check: &Check) -> Arc<str> {
     format!("finiteness of {}", check.of).into()
 }
 
-/// What a plan runs, apart from what only looks: launches that make nothing but the statuses of checks, which are posted behind
-/// the program's `outputs`.
-fn work(plan: &Plan, outputs: usize) -> Vec<Option<&Kernel>> {
-    let instructions = &plan.devices[0].instructions;
-    let posted = instructions.iter().filter_map(|i| match i {
-        Instruction::Post { buffer, .. } => Some(*buffer),
-        _ => None,
-    });
-    let statuses: BTreeSet<BufferId> = posted.skip(outputs).collect();
-    let kernel = |i: &Instruction| match i {
-        Instruction::Launch(launch) if launch.writes.iter().all(|w| statuses.contains(w)) => None,
-        Instruction::Launch(launch) => Some(Some(&plan.kernels[launch.kernel])),
-        Instruction::Copy { .. } | Instruction::Commit => Some(None),
-        _ => None,
+/// What a plan runs, device by device, apart from what only looks: launches that make nothing but the statuses of checks,
+/// which leave by channels called `looks`.
+fn work<'p>(plan: &'p Plan, looks: &[Arc<str>]) -> Vec<Vec<Work<'p>>> {
+    let only_looks = |c: &ChannelId| {
+        let channel = &plan.channels[*c];
+        channel.to == Endpoint::Driver && looks.contains(&channel.label)
     };
-    instructions.iter().filter_map(kernel).collect()
+    let of_device = |device: &'p DevicePlan| {
+        let posted = device.instructions.iter().filter_map(|i| match i {
+            Instruction::Post { channel, buffer } if only_looks(channel) => Some(*buffer),
+            _ => None,
+        });
+        let statuses: BTreeSet<BufferId> = posted.collect();
+        let work = |i: &Instruction| match i {
+            Instruction::Launch(launch) if launch.writes.iter().all(|w| statuses.contains(w)) => None,
+            Instruction::Launch(launch) => Some(Work::Launch(&plan.kernels[launch.kernel])),
+            Instruction::Copy { .. } | Instruction::Commit => Some(Work::Other),
+            Instruction::Wait { channel, .. } if plan.channels[*channel].from != Endpoint::Driver => Some(Work::Other),
+            _ => None,
+        };
+        device.instructions.iter().filter_map(work).collect()
+    };
+    plan.devices.iter().map(of_device).collect()
+}
+
+/// Something that a plan does.
+#[derive(PartialEq)]
+enum Work<'p> {
+    Launch(&'p Kernel),
+    Other,
 }
 
 impl Session {
@@ -90,8 +104,8 @@ impl Session {
             guard = check_every_value(&bound);
         } else {
             let checking = self.make_plan(&bound, bindings)?;
-            let outputs = bound.programs[0].outputs.len();
-            if work(&checking, outputs) == work(&plan, outputs) {
+            let looks: Vec<Arc<str>> = bound.programs[0].checks.iter().map(channel).collect();
+            if work(&checking, &looks) == work(&plan, &looks) {
                 return Ok((None, self.load(bound, checking, declared)?));
             }
         }
@@ -165,8 +179,7 @@ impl Session {
     fn once(&mut self, step: &Step, graph: Graph, feeds: &Feeds) -> Result<Outcome, RunError> {
         let plan = self.make_plan(&graph, &step.plan.bindings)?;
         let other = self.load(graph, plan, 0)?;
-        let feeds: Vec<_> = other.plan.channels.values().iter().map(|c| feeds.get(&*c.label).copied()).collect();
-        let outcome = self.execute(&other, &feeds);
+        let outcome = self.execute(&other, |label| feeds.get(label).copied());
         self.unload(&other);
         outcome
     }

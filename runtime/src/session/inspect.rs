@@ -51,7 +51,7 @@ impl Session {
         let prefix = drop_dead_nodes(&primitive);
 
         let needed = feed::inputs_of(&prefix, &prefix.programs[0]);
-        let all: Vec<_> = self.programs.iter().flat_map(|p| &p.inputs).cloned().collect();
+        let all: Vec<_> = self.programs.iter().flat_map(|p| p.inputs.iter()).cloned().collect();
         let mut inputs = needed;
         for (name, ty) in all {
             // Whatever is fed has to fit, and may be what gives a dimension its value.

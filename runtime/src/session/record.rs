@@ -1,5 +1,8 @@
 //! What a session notes of its steps while somebody wants to know: sums per launch (a profile), and the last steps with
-//! every event (a trace). The device's timings are taken after each step, so that memory does not grow with their number.
+//! every event (a trace). The devices' timings are taken after each step, so that memory does not grow with their number.
+//!
+//! Every device has a clock of its own. The first one's is that of the trace; what the others timed is moved by how far their
+//! clocks were from it when the trace began.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -9,12 +12,15 @@ use thalweg_graph::ir::Site;
 use thalweg_graph::plan::{Instruction, Plan};
 
 use super::Session;
-use crate::device::{Device, Loaded, Timing};
-use crate::trace::{LaunchInfo, SessionEvent, Span, StepTrace, Trace};
+use crate::device::{Device, Timing};
+use crate::executor::{Executor, Prepared};
+use crate::trace::{ChannelEvent, DeviceTrace, LaunchInfo, SessionEvent, Span, StepTrace, Trace};
 
 /// What one launch took.
 #[derive(Clone, Debug)]
 pub struct ProfileRow {
+    /// The device.
+    pub device: Arc<str>,
     /// The program.
     pub program: Arc<str>,
     /// What is computed.
@@ -29,17 +35,20 @@ pub struct ProfileRow {
     pub total: Duration,
 }
 
+/// An instruction of a plan on a device: the device's place, the plan's number there, the instruction's place.
+type At = (usize, usize, usize);
+
 /// Notes while they are wanted; nothing at first.
 #[derive(Default)]
 pub(super) struct Recorder {
     profile: Option<Profile>,
     trace: Option<Tracer>,
-    known: HashMap<(Loaded, usize), Arc<LaunchInfo>>,
+    known: HashMap<At, Arc<LaunchInfo>>,
 }
 
 #[derive(Default)]
 struct Profile {
-    rows: BTreeMap<(usize, usize), ProfileRow>,
+    rows: BTreeMap<At, ProfileRow>,
     /// Of plans that have been unloaded.
     gone: Vec<ProfileRow>,
 }
@@ -51,6 +60,29 @@ struct Tracer {
     steps: VecDeque<StepTrace>,
     /// Of the step that runs.
     session: Vec<SessionEvent>,
+    /// By device: what its clock has to be moved by.
+    behind: Vec<Behind>,
+}
+
+/// How far a clock is behind another one, or before it.
+struct Behind {
+    add: Duration,
+    take: Duration,
+}
+
+impl Behind {
+    fn of(clock: &dyn Device, first: &dyn Device) -> Self {
+        // Of some looks at both the one in which the least time passed: nobody held it up.
+        let look = |_| {
+            let (before, there, after) = (first.now(), clock.now(), first.now());
+            (after.saturating_sub(before), before, there)
+        };
+        let (_, here, there) = (0..16).map(look).min().unwrap_or_default();
+        Self { add: here.saturating_sub(there), take: there.saturating_sub(here) }
+    }
+    fn moved(&self, span: Span) -> Span {
+        Span { start: (span.start + self.add).saturating_sub(self.take), ..span }
+    }
 }
 
 impl Recorder {
@@ -58,79 +90,96 @@ impl Recorder {
         self.profile.is_some() || self.trace.is_some()
     }
     /// The time, where a trace wants it.
-    pub(super) fn now(&self, device: &dyn Device) -> Option<Duration> {
-        self.trace.as_ref().map(|_| device.now())
+    pub(super) fn now(&self, executor: &Executor) -> Option<Duration> {
+        self.trace.as_ref().map(|_| executor.devices()[0].now())
     }
     /// Notes that the session did something from `start` until now.
     pub(super) fn session(
         &mut self,
-        device: &dyn Device,
+        executor: &Executor,
         start: Option<Duration>,
         kind: &'static str,
         name: &Arc<str>,
-        bytes: usize,
     ) {
         if let (Some(tracer), Some(start)) = (&mut self.trace, start) {
-            let span = Span { start, took: device.now().saturating_sub(start) };
-            tracer.session.push(SessionEvent { span, kind, name: name.clone(), bytes: bytes as u64 });
+            let span = Span { start, took: executor.devices()[0].now().saturating_sub(start) };
+            tracer.session.push(SessionEvent { span, kind, name: name.clone() });
         }
     }
-    /// Notes a step of `plan` that began at `start`, and what the device timed since the last one.
-    pub(super) fn step(
-        &mut self,
-        device: &mut dyn Device,
-        plan: &Plan,
-        loaded: Loaded,
-        start: Option<Duration>,
-        done: bool,
-    ) {
+    /// Notes a step that began at `start`, and what the devices timed since the last one.
+    pub(super) fn step(&mut self, executor: &mut Executor, prepared: &Prepared, start: Option<Duration>, done: bool) {
         if !self.is_on() {
             return;
         }
-        let timings: Vec<Timing> = device.time(true).into_iter().filter(|t| t.loaded == loaded).collect();
-        let known = &mut self.known;
-        let mut info = |t: &Timing| {
-            let make = || Arc::new(describe(&*device, plan, t));
-            known.entry((t.loaded, t.instruction)).or_insert_with(make).clone()
-        };
-        if let Some(profile) = &mut self.profile {
-            for timing in &timings {
-                let row = profile.rows.entry((timing.loaded.0, timing.instruction)).or_insert_with(|| {
-                    let LaunchInfo { program, label, site, strategy, .. } = (*info(timing)).clone();
-                    ProfileRow { program, label, site, strategy, runs: 0, total: Duration::ZERO }
-                });
-                row.runs += 1;
-                row.total += timing.took;
-            }
+        let (plan, mut crossed) = (prepared.plan().clone(), executor.crossed());
+        crossed.resize_with(executor.devices().len(), Vec::new);
+        let mut devices = Vec::with_capacity(crossed.len());
+        for (index, channels) in crossed.into_iter().enumerate() {
+            let loaded = prepared.loaded(index);
+            let timings = executor.device_mut(index).time(true).into_iter().filter(|t| t.loaded == loaded).collect();
+            let device = &*executor.devices()[index];
+            devices.push(self.of_device(index, device, &plan, timings, channels));
         }
         let (Some(tracer), Some(start)) = (&mut self.trace, start) else { return };
-        let span = |t: &Timing| Span { start: t.start, took: t.took };
-        let launches = timings.iter().map(|t| (span(t), info(t))).collect();
         let session = std::mem::take(&mut tracer.session);
-        let span = Span { start, took: device.now().saturating_sub(start) };
-        let step = StepTrace { program: plan.program.clone(), index: tracer.seen, span, done, session, launches };
+        let end = executor.devices()[0].now();
+        let span = Span { start, took: end.saturating_sub(start) };
+        let step = StepTrace { program: plan.program.clone(), index: tracer.seen, span, done, session, devices };
         tracer.seen += 1;
         if tracer.steps.len() == tracer.keep {
             tracer.steps.pop_front();
         }
         tracer.steps.push_back(step);
     }
-    /// Forgets a plan whose number may be given again.
-    pub(super) fn unloaded(&mut self, loaded: Loaded) {
-        self.known.retain(|(of, _), _| *of != loaded);
+    fn of_device(
+        &mut self,
+        index: usize,
+        device: &dyn Device,
+        plan: &Plan,
+        timings: Vec<Timing>,
+        channels: Vec<ChannelEvent>,
+    ) -> DeviceTrace {
+        let known = &mut self.known;
+        let mut info = |t: &Timing| {
+            let make = || Arc::new(describe(device, plan, index, t));
+            known.entry((index, t.loaded.0, t.instruction)).or_insert_with(make).clone()
+        };
         if let Some(profile) = &mut self.profile {
-            let mut rows = profile.rows.split_off(&(loaded.0, 0));
-            let mut later = rows.split_off(&(loaded.0 + 1, 0));
-            profile.rows.append(&mut later);
-            profile.gone.extend(rows.into_values());
+            for timing in &timings {
+                let row = profile.rows.entry((index, timing.loaded.0, timing.instruction)).or_insert_with(|| {
+                    let LaunchInfo { program, label, site, strategy, .. } = (*info(timing)).clone();
+                    let (device, total) = (device.target().name(), Duration::ZERO);
+                    ProfileRow { device, program, label, site, strategy, runs: 0, total }
+                });
+                row.runs += 1;
+                row.total += timing.took;
+            }
+        }
+        let Some(tracer) = &self.trace else { return DeviceTrace::default() };
+        let behind = &tracer.behind[index];
+        let span = |t: &Timing| behind.moved(Span { start: t.start, took: t.took });
+        let launches = timings.iter().map(|t| (span(t), info(t))).collect();
+        let channels = channels.into_iter().map(|e| ChannelEvent { span: behind.moved(e.span), ..e }).collect();
+        DeviceTrace { launches, channels }
+    }
+    /// Forgets a plan whose numbers may be given again.
+    pub(super) fn unloaded(&mut self, prepared: &Prepared, devices: usize) {
+        let all: Vec<(usize, usize)> = (0..devices).map(|d| (d, prepared.loaded(d).0)).collect();
+        let is_of = |(device, loaded, _): &At| all.contains(&(*device, *loaded));
+        self.known.retain(|at, _| !is_of(at));
+        if let Some(profile) = &mut self.profile {
+            let (gone, rows) = std::mem::take(&mut profile.rows).into_iter().partition(|(at, _)| is_of(at));
+            profile.rows = rows;
+            let gone: BTreeMap<At, ProfileRow> = gone;
+            profile.gone.extend(gone.into_values());
         }
     }
 }
 
-fn describe(device: &dyn Device, plan: &Plan, timing: &Timing) -> LaunchInfo {
+fn describe(device: &dyn Device, plan: &Plan, index: usize, timing: &Timing) -> LaunchInfo {
     let strategy = device.strategy(timing.loaded, timing.instruction);
     let program = plan.program.clone();
-    let part = &plan.devices[0];
+    let part = &plan.devices[index];
     match &part.instructions[timing.instruction] {
         Instruction::Launch(launch) => {
             let cost = plan.kernels[launch.kernel].cost();
@@ -150,29 +199,40 @@ fn describe(device: &dyn Device, plan: &Plan, timing: &Timing) -> LaunchInfo {
 impl Session {
     /// Starts timing every launch from here on.
     pub fn start_profile(&mut self) {
-        self.device.time(true);
+        self.time(true);
         self.recorder.profile = Some(Profile::default());
     }
     /// Stops timing; what each launch took, summed over the steps since the start, longest first.
     pub fn finish_profile(&mut self) -> Vec<ProfileRow> {
         let profile = self.recorder.profile.take().unwrap_or_default();
-        self.device.time(self.recorder.is_on());
+        self.time(self.recorder.is_on());
         let mut rows: Vec<_> = profile.rows.into_values().chain(profile.gone).collect();
         rows.sort_by_key(|row| std::cmp::Reverse(row.total));
         rows
     }
     /// Starts noting what happens when, from here on; the last `keep` steps are kept, at least one.
     pub fn start_trace(&mut self, keep: usize) {
-        self.device.time(true);
-        let (steps, session) = (VecDeque::new(), vec![]);
-        self.recorder.trace = Some(Tracer { keep: keep.max(1), seen: 0, steps, session });
+        self.time(true);
+        self.executor.watch_channels(true);
+        let devices = self.executor.devices();
+        let behind = devices.iter().enumerate().map(|(i, d)| match i {
+            0 => Behind { add: Duration::ZERO, take: Duration::ZERO },
+            _ => Behind::of(&**d, &*devices[0]),
+        });
+        let (steps, session, behind) = (VecDeque::new(), vec![], behind.collect());
+        self.recorder.trace = Some(Tracer { keep: keep.max(1), seen: 0, steps, session, behind });
     }
     /// Stops noting; the last steps since the start.
     pub fn finish_trace(&mut self) -> Trace {
         let tracer = self.recorder.trace.take();
-        self.device.time(self.recorder.is_on());
-        let (process, device) = (self.graph.name.clone(), self.device.target().name());
-        let Some(Tracer { seen, steps, .. }) = tracer else { return Trace { process, device, ..Trace::default() } };
-        Trace { process, device, dropped: seen - steps.len() as u64, steps }
+        self.executor.watch_channels(false);
+        self.time(self.recorder.is_on());
+        let process = self.graph.name.clone();
+        let devices = self.executor.devices().iter().map(|d| d.target().name()).collect();
+        let Some(Tracer { seen, steps, .. }) = tracer else { return Trace { process, devices, ..Trace::default() } };
+        Trace { process, devices, dropped: seen - steps.len() as u64, steps }
+    }
+    fn time(&mut self, on: bool) {
+        (0..self.executor.devices().len()).for_each(|i| drop(self.executor.device_mut(i).time(on)));
     }
 }

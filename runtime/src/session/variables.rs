@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use thalweg_graph::init::initial_value;
 use thalweg_graph::ir::VarId;
 use thalweg_graph::kernel::BufferType;
-use thalweg_graph::plan::Memory;
 use thalweg_graph::{Array, DType};
 
 use super::{RunError, Session};
@@ -17,8 +16,9 @@ impl Session {
     pub fn reset(&mut self) -> Result<(), RunError> {
         for id in self.graph.state.ids() {
             let value = initial_value(&self.graph.state[id], self.graph.seed);
-            self.device.write(Memory::State, self.layout.slots[id].offset, value.bytes())?;
+            self.spread.write(&mut self.executor, id, value.bytes())?;
         }
+        self.executor.mended();
         self.cursors.restore(BTreeMap::new());
         self.saver.forget();
         Ok(())
@@ -31,22 +31,24 @@ impl Session {
     }
     /// The value of a variable.
     pub fn get(&mut self, variable: &str) -> Result<Array, RunError> {
-        let slot = &self.layout.slots[self.variable(variable)?];
-        let mut array = Array::zeros(slot.ty.dtype, &slot.ty.shape);
-        self.device.read(Memory::State, slot.offset, array.bytes_mut())?;
+        let id = self.variable(variable)?;
+        let ty = &self.spread.layout.slots[id].ty;
+        let mut array = Array::zeros(ty.dtype, &ty.shape);
+        self.spread.read(&mut self.executor, id, array.bytes_mut())?;
         Ok(array)
     }
     /// Sets a variable. Errs if there is none of that name, or if the value is of another type or no value of the type.
     pub fn set(&mut self, variable: &str, value: &Array) -> Result<(), RunError> {
-        let slot = &self.layout.slots[self.variable(variable)?];
+        let id = self.variable(variable)?;
+        let want = &self.spread.layout.slots[id].ty;
         let got = BufferType { dtype: value.dtype(), shape: value.shape().to_vec() };
-        if got != slot.ty {
-            return Err(RunError::Variable { name: variable.into(), want: slot.ty.to_string(), got: got.to_string() });
+        if got != *want {
+            return Err(RunError::Variable { name: variable.into(), want: want.to_string(), got: got.to_string() });
         }
         if let Some((index, value)) = feed::no_truth_value(value) {
             return Err(RunError::NoTruthValue { name: variable.into(), index, value });
         }
-        Ok(self.device.write(Memory::State, slot.offset, value.bytes())?)
+        Ok(self.spread.write(&mut self.executor, id, value.bytes())?)
     }
     /// Committed training steps.
     pub fn step(&mut self) -> u64 {
@@ -57,15 +59,15 @@ impl Session {
     }
     /// The hash of all variables: names, types and bytes, in order of name. Equal digests mean equal models, bit for bit.
     pub fn digest(&mut self) -> Result<String, RunError> {
-        let mut slots: Vec<_> =
-            self.graph.state.iter().map(|(id, v)| (v.name.clone(), &self.layout.slots[id])).collect();
-        slots.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut all: Vec<_> = self.graph.state.iter().map(|(id, v)| (v.name.clone(), id)).collect();
+        all.sort();
         let mut digest = ModelDigest::default();
         let mut bytes = Vec::new();
-        for (name, slot) in slots {
-            bytes.resize(slot.ty.size_bytes() as usize, 0);
-            self.device.read(Memory::State, slot.offset, &mut bytes)?;
-            digest.variable(&name, &slot.ty);
+        for (name, id) in all {
+            let ty = &self.spread.layout.slots[id].ty;
+            bytes.resize(ty.size_bytes() as usize, 0);
+            self.spread.read(&mut self.executor, id, &mut bytes)?;
+            digest.variable(&name, ty);
             digest.bytes(&bytes);
         }
         Ok(digest.finish().to_string())

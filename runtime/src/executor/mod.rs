@@ -1,0 +1,268 @@
+//! The executor: the devices of one process, and steps of plans over them. One device runs on the caller's thread. Several
+//! run on a thread each, which sleeps between steps; they meet in channels, and once more where their bodies end: all go on
+//! to their tails, or none does.
+//!
+//! The threads are a pool of which every thread takes exactly one device's part (a broadcast), so that what a caller feeds
+//! and fetches is lent to them and not copied. They never take work from each other: a part that waits would wait for
+//! itself.
+
+mod gate;
+mod link;
+mod part;
+mod seat;
+mod together;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use thalweg_graph::plan::{ChannelId, Endpoint, Memory, Plan};
+
+pub use link::Carried;
+pub use seat::Fetch;
+
+use crate::device::{AbortFlag, Device, DeviceError, Loaded};
+use crate::trace::ChannelEvent;
+use gate::Watch;
+use link::Link;
+use part::{Lending, Part};
+use seat::{Seat, Stops, describe};
+
+/// How long all devices of a step may wait before it is given up, unless told otherwise.
+const WAIT_LIMIT: Duration = Duration::from_secs(60);
+
+/// Devices of one process and the threads that run them.
+pub struct Executor {
+    devices: Vec<Box<dyn Device>>,
+    /// A thread per device where there are several.
+    threads: Option<rayon::ThreadPool>,
+    abort: AbortFlag,
+    wait_limit: Duration,
+    /// Why variables may be of different steps.
+    torn: Option<DeviceError>,
+    /// By device, while channels are watched: what crossed in the last step.
+    events: Option<Vec<Vec<ChannelEvent>>>,
+}
+
+/// A plan that is loaded on all devices. It stays so until it is given to [`Executor::unload`].
+#[derive(Clone)]
+pub struct Prepared(Arc<Inner>);
+
+struct Inner {
+    plan: Arc<Plan>,
+    parts: Vec<Part>,
+    /// By channel; those that join devices.
+    links: Vec<Option<Link>>,
+}
+
+/// What crosses between a step and its caller.
+pub struct Exchange<'a> {
+    /// By channel: the bytes of those that come from the caller, as many as the channel carries; of others none.
+    pub feeds: &'a [&'a [u8]],
+    /// By channel.
+    pub fetches: Vec<Fetch<'a>>,
+    /// Asked once, when all bodies have ended and everything was fetched: whether variables may be updated.
+    pub agrees: &'a (dyn Fn() -> bool + Sync),
+}
+
+impl Prepared {
+    /// The plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.0.plan
+    }
+    /// Its number on a device.
+    pub fn loaded(&self, device: usize) -> Loaded {
+        self.0.parts[device].loaded
+    }
+    /// What has crossed the channels between devices since it was loaded.
+    pub fn carried(&self) -> impl Iterator<Item = (ChannelId, Carried)> {
+        self.0.plan.channels.ids().zip(&self.0.links).filter_map(|(id, link)| Some((id, link.as_ref()?.carried())))
+    }
+}
+
+impl Inner {
+    fn link(&self, channel: ChannelId) -> &Link {
+        self.links[channel.0 as usize].as_ref().expect("a channel between devices")
+    }
+    fn stalled(&self, index: usize, watch: &Watch) -> DeviceError {
+        let place = |device: usize| describe(&self.plan, device, watch.at(device));
+        let (device, doing, limit) = (self.plan.devices[index].device.clone(), place(index), watch.limit);
+        let others = (0..self.parts.len()).filter(|d| *d != index);
+        let others = others.map(|d| format!("{} is at {}", self.plan.devices[d].device, place(d))).collect();
+        DeviceError::Stalled { device, doing, limit, others }
+    }
+    fn wake(&self) {
+        self.links.iter().flatten().for_each(Link::wake);
+    }
+}
+
+impl Executor {
+    /// Takes devices over, and starts a thread for each where there are several.
+    ///
+    /// # Errors
+    /// If there is none, or threads cannot be started.
+    pub fn new(devices: Vec<Box<dyn Device>>) -> Result<Self, DeviceError> {
+        let failed = |cause: String| DeviceError::Open { device: "executor".into(), cause };
+        if devices.is_empty() || devices.len() > usize::from(u16::MAX) {
+            return Err(failed(format!("it takes between one and {} devices, not {}", u16::MAX, devices.len())));
+        }
+        let names: Vec<Arc<str>> = devices.iter().map(|d| d.target().name()).collect();
+        let pool = || {
+            let named = move |i: usize| format!("device {}", names[i]);
+            rayon::ThreadPoolBuilder::new().num_threads(devices.len()).thread_name(named).build()
+        };
+        let threads = (devices.len() > 1).then(pool).transpose().map_err(|e| failed(e.to_string()))?;
+        Ok(Self { devices, threads, abort: AbortFlag::default(), wait_limit: WAIT_LIMIT, torn: None, events: None })
+    }
+    /// The devices, in the order of the plans' parts.
+    pub fn devices(&self) -> &[Box<dyn Device>] {
+        &self.devices
+    }
+    /// One of the devices, between steps.
+    pub fn device_mut(&mut self, index: usize) -> &mut dyn Device {
+        &mut *self.devices[index]
+    }
+    /// Raise it, from any thread, to end the bodies that are running, also where they wait.
+    pub fn abort_flag(&self) -> AbortFlag {
+        self.abort.clone()
+    }
+    /// How long all devices may wait at once before the step is given up; 60 s unless set. A device that computes is not
+    /// waited for in vain, however long it takes.
+    pub fn set_wait_limit(&mut self, limit: Duration) {
+        self.wait_limit = limit;
+    }
+    /// Makes room for variables on every device; as many numbers as there are devices. Called once, before anything is loaded.
+    pub fn reserve_state(&mut self, bytes: &[u64]) -> Result<(), DeviceError> {
+        self.devices.iter_mut().zip(bytes).try_for_each(|(device, bytes)| device.reserve_state(*bytes))
+    }
+
+    /// Makes a verified plan ready: each part on its device, by its thread; and the buffers of the channels between them.
+    ///
+    /// # Errors
+    /// If there is no memory, or a device refuses its part. Nothing is loaded then.
+    ///
+    /// # Panics
+    /// If the plan has another number of parts than there are devices.
+    pub fn load(&mut self, plan: &Arc<Plan>) -> Result<Prepared, DeviceError> {
+        assert_eq!(plan.devices.len(), self.devices.len(), "a plan has a part for each device");
+        let loaded = self.on_each(|index, device| device.load(plan, index));
+        let prepared = if loaded.iter().all(Result::is_ok) { self.join(plan, &loaded) } else { Err(None) };
+        prepared.map_err(|error| {
+            let mut first = error;
+            for (device, loaded) in self.devices.iter_mut().zip(loaded) {
+                match loaded {
+                    Ok(loaded) => device.unload(loaded),
+                    Err(error) => first = first.take().or(Some(error)),
+                }
+            }
+            first.expect("something failed")
+        })
+    }
+    /// What a plan needs beside its parts. `loaded` are all there.
+    fn join(&self, plan: &Arc<Plan>, loaded: &[Result<Loaded, DeviceError>]) -> Result<Prepared, Option<DeviceError>> {
+        let loaded: Vec<Loaded> = loaded.iter().flatten().copied().collect();
+        let devices = self.devices.iter().zip(&loaded).enumerate();
+        let lending = devices.map(|(i, (device, loaded))| Lending::of(plan, i, &**device, *loaded));
+        let lending: Vec<Lending> = lending.collect();
+        let mut links = Vec::with_capacity(plan.channels.len());
+        for (id, channel) in plan.channels.iter() {
+            let (Endpoint::Device(from), Endpoint::Device(_)) = (channel.from, channel.to) else {
+                links.push(None);
+                continue;
+            };
+            let in_place = lending[usize::from(from)].is_lent(id);
+            let link = Link::new(channel.ty.size_bytes(), part::starts_granted(plan, id), in_place);
+            let full = || DeviceError::OutOfMemory {
+                device: plan.devices[usize::from(from)].device.clone(),
+                memory: "channels",
+                needed: channel.ty.size_bytes(),
+                detail: format!(", for \"{}\"", channel.label),
+            };
+            links.push(Some(link.ok_or_else(|| Some(full()))?));
+        }
+        let parts = loaded.iter().zip(&lending).enumerate();
+        let parts = parts.map(|(i, (loaded, lending))| part::part(plan, i, *loaded, lending)).collect();
+        Ok(Prepared(Arc::new(Inner { plan: plan.clone(), parts, links })))
+    }
+    /// Frees what was made ready.
+    pub fn unload(&mut self, prepared: &Prepared) {
+        for (device, part) in self.devices.iter_mut().zip(&prepared.0.parts) {
+            device.unload(part.loaded);
+        }
+    }
+    /// Does something with each device, on its thread.
+    fn on_each<R: Send>(&mut self, work: impl Fn(usize, &mut dyn Device) -> R + Sync) -> Vec<R> {
+        let Some(threads) = &self.threads else {
+            return self.devices.iter_mut().enumerate().map(|(i, d)| work(i, &mut **d)).collect();
+        };
+        let devices: Vec<Mutex<&mut Box<dyn Device>>> = self.devices.iter_mut().map(Mutex::new).collect();
+        threads.broadcast(|thread| {
+            let mut device = devices[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);
+            work(thread.index(), &mut ***device)
+        })
+    }
+
+    /// Runs a step. Gives whether it went through: otherwise [`Exchange::agrees`] said no, and no variable was touched.
+    ///
+    /// # Errors
+    /// What went wrong first, on whatever device. No variable was touched and the next step can run, unless it says
+    /// [`DeviceError::Torn`]: then nothing runs until all variables have been written anew, and [`Executor::mended`] has been told.
+    ///
+    /// # Panics
+    /// If feeds and fetches are not those of the plan's channels.
+    pub fn run(&mut self, prepared: &Prepared, exchange: Exchange<'_>) -> Result<bool, DeviceError> {
+        let inner = &*prepared.0;
+        let Exchange { feeds, fetches, agrees } = exchange;
+        for ((channel, feed), fetch) in inner.plan.channels.values().iter().zip(feeds).zip(&fetches) {
+            let bytes = channel.ty.size_bytes() as usize;
+            let fits = match fetch {
+                Fetch::Nothing => channel.to != Endpoint::Driver,
+                Fetch::Into(into) => channel.to == Endpoint::Driver && into.len() == bytes,
+                Fetch::Status(_) => channel.to == Endpoint::Driver && bytes == 4,
+            };
+            let fed = if channel.from == Endpoint::Driver { bytes } else { 0 };
+            assert!(fits && feed.len() == fed, "\"{}\" is neither fed nor fetched as the plan has it", channel.label);
+        }
+        assert!(feeds.len() == inner.plan.channels.len() && fetches.len() == feeds.len(), "one of each per channel");
+        self.whole()?;
+        if self.threads.is_some() {
+            return self.together(inner, Exchange { feeds, fetches, agrees });
+        }
+        let events = self.events.as_ref().map(|_| vec![]);
+        let (device, part) = (&mut *self.devices[0], &inner.parts[0]);
+        let (index, held, stops) = (0, vec![], Stops::Alone(&self.abort));
+        let mut seat = Seat { device, index, plan: inner, part, feeds, fetches, agrees, stops, held, events };
+        let outcome = seat.walk();
+        if let (Some(kept), Some(events)) = (&mut self.events, seat.events) {
+            *kept = vec![events];
+        }
+        outcome
+    }
+
+    /// Whether all variables are those of one step.
+    ///
+    /// # Errors
+    /// [`DeviceError::Torn`] if they are not.
+    pub fn whole(&self) -> Result<(), DeviceError> {
+        self.torn.clone().map_or(Ok(()), Err)
+    }
+    /// Says that all variables have been written anew, so that they are those of one step again.
+    pub fn mended(&mut self) {
+        self.torn = None;
+    }
+    /// Notes from here on what crosses channels, or no longer.
+    pub(crate) fn watch_channels(&mut self, on: bool) {
+        self.events = on.then(Vec::new);
+    }
+    /// By device, what crossed in the last step.
+    pub(crate) fn crossed(&mut self) -> Vec<Vec<ChannelEvent>> {
+        self.events.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+    /// Reads bytes of a device's state.
+    pub(crate) fn read_state(&mut self, device: u16, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.devices[usize::from(device)].read(Memory::State, offset, bytes)
+    }
+    /// Writes bytes of a device's state.
+    pub(crate) fn write_state(&mut self, device: u16, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.devices[usize::from(device)].write(Memory::State, offset, bytes)
+    }
+}

@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::fuse::{Kept, joined};
-use super::{LaunchLimits, Places, Root, Step};
+use super::{Places, Root, Step};
 use crate::kernel::{Axis, BufferType, Group, Kernel, LoopNest, Member, Passed};
 
 /// Groups do not grow beyond this.
@@ -21,16 +21,17 @@ const SMALL: u64 = 16 << 10;
 
 /// Groups launches. What is fetched or an update reads stays a result.
 pub(super) fn group(steps: Vec<Step>, kept: Kept<'_>) -> Vec<Step> {
-    let Kept { places, fetched, updates, limits } = kept;
+    let Kept { places, fetched, updates, .. } = kept;
     let mut groups: Vec<Draft> = Vec::new();
     let mut maker: HashMap<Root, usize> = HashMap::new();
     for (i, step) in steps.iter().enumerate() {
         let nest = groupable(step, places, updates);
-        let mut sources: Vec<usize> = step.reads.iter().filter_map(|r| maker.get(r).copied()).collect();
+        let read = step.reads.iter().flat_map(|r| places.leaves(*r));
+        let mut sources: Vec<usize> = read.filter_map(|r| maker.get(&r).copied()).collect();
         sources.sort_unstable();
         sources.dedup();
         // The latest first: earlier ones it may read too, and they then end before it.
-        let found = sources.iter().rev().find_map(|g| Some((*g, groups[*g].rows_with(nest?, step, &steps, limits)?)));
+        let found = sources.iter().rev().find_map(|g| Some((*g, groups[*g].rows_with(nest?, step, &steps, kept)?)));
         sources
             .iter()
             .filter(|g| found.as_ref().is_none_or(|(into, _)| into != *g))
@@ -80,7 +81,8 @@ struct Draft {
 
 impl Draft {
     /// The shared axes if `step` joined; `None` if it cannot.
-    fn rows_with(&self, nest: &LoopNest, step: &Step, steps: &[Step], limits: LaunchLimits) -> Option<Vec<u64>> {
+    fn rows_with(&self, nest: &LoopNest, step: &Step, steps: &[Step], kept: Kept<'_>) -> Option<Vec<u64>> {
+        let Kept { places, limits, .. } = kept;
         if self.ended || self.members.len() >= MAX_MEMBERS {
             return None;
         }
@@ -89,6 +91,11 @@ impl Draft {
             return None;
         }
         let made: HashSet<Root> = self.members.iter().flat_map(|m| &steps[*m].writes).copied().collect();
+        // What lies in a row is not read row by row.
+        let hidden = |r: &Root| !made.contains(r) && places.leaves(*r).iter().any(|leaf| made.contains(leaf));
+        if step.reads.iter().any(hidden) {
+            return None;
+        }
         let mut values: HashSet<Root> = made.clone();
         values.extend(self.members.iter().flat_map(|m| &steps[*m].reads).chain(&step.reads).chain(&step.writes));
         if values.len() > MAX_VALUES.min(limits.buffers) {

@@ -54,6 +54,7 @@ pub fn place(graph: &Graph, request: &Request) -> Result<Placed, LowerError> {
 fn asked(ty: &BufferType, axes: &[Option<u16>], mesh: &Mesh) -> Option<Placement> {
     let spread = |(axis, (_, extent)): (&Option<u16>, &(Arc<str>, u16))| match axis {
         None => Some(Spread::Replicate),
+        Some(axis) if *extent == 1 && usize::from(*axis) < ty.rank() => Some(Spread::Replicate),
         Some(axis) => Some(Spread::even(*axis, *ty.shape.get(usize::from(*axis))?, *extent)),
     };
     axes.iter().zip(&mesh.axes).map(spread).collect()

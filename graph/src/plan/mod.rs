@@ -21,6 +21,8 @@
 
 mod verify;
 
+pub use verify::{Certificate, Fault, FaultKind, Peak, Place};
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -258,9 +260,14 @@ impl DevicePlan {
 }
 
 impl Plan {
-    /// Everything that is wrong with it; empty when sound. A device loads only plans that have passed, and checks again
-    /// those that come from a peer.
+    /// Shows that it is sound, on every device and over any number of steps, or says what is wrong: see
+    /// [`Certificate`] for what is shown. The list of faults is never empty and not long.
+    pub fn certify(&self) -> Result<Certificate, Vec<Fault>> {
+        verify::certify(self)
+    }
+    /// Everything that is wrong with it, in words; empty when sound. A device loads only plans that have passed, and
+    /// checks again those that come from a peer. Like [`Plan::certify`], but it names nothing by its hash.
     pub fn verify(&self) -> Vec<String> {
-        verify::verify(self)
+        verify::verify(self).iter().map(Fault::to_string).collect()
     }
 }

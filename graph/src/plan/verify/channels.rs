@@ -95,9 +95,10 @@ pub(super) fn channels(plan: &Plan, faults: &mut Faults<'_>) -> BTreeMap<Channel
         for what in Use::ALL {
             let ((_, times), places) = (what.belongs(channel), &uses[what as usize]);
             if places.len() != times {
-                let (n, label, verb) = (places.len(), &channel.label, what.verb());
+                let Channel { from, to, label, .. } = channel;
+                let (n, verb, times) = (places.len(), what.verb(), if times == 1 { "once" } else { "never" });
                 let message =
-                    format!("channel {id} ({label}) is {verb} {n} times in a step, and has to be {times} times");
+                    format!("channel {id} ({label}, {from} -> {to}) is {verb} {n} times in a step, not {times}");
                 faults.add(FaultKind::Channel, places.iter().take(10).copied().collect(), message);
                 kept = false;
             }

@@ -19,6 +19,7 @@
 //! driver writes when the device waits and reads when the device posts. Nobody's tail begins before everybody's body has
 //! ended.
 
+pub mod mutate;
 pub mod simulate;
 mod verify;
 

@@ -33,7 +33,7 @@ fn bias() -> Kernel {
     axes.nest(&[f32s(&[2, 2]), f32s(&[2])], &[f32s(&[2, 2])], [read(0, [i, j]) + read(1, [j])])
 }
 
-fn reverse() -> Kernel {
+pub fn reverse() -> Kernel {
     let mut axes = Axes::new();
     let [i] = axes.par([4]);
     axes.nest(&[f32s(&[4])], &[f32s(&[4])], [read(0, [i * -1 + 3i64])])

@@ -25,6 +25,8 @@ pub(super) struct Machine<'a> {
     /// Which bytes of the state have been updated in this step.
     updated: Bytes,
     in_tail: bool,
+    /// Who wrote those that have no bytes.
+    empty: HashMap<BufferId, u32>,
     /// Of instructions that compute: whether anybody used what they made.
     pub(super) used: Vec<bool>,
 }
@@ -43,8 +45,8 @@ impl<'a> Machine<'a> {
         let mut old = Bytes::default();
         old.put(0, &[Run { len: part.state_bytes, value: state, first: 0, writer: None }]);
         let (arenas, used) = ([old.clone(), Bytes::default(), Bytes::default()], vec![false; part.instructions.len()]);
-        let (named, new, updated) = (HashMap::new(), old.clone(), Bytes::default());
-        Self { plan, part, kernels, arenas, named, old, new, updated, in_tail: false, used }
+        let (named, new, updated, empty) = (HashMap::new(), old.clone(), Bytes::default(), HashMap::new());
+        Self { plan, part, kernels, arenas, named, old, new, updated, in_tail: false, empty, used }
     }
 
     /// The bytes of a type, where it has a number of them.
@@ -97,7 +99,10 @@ impl<'a> Machine<'a> {
             let of = &self.part.buffers[part];
             let runs = match of.memory {
                 Memory::State => self.old.get(&(of.offset + bytes.start..of.offset + bytes.end)),
-                _ if bytes.is_empty() => Ok(vec![]),
+                _ if bytes.is_empty() => {
+                    self.empty.get(&part).into_iter().for_each(|writer| self.used[*writer as usize] = true);
+                    Ok(vec![])
+                }
                 _ => self.named.get(&part).map_or(Err(0), |own| own.get(&bytes)),
             };
             let Ok(runs) = runs else {
@@ -139,6 +144,7 @@ impl<'a> Machine<'a> {
 
     /// Writes a buffer by name: its bytes have been written by somebody else.
     pub(super) fn write_named(&mut self, id: BufferId, runs: &[Run]) -> Result<(), Happened> {
+        let maker = runs.first().and_then(|run| run.writer);
         let mut value = Bytes::default();
         value.put(0, runs);
         let mut at = 0;
@@ -148,12 +154,18 @@ impl<'a> Machine<'a> {
                 value.get(&(at..at + size)).map_err(|_| (HarmKind::Malformed, format!("{id} is written in part")))?;
             at += size;
             let of = &self.part.buffers[part];
+            if let (0, Some(writer)) = (size, maker) {
+                let state = of.memory == Memory::State;
+                self.used[writer as usize] |= state;
+                self.empty.insert(part, writer);
+                continue;
+            }
             if of.memory != Memory::State {
                 self.named.entry(part).or_default().put(bytes.start, &runs);
                 continue;
             }
             let place = of.offset + bytes.start..of.offset + bytes.end;
-            if !self.in_tail && size > 0 {
+            if !self.in_tail {
                 return Err((HarmKind::State, format!("the body writes {part} of the state")));
             }
             if self.updated.holds_any(&place) {
@@ -207,6 +219,9 @@ impl<'a> Machine<'a> {
             return malformed(format!("{from} is copied over itself"));
         }
         let mut runs = self.read(from)?;
+        if runs.is_empty() {
+            runs.push(Run { len: 0, value: 0, first: 0, writer: None });
+        }
         runs.iter_mut().for_each(|run| run.writer = Some(at as u32));
         self.write(to, &runs)?;
         Ok(a.end - a.start)
@@ -278,8 +293,6 @@ impl<'a> Machine<'a> {
             let (memory, range) = self.locate(*id)?;
             self.check(*id, memory, &range, meant)?;
         }
-        // Who makes nothing at all is needed for nothing.
-        self.used[at] |= launch.writes.iter().all(|id| self.locate(*id).is_ok_and(|(_, range)| range.is_empty()));
         let operands: Vec<u64> = running.reads.iter().map(|runs| provenance(runs)).collect();
         for (result, id) in launch.writes.iter().enumerate() {
             let (_, range) = self.locate(*id)?;

@@ -45,8 +45,11 @@ fn sound_plans_have_certificates() {
     }
 }
 
+/// What is replaced by what.
+type Changes = &'static [(&'static str, &'static str)];
+
 /// The faults of a plan of the given name in which some text was replaced, once.
-fn faults(of: &str, changes: &[(&str, &str)]) -> Vec<Fault> {
+fn faults(of: &str, changes: Changes) -> Vec<Fault> {
     let (_, plan) = several().into_iter().find(|(name, _)| *name == of).expect("there is such a plan");
     // With lines of the source, and only the devices are changed.
     let mut text = format!("{plan:#}");
@@ -59,7 +62,7 @@ fn faults(of: &str, changes: &[(&str, &str)]) -> Vec<Fault> {
 
 #[test]
 fn faults_say_which_rule_where_and_from_which_line() {
-    let cases: &[(&str, &[(&str, &str)])] = &[
+    let cases: &[(&str, Changes)] = &[
         // Channels are used once, at their ends, in the body, whole.
         ("relay", &[("sent #3\n", "")]),
         ("relay", &[("grant #1\n", "")]),

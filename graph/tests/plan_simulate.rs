@@ -25,7 +25,7 @@ impl Cost for Even {
     }
     fn channel(&self, channel: &Channel) -> (Duration, Duration) {
         use thalweg_graph::plan::Endpoint::Driver;
-        if channel.from == Driver || channel.to == Driver { (0 * US, 0 * US) } else { (US, 2 * US) }
+        if channel.from == Driver || channel.to == Driver { (Duration::ZERO, Duration::ZERO) } else { (US, 2 * US) }
     }
 }
 
@@ -97,8 +97,11 @@ fn time_is_what_costs_add_up_to() {
     assert!(pipeline.transfers.iter().all(|t| t.taken - t.posted == 2 * US && t.arrived - t.taken == US));
 }
 
+/// What is replaced by what.
+type Changes = &'static [(&'static str, &'static str)];
+
 /// The harm that a plan comes to, with some text replaced, once each.
-fn harm(of: &str, changes: &[(&str, &str)]) -> (HarmKind, String) {
+fn harm(of: &str, changes: Changes) -> (HarmKind, String) {
     let mut text = named(of).to_string();
     for (from, to) in changes {
         assert!(text.contains(from), "{from} in\n{text}");
@@ -112,7 +115,7 @@ fn harm(of: &str, changes: &[(&str, &str)]) -> (HarmKind, String) {
 #[test]
 fn every_kind_of_harm_is_seen() {
     use HarmKind::*;
-    let cases: &[(&str, &[(&str, &str)], HarmKind)] = &[
+    let cases: &[(&str, Changes, HarmKind)] = &[
         ("relay", &[("grant #1\n", "")], Hang),
         ("pipeline", &[("post #4 b6\n", ""), ("grant #7\n", "grant #7 post #4 b6\n")], Hang),
         ("relay", &[("wait #3 b1\n", "")], Poison),

@@ -57,8 +57,9 @@ fn in_group(group: &Group, result: usize, operand: usize) -> bool {
 
 fn in_its_row(nest: &LoopNest, operand: usize, rows: &[u64]) -> bool {
     let shape = &nest.operands[operand].shape;
-    let (len, count): (u64, u64) = (shape.iter().product(), rows.iter().product());
-    let Some(size) = len.checked_div(count).filter(|size| *size > 0 && size * count == len) else { return false };
+    let product = |of: &[u64]| of.iter().try_fold(1u64, |n, extent| n.checked_mul(*extent));
+    let (Some(len), Some(count)) = (product(shape), product(rows)) else { return false };
+    let Some(size) = len.checked_div(count).filter(|size| *size > 0 && len % count == 0) else { return false };
     points(&nest.axes).iter().all(|point| {
         let row = rows.iter().zip(point).fold(0, |sum, (extent, at)| sum * extent + *at as u64);
         reads(nest, operand).all(|coords| match element(coords, shape, point) {

@@ -7,16 +7,14 @@ use std::ops::Range;
 
 use super::bytes::{Bytes, Run, join, name, provenance};
 use super::harm::{Happened, HarmKind};
-use super::in_place::in_place;
-use crate::id::Id;
+use super::kernels::Kernels;
 use crate::kernel::{BufferType, Kernel};
 use crate::plan::{BufferId, DevicePlan, Launch, Memory, Plan};
 
 pub(super) struct Machine<'a> {
     plan: &'a Plan,
     part: &'a DevicePlan,
-    /// Names of the plan's kernels.
-    kernels: &'a [u64],
+    kernels: &'a Kernels,
     arenas: [Bytes; 3],
     named: HashMap<BufferId, Bytes>,
     /// State by name, when the step began and with its updates.
@@ -41,7 +39,7 @@ fn malformed<T>(message: String) -> Result<T, Happened> {
 }
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(plan: &'a Plan, part: &'a DevicePlan, kernels: &'a [u64], state: u64) -> Self {
+    pub(super) fn new(plan: &'a Plan, part: &'a DevicePlan, kernels: &'a Kernels, state: u64) -> Self {
         let mut old = Bytes::default();
         old.put(0, &[Run { len: part.state_bytes, value: state, first: 0, writer: None }]);
         let (arenas, used) = ([old.clone(), Bytes::default(), Bytes::default()], vec![false; part.instructions.len()]);
@@ -274,7 +272,7 @@ impl<'a> Machine<'a> {
         for (w, (to, (memory, range))) in writes.iter().enumerate() {
             for (r, (from, (m, other))) in reads.iter().enumerate() {
                 let shared = m == memory && overlap(range, other);
-                if shared && !(range == other && in_place(kernel, w, r)) {
+                if shared && !(range == other && self.kernels.in_place(launch.kernel, kernel, w, r)) {
                     return clash(*to, format!("{from}, which is read otherwise than where {to} is written"));
                 }
             }
@@ -296,7 +294,7 @@ impl<'a> Machine<'a> {
         let operands: Vec<u64> = running.reads.iter().map(|runs| provenance(runs)).collect();
         for (result, id) in launch.writes.iter().enumerate() {
             let (_, range) = self.locate(*id)?;
-            let value = name((self.kernels[launch.kernel.index()], &operands, result));
+            let value = name((self.kernels.name(launch.kernel), &operands, result));
             self.write(*id, &[Run { len: range.end - range.start, value, first: 0, writer: Some(at as u32) }])?;
         }
         Ok(())

@@ -17,6 +17,7 @@
 mod bytes;
 mod harm;
 mod in_place;
+mod kernels;
 mod machine;
 mod network;
 mod run;
@@ -134,7 +135,7 @@ pub struct Simulation {
 
 /// Runs a plan, sound or not, and says what it does or to what harm it comes.
 pub fn simulate(plan: &Plan, cost: &dyn Cost, options: &Options) -> Result<Simulation, Box<Harm>> {
-    let kernels = run::kernels(plan)?;
+    let kernels = kernels::Kernels::new(plan)?;
     let exact = run::Run::new(plan, cost, options, &kernels, None)?.run()?;
     for seed in options.seeds.clone() {
         let other = run::Run::new(plan, cost, options, &kernels, Some(seed))?.run()?;

@@ -8,25 +8,12 @@ use std::time::Duration;
 
 use super::bytes::{name, provenance};
 use super::harm::{Happened, Harm, HarmKind};
+use super::kernels::Kernels;
 use super::machine::{Machine, Running};
 use super::network::{Flight, Link, links};
 use super::{Cost, Interval, Options, Simulation, StepOutcome, Transfer};
 use crate::id::Id;
 use crate::plan::{BufferId, Channel, ChannelId, Endpoint, Instruction, Place, Plan};
-
-/// Names of the plan's kernels, all of which are sound.
-pub(super) fn kernels(plan: &Plan) -> Result<Vec<u64>, Box<Harm>> {
-    plan.kernels
-        .iter()
-        .map(|(id, kernel)| match kernel.verify().into_iter().next() {
-            None => Ok(name(kernel)),
-            Some(fault) => {
-                let (message, kind) = (format!("kernel {id}: {fault}"), HarmKind::Malformed);
-                Err(Box::new(Harm { kind, seed: None, step: 0, at: Duration::ZERO, place: None, message }))
-            }
-        })
-        .collect()
-}
 
 /// Noise is added to costs of this much, in seconds: large beside the clock's nanosecond, so that few things coincide.
 const TICK: f64 = 1e-3;
@@ -82,7 +69,7 @@ impl<'a> Run<'a> {
         plan: &'a Plan,
         cost: &'a dyn Cost,
         options: &'a Options,
-        kernels: &'a [u64],
+        kernels: &'a Kernels,
         seed: Option<u64>,
     ) -> Result<Self, Box<Harm>> {
         let result = Simulation {

@@ -136,7 +136,9 @@ fn ends(plan: &Plan, id: ChannelId, channel: &Channel, faults: &mut Faults<'_>) 
 /// What crosses between devices is whole; what is fed or returned in parts has parts of one type, and parts that are
 /// returned do not overlap.
 fn driver(plan: &Plan, faults: &mut Faults<'_>) {
-    let mut arrays: BTreeMap<(bool, &str), Vec<(u64, u64, ChannelId)>> = BTreeMap::new();
+    // By direction and label: from which element to which.
+    type Parts = Vec<(u64, u64, ChannelId)>;
+    let mut arrays: BTreeMap<(bool, &str), Parts> = BTreeMap::new();
     for (id, channel) in plan.channels.iter() {
         if channel.from != Endpoint::Driver && channel.to != Endpoint::Driver {
             if channel.start != 0 {

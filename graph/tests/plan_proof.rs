@@ -192,6 +192,16 @@ fn a_circle_is_named_from_device_to_device_with_the_lines_between() {
     }
 }
 
+#[test]
+fn what_comes_behind_many_faults_is_not_believed_either() {
+    let text = several()[2].1.to_string();
+    let many = "copy b70 -> b71 ".repeat(500);
+    let text = text.replacen("wait #0 b0\n", &format!("wait #0 b0 {many}\n"), 1);
+    let text = text.replace("staging at 16", "staging at 16 of b70[0..4], b2[9..3]");
+    let faults = Plan::parse(&text).expect("it parses").certify().expect_err("it has faults");
+    assert_eq!(faults.len(), 100);
+}
+
 /// `devices` that each do `launches` and hand something to the next one after every tenth.
 fn large(devices: u16, launches: usize) -> Plan {
     let mut kernels = Arena::default();

@@ -12,7 +12,7 @@ pub(super) fn name(of: impl Hash) -> u64 {
     to.finish()
 }
 
-/// Bytes `first..first + len` of the value called `value`.
+/// Bytes `first..first + len` of the value called `value`; what is fed may begin anywhere, so `first` wraps.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Run {
     pub(super) len: u64,
@@ -59,7 +59,7 @@ impl Bytes {
     fn keep_behind(&mut self, end: u64, at: u64, run: Run) {
         if at + run.len > end {
             let gone = end - at;
-            self.0.insert(end, Run { len: run.len - gone, first: run.first + gone, ..run });
+            self.0.insert(end, Run { len: run.len - gone, first: run.first.wrapping_add(gone), ..run });
         }
     }
 
@@ -87,7 +87,7 @@ impl Bytes {
                 return Err(at);
             }
             let until = end.min(range.end);
-            join(&mut runs, Run { len: until - at, first: run.first + (at - start), ..*run });
+            join(&mut runs, Run { len: until - at, first: run.first.wrapping_add(at - start), ..*run });
             at = until;
         }
         if at < range.end { Err(at) } else { Ok(runs) }
@@ -103,7 +103,7 @@ impl Bytes {
 /// Appends a run; one with the last where it goes on in the same value.
 pub(super) fn join(runs: &mut Vec<Run>, run: Run) {
     match runs.last_mut() {
-        Some(last) if last.value == run.value && last.first + last.len == run.first => last.len += run.len,
+        Some(last) if last.value == run.value && last.first.wrapping_add(last.len) == run.first => last.len += run.len,
         _ => runs.push(run),
     }
 }

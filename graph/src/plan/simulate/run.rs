@@ -6,21 +6,21 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use super::bytes::{name, provenance};
+use super::bytes::name;
 use super::harm::{Happened, Harm, HarmKind};
 use super::kernels::Kernels;
 use super::machine::{Machine, Running};
-use super::network::{Flight, Link, links};
-use super::{Cost, Interval, Options, Simulation, StepOutcome, Transfer};
+use super::network::{Link, links};
+use super::{Cost, Interval, Options, Simulation, StepOutcome};
 use crate::id::Id;
-use crate::plan::{BufferId, Channel, ChannelId, Endpoint, Instruction, Place, Plan};
+use crate::plan::{ChannelId, Endpoint, Instruction, Place, Plan};
 
 /// Noise is added to costs of this much, in seconds: large beside the clock's nanosecond, so that few things coincide.
 const TICK: f64 = 1e-3;
 
 /// What happens at a time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Event {
+pub(super) enum Event {
     /// Bytes of what is posted are read.
     Looked(ChannelId),
     /// The last of them has been.
@@ -33,10 +33,10 @@ enum Event {
     Done(usize),
 }
 
-struct Device<'a> {
-    machine: Machine<'a>,
+pub(super) struct Device<'a> {
+    pub(super) machine: Machine<'a>,
     at: usize,
-    step: usize,
+    pub(super) step: usize,
     /// When it came to its instruction, and when it began it.
     reached: Duration,
     begun: Option<Duration>,
@@ -48,20 +48,20 @@ struct Device<'a> {
 }
 
 pub(super) struct Run<'a> {
-    plan: &'a Plan,
-    cost: &'a dyn Cost,
+    pub(super) plan: &'a Plan,
+    pub(super) cost: &'a dyn Cost,
     options: &'a Options,
-    seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     noise: u64,
-    now: Duration,
+    pub(super) now: Duration,
     queue: BinaryHeap<Reverse<(Duration, u64, Event)>>,
     queued: u64,
-    devices: Vec<Device<'a>>,
-    links: Vec<Option<Link>>,
+    pub(super) devices: Vec<Device<'a>>,
+    pub(super) links: Vec<Option<Link>>,
     /// How often each channel was posted and waited for in the steps under way, by its ends here.
-    uses: Vec<[usize; 2]>,
-    slow: Vec<f64>,
-    result: Simulation,
+    pub(super) uses: Vec<[usize; 2]>,
+    pub(super) slow: Vec<f64>,
+    pub(super) result: Simulation,
 }
 
 impl<'a> Run<'a> {
@@ -116,7 +116,7 @@ impl<'a> Run<'a> {
         100f64.powf(2.0 * self.random() - 1.0)
     }
     /// A duration with noise in it, if this run has a seed: never exactly as long as another.
-    fn noisy(&mut self, duration: Duration, slow: f64) -> Duration {
+    pub(super) fn noisy(&mut self, duration: Duration, slow: f64) -> Duration {
         if self.seed.is_none() {
             return duration;
         }
@@ -124,10 +124,10 @@ impl<'a> Run<'a> {
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX / 1_000_000)
     }
     /// Some time between two.
-    fn between(&mut self, a: Duration, b: Duration) -> Duration {
+    pub(super) fn between(&mut self, a: Duration, b: Duration) -> Duration {
         if self.seed.is_none() { b } else { a + b.saturating_sub(a).mul_f64(self.random()) }
     }
-    fn at(&mut self, time: Duration, event: Event) {
+    pub(super) fn at(&mut self, time: Duration, event: Event) {
         self.queued += 1;
         self.queue.push(Reverse((time, self.queued, event)));
     }
@@ -289,145 +289,6 @@ impl<'a> Run<'a> {
         device.bodies = device.step + 1;
         device.step += 1;
         device.at = 0;
-        Ok(())
-    }
-
-    /// The channel, for an instruction of device `d` at the end that `end` says.
-    fn channel(&self, d: usize, id: ChannelId, end: fn(&Channel) -> Endpoint) -> Result<&'a Channel, Happened> {
-        let channel = self.plan.channels.get(id).filter(|channel| end(channel) == Endpoint::Device(d as u16));
-        let Some(channel) = channel else {
-            return Err((HarmKind::Malformed, format!("{id} is no channel that has this end here")));
-        };
-        if self.devices[d].machine.in_tail() {
-            return Err((HarmKind::State, format!("{id} can fail, and the tail cannot be given up")));
-        }
-        Ok(channel)
-    }
-
-    fn link(&mut self, id: ChannelId) -> Result<&mut Link, Happened> {
-        let link = self.links.get_mut(id.index()).and_then(Option::as_mut);
-        link.ok_or_else(|| {
-            (HarmKind::Protocol, format!("{id} has the driver at its other end, which asks for no such thing"))
-        })
-    }
-
-    fn grant(&mut self, d: usize, id: ChannelId) -> Result<Duration, Happened> {
-        self.channel(d, id, |channel| channel.to)?;
-        let link = self.link(id)?;
-        if link.granted || link.flight.is_some() {
-            return Err((HarmKind::Protocol, format!("the slot of {id} has been granted already")));
-        }
-        link.granted = true;
-        if let Some(slot) = link.slot {
-            self.devices[d].machine.wipe(slot)?;
-        }
-        Ok(Duration::ZERO)
-    }
-
-    fn post(&mut self, d: usize, id: ChannelId, buffer: BufferId) -> Result<Option<Duration>, Happened> {
-        let channel = self.channel(d, id, |channel| channel.from)?;
-        self.devices[d].machine.fits(buffer, &channel.ty)?;
-        let (latency, rest) = self.cost.channel(channel);
-        let step = self.devices[d].step;
-        if channel.to == Endpoint::Driver {
-            let runs = self.devices[d].machine.read(buffer)?;
-            self.uses[id.index()][0] += 1;
-            let name = (channel.label.clone(), channel.start);
-            self.result.steps[step].returned.insert(name, provenance(&runs));
-            return Ok(Some(latency + rest));
-        }
-        let link = self.link(id)?;
-        if link.unsent.is_some() {
-            return Err((HarmKind::Protocol, format!("{id} is posted again before its buffer was taken back")));
-        }
-        if !link.granted || link.flight.is_some() {
-            return Ok(None);
-        }
-        let meant = self.devices[d].machine.read(buffer)?;
-        self.uses[id.index()][0] += 1;
-        let slow = self.slow[id.index()];
-        let posted = self.now;
-        let taken = posted.saturating_add(self.noisy(rest, slow));
-        let arrived = taken.saturating_add(self.noisy(latency, slow));
-        let looked = self.between(posted, taken);
-        let landed = self.between(looked, arrived);
-        for (time, event) in [
-            (looked, Event::Looked(id)),
-            (taken, Event::Taken(id)),
-            (landed, Event::Landed(id)),
-            (arrived, Event::Arrived(id)),
-        ] {
-            self.at(time, event);
-        }
-        let link = self.link(id)?;
-        link.granted = false;
-        link.unsent = Some(false);
-        link.flight = Some(Flight { step, buffer, meant, posted, taken, arrived: false });
-        Ok(Some(Duration::ZERO))
-    }
-
-    fn sent(&mut self, d: usize, id: ChannelId) -> Result<Option<Duration>, Happened> {
-        self.channel(d, id, |channel| channel.from)?;
-        let link = self.link(id)?;
-        match link.unsent {
-            None => Err((HarmKind::Protocol, format!("nothing was posted to {id}"))),
-            Some(false) => Ok(None),
-            Some(true) => {
-                link.unsent = None;
-                Ok(Some(Duration::ZERO))
-            }
-        }
-    }
-
-    fn wait(&mut self, d: usize, id: ChannelId, buffer: BufferId) -> Result<Option<Duration>, Happened> {
-        let channel = self.channel(d, id, |channel| channel.to)?;
-        self.devices[d].machine.fits(buffer, &channel.ty)?;
-        if channel.from == Endpoint::Driver {
-            self.uses[id.index()][1] += 1;
-            let (latency, rest) = self.cost.channel(channel);
-            let (value, element) = (name(("fed", &channel.label, self.devices[d].step)), channel.ty.dtype.size_bytes());
-            let first = channel.start.saturating_mul(element as u64);
-            self.devices[d].machine.feed(buffer, value, first)?;
-            return Ok(Some(latency + rest));
-        }
-        let link = self.link(id)?;
-        let Some(flight) = link.flight.take_if(|flight| flight.arrived) else { return Ok(None) };
-        self.uses[id.index()][1] += 1;
-        let meant: Vec<_> = flight.meant.iter().map(|run| super::bytes::Run { writer: None, ..*run }).collect();
-        self.devices[d].machine.write_named(buffer, &meant)?;
-        Ok(Some(Duration::ZERO))
-    }
-
-    /// Something happens to a value on its way.
-    fn travels(&mut self, id: ChannelId, event: Event) -> Result<(), Happened> {
-        let bytes = self.plan.channels[id].ty.size_bytes();
-        let exact = self.seed.is_none();
-        let Some(link) = self.links.get_mut(id.index()).and_then(Option::as_mut) else { return Ok(()) };
-        let Some(flight) = link.flight.as_mut() else { return Ok(()) };
-        let (from, to) = (&mut self.devices[link.from].machine, link.to);
-        let sender = &self.plan.devices[link.from].device;
-        match event {
-            Event::Looked(_) | Event::Taken(_) => {
-                let (memory, range) = from.locate(flight.buffer)?;
-                from.check(flight.buffer, memory, &range, &flight.meant)
-                    .map_err(|(kind, what)| (kind, format!("{id}, posted by {sender}, is on its way: {what}")))?;
-                if let Event::Taken(_) = event {
-                    link.unsent = Some(true);
-                }
-            }
-            Event::Landed(_) => {
-                let (Some(slot), meant) = (link.slot, flight.meant.clone()) else { return Ok(()) };
-                self.devices[to].machine.land(slot, &meant)?;
-            }
-            Event::Arrived(_) | Event::Done(_) => {
-                flight.arrived = true;
-                if exact {
-                    let Flight { step, posted, taken, .. } = *flight;
-                    let transfer = Transfer { step, channel: id, bytes, posted, taken, arrived: self.now };
-                    self.result.transfers.push(transfer);
-                }
-            }
-        }
         Ok(())
     }
 }

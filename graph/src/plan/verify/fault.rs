@@ -62,20 +62,23 @@ pub struct Fault {
 pub(super) struct Faults<'a> {
     plan: &'a Plan,
     list: Vec<Fault>,
+    /// How many there are, listed or not: checks rely on there being none.
+    found: usize,
 }
 
 impl<'a> Faults<'a> {
     pub(super) fn new(plan: &'a Plan) -> Self {
-        Self { plan, list: vec![] }
+        Self { plan, list: vec![], found: 0 }
     }
     pub(super) fn list(self) -> Vec<Fault> {
         self.list
     }
     pub(super) fn count(&self) -> usize {
-        self.list.len()
+        self.found
     }
     /// A fault of no device or of several: the message says of which.
     pub(super) fn add(&mut self, kind: FaultKind, places: Vec<Place>, message: String) {
+        self.found += 1;
         if self.list.len() < MOST_FAULTS {
             self.list.push(Fault { kind, device: None, places, message });
         }
@@ -88,6 +91,7 @@ impl<'a> Faults<'a> {
         instruction: Option<usize>,
         what: impl FnOnce() -> String,
     ) {
+        self.found += 1;
         if self.list.len() >= MOST_FAULTS {
             return;
         }

@@ -8,6 +8,7 @@ use thalweg_data::{Csv, Images, Limits, idx, npy, npz};
 use thalweg_graph::DType::{Bool, F32, I64};
 use thalweg_graph::kernel::Kernel;
 use thalweg_graph::plan::Plan;
+use thalweg_graph::plan::simulate::{Free, Options, simulate};
 use thalweg_graph::{Array, Graph, WireError};
 
 /// What files may ask for here: little, so that asking for more shows.
@@ -175,6 +176,8 @@ fn run_plan_text(bytes: &[u8]) -> bool {
         Ok(same) => assert!(sound && same == plan, "it travels:\n{plan}"),
         Err(error) => assert!(!sound && matches!(error, WireError::UnsoundPlan(_)), "{error}:\n{plan}"),
     }
+    let harm = simulate(&plan, &Free, &Options { steps: 2, seeds: 0..1, replicas: false }).err();
+    assert!(!sound || harm.is_none(), "a sound plan comes to no harm: {harm:?}:\n{plan}");
     true
 }
 

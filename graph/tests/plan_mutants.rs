@@ -10,6 +10,7 @@ mod plan;
 use oracle::{Outcome, judge};
 use plan::plans;
 use thalweg_graph::id::Id;
+use thalweg_graph::plan::simulate::{Free, Options, simulate};
 use thalweg_graph::plan::{Buffer, BufferId, ChannelId, Instruction, KernelId, Launch, Plan};
 
 /// Every buffer that an instruction names.
@@ -141,6 +142,14 @@ impl Tally {
                 let fate = faults.first().map_or("passes", |f| f);
                 println!("{what}: {}: {fate}", ["", "another program", "harmless"][class]);
             }
+            // The simulator is no less strict a judge, though it does not look at elements one by one.
+            let options = Options { steps: 2, seeds: 0..2, replicas: false };
+            let simulated = simulate(&mutant, &Free, &options);
+            assert!(class > 0 || simulated.is_err(), "harmful, and not simulated so: {what}: {verdict:?}\n{mutant}");
+            assert!(
+                !faults.is_empty() || simulated.is_ok(),
+                "it passes and comes to harm: {what}: {simulated:?}\n{mutant}"
+            );
             if faults.is_empty() {
                 assert!(class > 0, "harmful, but it passes: {what}: {verdict:?}\n{mutant}");
                 passed.push(mutant);

@@ -7,6 +7,7 @@ mod common;
 mod plan;
 
 use common::Die;
+use plan::devices::several;
 use plan::{each, plans};
 use thalweg_graph::plan::{BufferId, ChannelId, Instruction, Launch, Plan};
 use thalweg_graph::{Site, WireError};
@@ -69,7 +70,7 @@ fn plans_print_as_expected() {
 
 #[test]
 fn plans_round_trip() {
-    for (name, plan) in plans() {
+    for (name, plan) in plans().into_iter().chain(several()) {
         assert_eq!(plan.verify(), Vec::<String>::new(), "{name}");
         assert_eq!(Plan::parse(&plan.to_string()), Ok(plan.clone()), "{name}");
         assert_eq!(Plan::from_bytes(&plan.to_bytes()), Ok(plan.clone()), "{name}");

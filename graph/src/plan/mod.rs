@@ -19,7 +19,11 @@
 //! driver writes when the device waits and reads when the device posts. Nobody's tail begins before everybody's body has
 //! ended.
 
+pub mod mutate;
+pub mod simulate;
 mod verify;
+
+pub use verify::{Certificate, Fault, FaultKind, Peak, Place};
 
 use std::sync::Arc;
 
@@ -258,9 +262,14 @@ impl DevicePlan {
 }
 
 impl Plan {
-    /// Everything that is wrong with it; empty when sound. A device loads only plans that have passed, and checks again
-    /// those that come from a peer.
+    /// Shows that it is sound, on every device and over any number of steps, or says what is wrong: see
+    /// [`Certificate`] for what is shown. The list of faults is never empty and not long.
+    pub fn certify(&self) -> Result<Certificate, Vec<Fault>> {
+        verify::certify(self)
+    }
+    /// Everything that is wrong with it, in words; empty when sound. A device loads only plans that have passed, and
+    /// checks again those that come from a peer. Like [`Plan::certify`], but it names nothing by its hash.
     pub fn verify(&self) -> Vec<String> {
-        verify::verify(self)
+        verify::verify(self).iter().map(Fault::to_string).collect()
     }
 }

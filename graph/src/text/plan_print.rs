@@ -80,7 +80,7 @@ fn print_device(index: usize, device: &DevicePlan, f: &mut Formatter<'_>) -> fmt
     }
     for instruction in instructions {
         f.write_str("    ")?;
-        print_instruction(instruction, f)?;
+        instruction.fmt(f)?;
         f.write_str("\n")?;
     }
     f.write_str("  }\n")
@@ -103,16 +103,19 @@ impl Display for Piece {
     }
 }
 
-fn print_instruction(instruction: &Instruction, f: &mut Formatter<'_>) -> fmt::Result {
-    match instruction {
-        Instruction::Launch(launch) => print_launch(launch, f),
-        Instruction::Copy { from, to } => write!(f, "copy {from} -> {to}"),
-        Instruction::Grant(channel) => write!(f, "grant {channel}"),
-        Instruction::Post { channel, buffer } => write!(f, "post {channel} {buffer}"),
-        Instruction::Sent(channel) => write!(f, "sent {channel}"),
-        Instruction::Wait { channel, buffer } => write!(f, "wait {channel} {buffer}"),
-        Instruction::Snapshot => f.write_str("snapshot"),
-        Instruction::Commit => f.write_str("commit"),
+impl Display for Instruction {
+    /// As it stands in a plan; with `{:#}` a launch also says its source line.
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Instruction::Launch(launch) => print_launch(launch, f),
+            Instruction::Copy { from, to } => write!(f, "copy {from} -> {to}"),
+            Instruction::Grant(channel) => write!(f, "grant {channel}"),
+            Instruction::Post { channel, buffer } => write!(f, "post {channel} {buffer}"),
+            Instruction::Sent(channel) => write!(f, "sent {channel}"),
+            Instruction::Wait { channel, buffer } => write!(f, "wait {channel} {buffer}"),
+            Instruction::Snapshot => f.write_str("snapshot"),
+            Instruction::Commit => f.write_str("commit"),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Plans written by hand, small enough to follow: between them they have all that lowering makes use of.
 
-#![allow(missing_docs, unreachable_pub)]
+#![allow(dead_code, missing_docs, unreachable_pub)] // Each test uses its part.
+
+pub mod devices;
 
 use thalweg_graph::DType;
 use thalweg_graph::kernel::build::{Axes, Expr, read, sum};
@@ -31,7 +33,7 @@ fn bias() -> Kernel {
     axes.nest(&[f32s(&[2, 2]), f32s(&[2])], &[f32s(&[2, 2])], [read(0, [i, j]) + read(1, [j])])
 }
 
-fn reverse() -> Kernel {
+pub fn reverse() -> Kernel {
     let mut axes = Axes::new();
     let [i] = axes.par([4]);
     axes.nest(&[f32s(&[4])], &[f32s(&[4])], [read(0, [i * -1 + 3i64])])

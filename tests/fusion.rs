@@ -90,6 +90,15 @@ fn what_follows_a_contraction_is_its_epilogue() {
 }
 
 #[test]
+fn a_contraction_with_itself_is_its_epilogue() {
+    let found = launches(|g, x, y| {
+        let product = x.matmul(y.t());
+        drop(g.program("run").outputs([(product + product).named("z")]));
+    });
+    assert_eq!(found, ["matmul + z: add"]);
+}
+
+#[test]
 fn nothing_is_fused_into_a_contraction_or_computed_twice() {
     let product = |g: &Graph, x: Tensor<'_>, y: Tensor<'_>| {
         drop(g.program("run").outputs([x.tanh().matmul(y.t()).named("z")]));

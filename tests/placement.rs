@@ -191,15 +191,6 @@ fn a_perceptron_by_rows() {
     }
 }
 
-#[test]
-fn debug() {
-    let z = (0, 0, 0);
-    let choices = [z, z, (125, 0, 0), (76, 194, 0), (13, 16, 40), (24, 34, 0), z, z, z, z, (0, 54, 6)];
-    let graph = random::grow(&choices, false);
-    println!("{}", run_passes(&graph, STANDARD, &mut |_, _| {}));
-    check(&graph, &random::binding(2), &random::feeds(2, 3), &data_parallel(1, 1), 1, 1e-3);
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: random::cases(), failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -76,6 +76,8 @@ impl Launches {
 
     /// `step` in the epilogue of the latest contraction whose result it alone reads, if that can be.
     fn attach(&mut self, step: Step) -> Step {
+        // `y + y` reads one tensor, by two names.
+        let step = apart(&step).unwrap_or(step);
         let mut makers: Vec<(usize, usize)> = Vec::new();
         for (k, root) in step.reads.iter().enumerate().filter(|(_, r)| self.passes(r)) {
             makers.push((self.maker[root], k));
@@ -132,8 +134,21 @@ fn join(step: &Step, producer: &Step, root: Root, limits: LaunchLimits) -> Optio
     one_launch(kernel, reads, producer, step, limits)
 }
 
+/// The same launch, in which no two operands are the same tensor; `None` if that cannot be said of it.
+fn apart(step: &Step) -> Option<Step> {
+    let mut step = step.clone();
+    while let Some((keep, drop)) = twins(&step.reads) {
+        step.kernel = step.kernel.with_shared_operand(keep, drop)?;
+        step.reads.remove(drop);
+    }
+    Some(step)
+}
+
 /// `contraction` with its reader `step` in its epilogue; what it makes is operand `k` there.
 fn follow(contraction: &Step, step: &Step, k: usize, limits: LaunchLimits) -> Option<Step> {
+    if step.reads.iter().filter(|r| **r == step.reads[k]).count() > 1 {
+        return None;
+    }
     let kernel = contraction.kernel.with_reader(&step.kernel, k)?;
     let others = step.reads.iter().enumerate().filter(|(i, _)| *i != k).map(|(_, r)| r);
     one_launch(kernel, contraction.reads.iter().chain(others).copied().collect(), contraction, step, limits)

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use thalweg_data::{Batches, Loader};
 use thalweg_graph::cluster::{DeviceKind, DeviceSpec};
-use thalweg_graph::{Array, Bindings, Cluster, Summary};
+use thalweg_graph::{Array, Bindings, Cluster, Strategy, Summary};
 use thalweg_ops::Tensor;
 use thalweg_ops::precision::MIXED_PRECISION;
+use thalweg_runtime::planner::Placing;
 use thalweg_runtime::{AbortFlag, At, Device, Outputs, ReferenceDevice, Resumed, Same, Saved, Saving, Session, Trace};
 
 use crate::error::{Error, Result};
@@ -15,28 +16,62 @@ use crate::error::{Error, Result};
 /// Turns a declared graph into a model that runs.
 pub trait Compile {
     /// Checks the whole declaration, reports every mistake at once, and puts the variables on the cluster's device.
+    ///
+    /// # Errors
+    /// With every mistake; and if the cluster has several devices, since how the model is spread over them is to be said:
+    /// see [`compile_with`](Self::compile_with).
     fn compile(&self, cluster: &Cluster) -> Result<Model>;
+    /// The same, spread over the cluster's devices as `strategy` says:
+    /// `g.compile_with(&cluster, &Strategy::data_parallel())`. Feeds, outputs and variables remain whole to the caller.
+    ///
+    /// # Errors
+    /// With every mistake, and if the strategy does not fit the model or the cluster.
+    fn compile_with(&self, cluster: &Cluster, strategy: &Strategy) -> Result<Model>;
 }
 
 impl Compile for thalweg_ops::Graph {
     fn compile(&self, cluster: &Cluster) -> Result<Model> {
         let [device] = &cluster.devices[..] else {
-            let what = format!("a cluster of {} devices: this version runs on one", cluster.devices.len());
-            return Err(Error::Cluster(what));
+            let count = cluster.devices.len();
+            return Err(Error::Cluster(format!(
+                "a cluster of {count} devices: say how the model is spread over them, as in \
+                 `g.compile_with(&cluster, &Strategy::data_parallel())`"
+            )));
         };
-        let wanted = std::env::var("DUMP").ok().and_then(|d| Some(d.strip_prefix("after:")?.to_string()));
-        let dump = move |pass: &str, graph: &thalweg_graph::Graph| {
-            if wanted.as_deref().is_some_and(|w| w == pass || w == "all") {
-                eprintln!("after {pass}:\n{graph}");
-            }
-        };
-        let graph = self.finish()?;
-        if self.is_mixed() {
-            dump(MIXED_PRECISION, &graph);
+        let graph = finished(self)?;
+        Ok(model(Session::new(graph, open_device(device)?)?))
+    }
+    fn compile_with(&self, cluster: &Cluster, strategy: &Strategy) -> Result<Model> {
+        if cluster.devices.is_empty() {
+            return Err(Error::Cluster("a cluster without devices".into()));
         }
-        let mut session = Session::new(graph, open_device(device)?)?;
-        session.observe_passes(dump);
-        Ok(Model { session })
+        let graph = finished(self)?;
+        let request = strategy.request(&graph, cluster.devices.len()).map_err(|e| Error::Cluster(e.to_string()))?;
+        let devices = cluster.devices.iter().map(open_device).collect::<Result<Vec<_>>>()?;
+        let planner = Placing::new(&graph, request, devices.len());
+        Ok(model(Session::over(graph, devices, Box::new(planner))?))
+    }
+}
+
+/// The declared graph, without mistakes.
+fn finished(declared: &thalweg_ops::Graph) -> Result<thalweg_graph::Graph> {
+    let graph = declared.finish()?;
+    if declared.is_mixed() {
+        dump(MIXED_PRECISION, &graph);
+    }
+    Ok(graph)
+}
+
+fn model(mut session: Session) -> Model {
+    session.observe_passes(dump);
+    Model { session }
+}
+
+/// Shows a graph after the pass that `DUMP=after:PASS` names, or after all.
+fn dump(pass: &str, graph: &thalweg_graph::Graph) {
+    let wanted = std::env::var("DUMP").ok().and_then(|d| Some(d.strip_prefix("after:")?.to_string()));
+    if wanted.as_deref().is_some_and(|w| w == pass || w == "all") {
+        eprintln!("after {pass}:\n{graph}");
     }
 }
 
@@ -159,6 +194,10 @@ impl Model {
     /// weights of a checkpoint is such a file.
     pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<()> {
         Ok(self.session.load_weights(path)?)
+    }
+    /// Bytes that have crossed between devices, in all steps so far.
+    pub fn bytes_sent(&self) -> u64 {
+        self.session.bytes_sent()
     }
     /// Raise it, from any thread, to end the step that is running; variables stay as they were before it.
     pub fn abort_flag(&self) -> AbortFlag {

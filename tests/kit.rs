@@ -14,7 +14,7 @@ fn references() -> BTreeMap<String, Reference> {
 }
 
 fn open(name: &str) -> Case {
-    Case::open(name, &Cluster::cpu(1)).expect("it compiles").expect("there is such a case")
+    Case::open(name, &Cluster::cpu(1), None).expect("it compiles").expect("there is such a case")
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn every_case_opens() {
     for name in NAMES.iter().filter(cheap) {
         open(name);
     }
-    assert!(Case::open("no_such_case", &Cluster::cpu(1)).expect("no error").is_none());
+    assert!(Case::open("no_such_case", &Cluster::cpu(1), None).expect("no error").is_none());
 }
 
 fn serve(case: &str, words: &[&str]) -> Vec<Value> {

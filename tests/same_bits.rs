@@ -29,7 +29,7 @@ fn small_models_learn_the_same_bits_twice_and_on_one_thread_and_two() {
 fn the_kits_models_learn_the_same_bits_twice_and_on_one_thread_and_two() {
     for (name, steps) in [("lenet_train", 10), ("mlp_train", 10), ("gpt_train", 2)] {
         let digests = [1, 2, 2].map(|threads| {
-            let case = Case::open(name, &Cluster::cpu(threads)).expect("it compiles");
+            let case = Case::open(name, &Cluster::cpu(threads), None).expect("it compiles");
             let mut case = case.expect("there is such a case");
             let mut digests = vec![case.model().digest().expect("it is there")];
             for i in 0..steps {

@@ -7,7 +7,7 @@ use thalweg::graph::Summary;
 use thalweg::kit::Case;
 
 fn of_case(name: &str) -> Summary {
-    let mut case = Case::open(name, &Cluster::cpu(1)).expect("it compiles").expect("there is such a case");
+    let mut case = Case::open(name, &Cluster::cpu(1), None).expect("it compiles").expect("there is such a case");
     case.summary().expect("it has a plan")
 }
 

@@ -47,6 +47,11 @@ impl Cluster {
         let device = DeviceSpec { name: "cpu:0".into(), kind: DeviceKind::Cpu, threads: threads.max(1) };
         Self { devices: vec![device] }
     }
+    /// So many CPU devices of one thread each: `cpu:0`, `cpu:1`, …
+    pub fn cpus(count: usize) -> Self {
+        let device = |i| DeviceSpec { name: format!("cpu:{i}").into(), kind: DeviceKind::Cpu, threads: 1 };
+        Self { devices: (0..count).map(device).collect() }
+    }
     /// One adapter of this machine: `gpu:0` is the first that `thalweg devices` lists.
     pub fn gpu(adapter: usize) -> Self {
         let kind = DeviceKind::Gpu { adapter };

@@ -19,7 +19,7 @@ pub use device::{AbortFlag, Device, DeviceError, Timing};
 pub use executor::Executor;
 pub use feed::FeedError;
 pub use outputs::Outputs;
-pub use planner::{Planner, Single};
+pub use planner::{Placing, Planner, Single};
 pub use reference::ReferenceDevice;
 pub use session::{At, NotFinite, ProfileRow, RunError, Session};
 pub use trace::Trace;

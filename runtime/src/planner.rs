@@ -3,7 +3,9 @@
 
 use thalweg_graph::Bindings;
 use thalweg_graph::ir::{Graph, Program};
-use thalweg_graph::lower::{LowerError, StateLayout, StateMap, Target, lower};
+use thalweg_graph::lower::{LowerError, StateLayout, StateMap, Target, lower, lower_devices};
+use thalweg_graph::partition::partition;
+use thalweg_graph::place::{Request, place};
 use thalweg_graph::plan::Plan;
 
 /// Makes the plans of a session.
@@ -53,5 +55,38 @@ impl Planner for Single {
         targets: &[&dyn Target],
     ) -> Result<Plan, LowerError> {
         lower(bound, program, bindings, &self.layout, targets[0])
+    }
+}
+
+/// Programs that are placed, cut and lowered for several devices, each of which has all variables.
+pub struct Placing {
+    request: Request,
+    layouts: Vec<StateLayout>,
+    state: StateMap,
+}
+
+impl Placing {
+    /// For the variables of `graph` on `devices` devices.
+    pub fn new(graph: &Graph, request: Request, devices: usize) -> Self {
+        let layout = StateLayout::of(graph);
+        let state = StateMap::replicated(&layout, devices);
+        Self { request, layouts: vec![layout; devices], state }
+    }
+}
+
+impl Planner for Placing {
+    fn state(&self) -> &StateMap {
+        &self.state
+    }
+    fn plan(
+        &self,
+        bound: &Graph,
+        program: &Program,
+        bindings: &Bindings,
+        targets: &[&dyn Target],
+    ) -> Result<Plan, LowerError> {
+        let graph = Graph { programs: vec![program.clone()], ..bound.clone() };
+        let parts = partition(&place(&graph, &self.request)?, targets.len());
+        lower_devices(&parts, bindings, &self.layouts, targets)
     }
 }

@@ -76,6 +76,8 @@ pub struct Session {
     /// Whether every value of every step is to be finite.
     checks_all: bool,
     shelf: Arc<Shelf>,
+    /// Bytes that crossed between devices by plans that are no longer kept.
+    sent_before: u64,
 }
 
 impl Session {
@@ -121,6 +123,7 @@ impl Session {
             recorder,
             checks_all,
             shelf,
+            sent_before: 0,
         };
         session.reset()?;
         Ok(session)
@@ -190,6 +193,11 @@ impl Session {
             last = Some(self.run(program, &batch)?);
         }
         Ok(last)
+    }
+    /// Bytes that have crossed between devices, in all steps so far.
+    pub fn bytes_sent(&self) -> u64 {
+        let steps = self.ready.iter().flat_map(|r| r.guard.iter().chain([&r.step]));
+        self.sent_before + steps.map(Step::bytes_sent).sum::<u64>()
     }
     /// The plan of a program for given extents, made if need be.
     pub fn plan(&mut self, program: &str, bindings: &Bindings) -> Result<Arc<Plan>, RunError> {

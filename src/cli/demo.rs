@@ -9,10 +9,11 @@ use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
+use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg::prelude::*;
 use thalweg::runtime::checkpoint::published;
 
-use super::devices::{Device, device};
+use super::devices::Where;
 use super::trace::Tracing;
 use super::{digits_model, picture, profile};
 
@@ -25,18 +26,17 @@ pub(crate) struct Demo {
     /// Passes over the training data.
     #[arg(long, default_value_t = 30)]
     passes: u64,
+    /// Steps, instead of passes.
+    #[arg(long, conflicts_with = "passes")]
+    steps: Option<u64>,
     /// Samples per step.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=512))]
     batch: u64,
-    /// Where to run: `cpu`, or `gpu:1` for the second adapter that `thalweg devices` lists.
-    #[arg(long, default_value = "cpu", value_parser = device)]
-    device: Device,
+    #[command(flatten)]
+    place: Where,
     /// In what products run: `f32`, or `f16` or `bf16` beside f32 (mixed precision).
     #[arg(long, default_value = "f32", value_parser = precision)]
     precision: Precision,
-    /// Threads of the CPU; all cores by default.
-    #[arg(long)]
-    threads: Option<usize>,
     /// Print one JSON object per line instead of text.
     #[arg(long)]
     json: bool,
@@ -77,17 +77,17 @@ const SOURCE: &str = "digits";
 impl Demo {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let (train, test) = thalweg::data::digits()?;
-        let cluster = match self.device {
-            Device::Cpu => self.threads.map_or_else(Cluster::local, Cluster::cpu),
-            Device::Gpu(adapter) => Cluster::gpu(adapter),
-        };
-        let mut model = digits_model(self.seed, self.precision).compile(&cluster)?;
+        let cluster = self.place.cluster();
+        let mut model = self.place.compile(&digits_model(self.seed, self.precision))?;
         let data = train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
-        let steps = self.passes * data.steps_per_pass();
+        let steps = self.steps.unwrap_or(self.passes * data.steps_per_pass());
         if !self.json {
-            let threads =
-                |n| if matches!(self.device, Device::Cpu) { format!(" ({n} threads)") } else { String::new() };
-            let devices: Vec<_> = cluster.devices.iter().map(|d| format!("{}{}", d.name, threads(d.threads))).collect();
+            let threads = |d: &DeviceSpec| match (&d.kind, d.threads) {
+                (DeviceKind::Cpu, 1) => " (1 thread)".into(),
+                (DeviceKind::Cpu, n) => format!(" ({n} threads)"),
+                _ => String::new(),
+            };
+            let devices: Vec<_> = cluster.devices.iter().map(|d| format!("{}{}", d.name, threads(d))).collect();
             writeln!(
                 stdout(),
                 "{} training digits, {} test digits, on {}",
@@ -106,10 +106,13 @@ impl Demo {
         model.check_finite(self.check_finite);
         let started = Instant::now();
         let mut seen = 0;
-        for pass in first..self.passes {
+        for pass in first..steps.div_ceil(data.steps_per_pass()) {
             let (mut loss, mut accuracy, mut samples) = (0.0, 0.0, 0);
             for batch in model.batches(&data.clone().epochs(pass + 1)) {
                 let batch = batch?;
+                if model.step() == steps {
+                    break;
+                }
                 let out = model.run("train", &batch.feeds())?;
                 loss += out.item("loss") * batch.len() as f64;
                 accuracy += out.item("accuracy") * batch.len() as f64;
@@ -148,7 +151,7 @@ impl Demo {
             let devices: Vec<_> = cluster.devices.iter().map(|d| d.name.to_string()).collect();
             let summary = json!({
                 "test_accuracy": accuracy, "train_seconds": train_seconds, "devices": devices, "world": 1,
-                "digest": digest, "steps": model.step(), "seed": self.seed,
+                "bytes_sent": model.bytes_sent(), "digest": digest, "steps": model.step(), "seed": self.seed,
             });
             writeln!(stdout(), "{summary}")?;
             return Ok(());

@@ -5,8 +5,11 @@ use std::io::Write;
 
 use clap::Args;
 use serde_json::json;
+use thalweg::Cluster;
+use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
 #[cfg(feature = "gpu")]
 use thalweg::measured;
+use thalweg::prelude::{Compile, Model, Strategy};
 
 /// `thalweg devices`.
 #[derive(Args)]
@@ -20,26 +23,102 @@ pub(crate) struct Devices {
     measure: bool,
 }
 
-/// A device by its name: `cpu`, `gpu` or `gpu:1`.
-pub(super) fn device(text: &str) -> Result<Device, String> {
-    match text.split_once(':').unwrap_or((text, "0")) {
-        ("cpu", "0") => Ok(Device::Cpu),
-        ("gpu", number) if number.parse::<usize>().is_ok() => Ok(Device::Gpu(number.parse().unwrap_or(0))),
+/// Where to run, and how a model is spread over several devices.
+#[derive(Args, Clone)]
+pub(crate) struct Where {
+    /// Where to run: `cpu`, or `gpu:1` for the second adapter that `thalweg devices` lists.
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    pub(super) device: Device,
+    /// Threads of the CPU; all cores by default.
+    #[arg(long)]
+    pub(super) threads: Option<usize>,
+    /// Several devices: `cpu:0,cpu:1` for two of one thread each, `gpu:0` for an adapter.
+    #[arg(long, value_delimiter = ',', value_parser = device, conflicts_with_all = ["device", "threads"])]
+    devices: Vec<Device>,
+    /// How the model is spread over them: `dp`, by rows of the batch.
+    #[arg(long, default_value = "dp", value_parser = strategy)]
+    strategy: Strategy,
+    /// Virtual devices, by which batches are cut and sums are ordered: as many as there are devices, unless this says
+    /// otherwise. The same leaves give the same bits on any number of devices.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    leaves: Option<u16>,
+}
+
+impl Where {
+    /// The devices.
+    pub(super) fn cluster(&self) -> Cluster {
+        if self.devices.is_empty() {
+            return match self.device {
+                Device::Cpu(_) => self.threads.map_or_else(Cluster::local, Cluster::cpu),
+                Device::Gpu(adapter) => Cluster::gpu(adapter),
+            };
+        }
+        let spec = |device: &Device| match *device {
+            Device::Cpu(i) => DeviceSpec { name: format!("cpu:{i}").into(), kind: DeviceKind::Cpu, threads: 1 },
+            Device::Gpu(adapter) => Cluster::gpu(adapter).devices.remove(0),
+        };
+        Cluster { devices: self.devices.iter().map(spec).collect() }
+    }
+    /// How the model is spread, unless it is simply on one device.
+    pub(super) fn strategy(&self) -> Option<Strategy> {
+        let strategy = || self.strategy.clone();
+        match self.leaves {
+            Some(leaves) => Some(strategy().leaves(leaves)),
+            None => (self.devices.len() > 1).then(strategy),
+        }
+    }
+    /// Threads that a process so placed should be pinned to; none: all.
+    pub(super) fn pinned(&self) -> Option<usize> {
+        let cores = self.devices.iter().all(|d| matches!(d, Device::Cpu(_)));
+        if self.devices.is_empty() { self.threads } else { cores.then_some(self.devices.len()) }
+    }
+    /// A model compiled for that.
+    pub(super) fn compile(&self, graph: &thalweg::Graph) -> thalweg::Result<Model> {
+        let cluster = self.cluster();
+        self.strategy().map_or_else(|| graph.compile(&cluster), |s| graph.compile_with(&cluster, &s))
+    }
+}
+
+impl std::fmt::Display for Where {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.devices.is_empty() {
+            return self.device.fmt(f);
+        }
+        let names: Vec<String> = self.cluster().devices.iter().map(|d| d.name.to_string()).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+/// A device by its name: `cpu`, `cpu:1`, `gpu` or `gpu:1`.
+fn device(text: &str) -> Result<Device, String> {
+    let (kind, number) = text.split_once(':').unwrap_or((text, "0"));
+    match (kind, number.parse()) {
+        ("cpu", Ok(i)) => Ok(Device::Cpu(i)),
+        ("gpu", Ok(i)) => Ok(Device::Gpu(i)),
         _ => Err(format!("`{text}` is no device: `cpu`, `gpu` or `gpu:1`; `thalweg devices` lists them")),
+    }
+}
+
+/// A strategy by its name.
+fn strategy(text: &str) -> Result<Strategy, String> {
+    match text {
+        "dp" => Ok(Strategy::data_parallel()),
+        _ => Err(format!("`{text}` is no strategy: `dp`")),
     }
 }
 
 /// Where to run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Device {
-    Cpu,
+    Cpu(usize),
     Gpu(usize),
 }
 
 impl std::fmt::Display for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Device::Cpu => f.write_str("cpu"),
+            Device::Cpu(0) => f.write_str("cpu"),
+            Device::Cpu(i) => write!(f, "cpu:{i}"),
             Device::Gpu(adapter) => write!(f, "gpu:{adapter}"),
         }
     }

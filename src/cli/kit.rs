@@ -10,10 +10,10 @@ use clap::Args;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
+use thalweg::Array;
 use thalweg::kit::{Case, NAMES, Reference, rel_err};
-use thalweg::{Array, Cluster};
 
-use super::devices::{Device, device};
+use super::devices::Where;
 use super::trace::Tracing;
 
 /// `thalweg kit`.
@@ -22,12 +22,9 @@ pub(crate) struct Kit {
     /// Which case.
     #[arg(long)]
     case: String,
-    /// Where to run: `cpu`, or `gpu:1` for the second adapter that `thalweg devices` lists.
-    #[arg(long, default_value = "cpu", value_parser = device)]
-    device: Device,
-    /// Threads, pinned to the highest-numbered cores; all cores by default.
-    #[arg(long)]
-    threads: Option<usize>,
+    /// Threads of the CPU are pinned to the highest-numbered cores.
+    #[command(flatten)]
+    place: Where,
     /// Only check the results; exit 1 if they are wrong.
     #[arg(long)]
     check: bool,
@@ -82,13 +79,10 @@ struct Runner {
 impl Kit {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let started = Instant::now();
-        let threads = pin(self.threads)?;
+        let threads = pin(self.place.pinned())?;
         let reference = self.reference()?;
-        let cluster = match self.device {
-            Device::Cpu => Cluster::cpu(threads),
-            Device::Gpu(adapter) => Cluster::gpu(adapter),
-        };
-        let Some(mut case) = Case::open(&self.case, &cluster)? else {
+        let (cluster, strategy) = (self.place.cluster(), self.place.strategy());
+        let Some(mut case) = Case::open(&self.case, &cluster, strategy.as_ref())? else {
             // The driver asks for cases that not every peer has.
             eprintln!("there is no case `{}`; there are {}", self.case, NAMES.join(", "));
             return Ok(());
@@ -158,7 +152,7 @@ impl Kit {
         if runner.times.is_empty() {
             return Ok(());
         }
-        let summary = runner.summary(&self.case, &self.device.to_string(), threads, extra);
+        let summary = runner.summary(&self.case, &self.place.to_string(), threads, extra);
         if self.serve || self.json { say(&summary) } else { self.tell(&summary) }
     }
 
@@ -198,7 +192,7 @@ impl Kit {
             std::io::stdout(),
             "{} on {}, {} threads: median {:.4} ms, min {:.4} ms, cpu {:.4} ms, {rate:.1} {}/s, {} MB, relative error {error}",
             self.case,
-            self.device,
+            self.place,
             summary["threads"],
             ms("median_s"),
             ms("min_s"),

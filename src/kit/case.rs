@@ -1,7 +1,7 @@
 //! One case of the kit, ready to run: a compiled model and what it is fed, step after step. Whoever runs it decides how often
 //! and takes the time; what is right comes from references in f64.
 
-use thalweg_graph::{Array, Bindings, Cluster, DType::F32, DType::I32, Init, Summary, shape};
+use thalweg_graph::{Array, Bindings, Cluster, DType::F32, DType::I32, Init, Strategy, Summary, shape};
 use thalweg_ops::nn::{cross_entropy, layer_norm::LayerNorm};
 use thalweg_ops::optim::{AdamW, Sgd};
 use thalweg_ops::{Graph, Tensor};
@@ -79,8 +79,8 @@ pub enum Reference {
 }
 
 impl Case {
-    /// The case called `name` on a cluster; `None` where there is no such case.
-    pub fn open(name: &str, cluster: &Cluster) -> Result<Option<Case>> {
+    /// The case called `name` on a cluster, spread over it as `strategy` says; `None` where there is no such case.
+    pub fn open(name: &str, cluster: &Cluster, strategy: Option<&Strategy>) -> Result<Option<Case>> {
         let g = Graph::new(name);
         let (model, program, feeds, items, unit) = match name {
             "mlp_train" => trained(&g, "mlp", (128, &[784]), 0.05, models::mlp),
@@ -99,7 +99,10 @@ impl Case {
                 None => return Ok(None),
             },
         };
-        let mut compiled = g.compile(cluster)?;
+        let mut compiled = match strategy {
+            Some(strategy) => g.compile_with(cluster, strategy)?,
+            None => g.compile(cluster)?,
+        };
         models::initialize(&mut compiled, model)?;
         let quantum = if matches!(feeds, Feeds::Rows { .. }) { EPOCH } else { 1 };
         let trains = program == "train";

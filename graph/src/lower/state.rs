@@ -84,12 +84,17 @@ pub struct StateMap {
 impl StateMap {
     /// One device that holds everything.
     pub fn single(layout: &StateLayout) -> Self {
-        let share = |slot: &StateSlot| {
+        Self::replicated(layout, 1)
+    }
+    /// So many devices, each of which holds everything.
+    pub fn replicated(layout: &StateLayout, devices: usize) -> Self {
+        let share = |slot: &StateSlot, device: usize| {
             let StateSlot { offset, ty } = slot.clone();
             let (view, start) = (ty.shape.clone(), vec![0; ty.rank()]);
-            vec![Share { device: 0, offset, ty, view, start }]
+            Share { device: device as u16, offset, ty, view, start }
         };
-        Self { bytes: vec![layout.bytes], shares: layout.slots.values().iter().map(share).collect() }
+        let shares = |slot: &StateSlot| (0..devices).map(|d| share(slot, d)).collect();
+        Self { bytes: vec![layout.bytes; devices], shares: layout.slots.values().iter().map(shares).collect() }
     }
 }
 

@@ -30,6 +30,13 @@ pub(super) struct Step {
     commits: bool,
 }
 
+impl Step {
+    /// Bytes that have crossed between devices.
+    pub(super) fn bytes_sent(&self) -> u64 {
+        self.prepared.carried().map(|(_, carried)| carried.bytes).sum()
+    }
+}
+
 /// How a step went.
 pub(super) enum Outcome {
     Done(Outputs),
@@ -71,6 +78,7 @@ impl Session {
         Ok(Step { graph: Arc::new(bound), plan, prepared, declared, routes, commits })
     }
     pub(super) fn unload(&mut self, step: &Step) {
+        self.sent_before += step.bytes_sent();
         self.recorder.unloaded(&step.prepared, self.executor.devices().len());
         self.executor.unload(&step.prepared);
     }

@@ -1,0 +1,117 @@
+//! Strategies: how a model is spread over devices, said in a word. A strategy only chooses where inputs and variables live, and
+//! on how many leaves; all communication follows from that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ir::{Graph, Program};
+use crate::place::{Mesh, Request};
+use crate::types::Dim;
+
+/// How a model is spread over the devices of a cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Strategy {
+    /// Virtual devices; none said: as many as there are devices.
+    leaves: Option<u16>,
+    /// What the user says of an input: along which axis it is spread, or that it is everywhere.
+    inputs: BTreeMap<Arc<str>, Option<u16>>,
+}
+
+/// Why a strategy does not fit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StrategyError {
+    /// Every device hosts a leaf at least.
+    #[error("{leaves} leaves cannot be spread over {devices} devices: give as many leaves as devices, or a multiple")]
+    Leaves {
+        /// How many leaves.
+        leaves: u16,
+        /// How many devices.
+        devices: usize,
+    },
+    /// It speaks of an input that the model has not.
+    #[error("the strategy speaks of an input `{name}`; the model has {}", known.join(", "))]
+    NoInput {
+        /// Which.
+        name: Arc<str>,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// It spreads an input along an axis that it has not.
+    #[error("the strategy spreads input `{name}`, which is {ty}, along axis {axis}")]
+    NoAxis {
+        /// Which.
+        name: Arc<str>,
+        /// Its type.
+        ty: String,
+        /// What was asked for.
+        axis: u16,
+    },
+}
+
+impl Strategy {
+    /// Every device has all variables and takes its rows of each batch; gradients are added up. What a batch is: the inputs
+    /// of a program whose leading dimension is the one that most of them have.
+    pub fn data_parallel() -> Self {
+        Self { leaves: None, inputs: BTreeMap::new() }
+    }
+    /// On so many leaves, whatever the number of devices: the same leaves give the same bits on any number of devices.
+    pub fn leaves(mut self, leaves: u16) -> Self {
+        self.leaves = Some(leaves);
+        self
+    }
+    /// An input is spread along this axis, or (`None`) everywhere.
+    pub fn input(mut self, name: &str, axis: Option<u16>) -> Self {
+        self.inputs.insert(name.into(), axis);
+        self
+    }
+
+    /// What it says of `graph` on `devices` devices.
+    ///
+    /// # Errors
+    /// If it does not fit.
+    pub fn request(&self, graph: &Graph, devices: usize) -> Result<Request, StrategyError> {
+        let count = u16::try_from(devices).unwrap_or(u16::MAX);
+        let leaves = self.leaves.unwrap_or(count);
+        if leaves < count || leaves == 0 {
+            return Err(StrategyError::Leaves { leaves, devices });
+        }
+        let mut inputs: BTreeMap<Arc<str>, Vec<Option<u16>>> = BTreeMap::new();
+        for program in &graph.programs {
+            let batch = batch(graph, program);
+            for (_, input) in graph.inputs_of(program) {
+                if batch.as_ref().is_some_and(|b| input.ty.shape.first() == Some(b)) {
+                    inputs.insert(input.name.clone(), vec![Some(0)]);
+                }
+            }
+        }
+        for (name, axis) in &self.inputs {
+            let all = graph.programs.iter().flat_map(|p| graph.inputs_of(p));
+            let found = all.clone().find(|(_, input)| input.name == *name).map(|(_, input)| &input.ty);
+            let Some(ty) = found else {
+                let known = all.map(|(_, i)| format!("`{}`", i.name)).collect();
+                return Err(StrategyError::NoInput { name: name.clone(), known });
+            };
+            if let Some(axis) = axis.filter(|a| usize::from(*a) >= ty.rank()) {
+                return Err(StrategyError::NoAxis { name: name.clone(), ty: ty.to_string(), axis });
+            }
+            inputs.insert(name.clone(), vec![*axis]);
+        }
+        Ok(Request { mesh: Mesh::line("dp", leaves, count), inputs, variables: BTreeMap::new() })
+    }
+}
+
+/// The dimension that most inputs of a program begin with: a named one rather than a number, then the first.
+fn batch(graph: &Graph, program: &Program) -> Option<Dim> {
+    let leading: Vec<Dim> =
+        graph.inputs_of(program).into_iter().filter_map(|(_, i)| i.ty.shape.first().cloned()).collect();
+    let worth = |dim: &Dim| (dim.fixed().is_none(), leading.iter().filter(|d| *d == dim).count());
+    let mut best: Option<&Dim> = None;
+    for dim in &leading {
+        if best.is_none_or(|b| worth(dim) > worth(b)) {
+            best = Some(dim);
+        }
+    }
+    best.cloned()
+}

@@ -173,7 +173,7 @@ fn walk(plan: &Arc<Plan>, layout: &StateLayout, graph: &Ir, feeds: &Feeds) -> BT
 
 fn data_parallel(leaves: u16, devices: u16) -> Request {
     let rows = |name: &str| (name.into(), vec![Some(0)]);
-    Request { mesh: Mesh::line("dp", leaves, devices), inputs: [rows("x"), rows("index")].into(), variables: [].into() }
+    Request { mesh: Mesh::line("dp", leaves, devices), inputs: [rows("x"), rows("index")].into(), owns_slots: false }
 }
 
 #[test]

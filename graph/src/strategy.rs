@@ -15,6 +15,8 @@ use crate::types::Dim;
 pub struct Strategy {
     /// Virtual devices; none said: as many as there are devices.
     leaves: Option<u16>,
+    /// Whether optimizer state is shared out over the devices.
+    shards_state: bool,
     /// What the user says of an input: along which axis it is spread, or that it is everywhere.
     inputs: BTreeMap<Arc<str>, Option<u16>>,
 }
@@ -54,11 +56,18 @@ impl Strategy {
     /// Every device has all variables and takes its rows of each batch; gradients are added up. What a batch is: the inputs
     /// of a program whose leading dimension is the one that most of them have.
     pub fn data_parallel() -> Self {
-        Self { leaves: None, inputs: BTreeMap::new() }
+        Self { leaves: None, shards_state: false, inputs: BTreeMap::new() }
     }
     /// On so many leaves, whatever the number of devices: the same leaves give the same bits on any number of devices.
     pub fn leaves(mut self, leaves: u16) -> Self {
         self.leaves = Some(leaves);
+        self
+    }
+    /// What the optimizer keeps is shared out: each device has its part of it, updates that part of the parameters, and sends
+    /// it to the others (Rajbhandari et al., *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models*, SC 2020,
+    /// stage 1). The same bits, for less memory.
+    pub fn shard_state(mut self) -> Self {
+        self.shards_state = true;
         self
     }
     /// An input is spread along this axis, or (`None`) everywhere.
@@ -98,7 +107,7 @@ impl Strategy {
             }
             inputs.insert(name.clone(), vec![*axis]);
         }
-        Ok(Request { mesh: Mesh::line("dp", leaves, count), inputs, variables: BTreeMap::new() })
+        Ok(Request { mesh: Mesh::line("dp", leaves, count), inputs, owns_slots: self.shards_state })
     }
 }
 

@@ -58,7 +58,7 @@ impl Planner for Single {
     }
 }
 
-/// Programs that are placed, cut and lowered for several devices, each of which has all variables.
+/// Programs that are placed, cut and lowered for several devices.
 pub struct Placing {
     request: Request,
     layouts: Vec<StateLayout>,
@@ -68,9 +68,8 @@ pub struct Placing {
 impl Placing {
     /// For the variables of `graph` on `devices` devices.
     pub fn new(graph: &Graph, request: Request, devices: usize) -> Self {
-        let layout = StateLayout::of(graph);
-        let state = StateMap::replicated(&layout, devices);
-        Self { request, layouts: vec![layout; devices], state }
+        let (layouts, state) = request.state(graph, devices);
+        Self { request, layouts, state }
     }
 }
 

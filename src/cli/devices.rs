@@ -35,7 +35,7 @@ pub(crate) struct Where {
     /// Several devices: `cpu:0,cpu:1` for two of one thread each, `gpu:0` for an adapter.
     #[arg(long, value_delimiter = ',', value_parser = device, conflicts_with_all = ["device", "threads"])]
     devices: Vec<Device>,
-    /// How the model is spread over them: `dp`, by rows of the batch.
+    /// How the model is spread over them: `dp`, by rows of the batch; `zero1`, and what the optimizer keeps is shared out.
     #[arg(long, default_value = "dp", value_parser = strategy)]
     strategy: Strategy,
     /// Virtual devices, by which batches are cut and sums are ordered: as many as there are devices, unless this says
@@ -103,7 +103,8 @@ fn device(text: &str) -> Result<Device, String> {
 fn strategy(text: &str) -> Result<Strategy, String> {
     match text {
         "dp" => Ok(Strategy::data_parallel()),
-        _ => Err(format!("`{text}` is no strategy: `dp`")),
+        "zero1" => Ok(Strategy::data_parallel().shard_state()),
+        _ => Err(format!("`{text}` is no strategy: `dp` or `zero1`")),
     }
 }
 

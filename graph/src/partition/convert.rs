@@ -16,7 +16,8 @@ impl Cutter<'_> {
         for m in 0..at.len() {
             // Sums first, while the tensors are small or still whole; a share of a sum is cut out of it.
             for spread in [Spread::Replicate, placement[m].clone()] {
-                if at[m] == spread || at[m] == placement[m] {
+                let straight = matches!((&at[m], &placement[m]), (Spread::Partial(_), Spread::Owned { .. }));
+                if at[m] == spread || at[m] == placement[m] || (straight && spread == Spread::Replicate) {
                     continue;
                 }
                 let mut to = at.clone();
@@ -39,6 +40,9 @@ impl Cutter<'_> {
             (Spread::Replicate, Spread::Shard { .. }) => {
                 self.again(value, m, from, to).unwrap_or_else(|| self.slices(value, m, from, to))
             }
+            (Spread::Partial(monoid), Spread::Owned { cuts }) => self.scatter_sum(value, m, from, *monoid, cuts),
+            (Spread::Replicate, Spread::Owned { cuts }) => self.own(value, from, cuts),
+            (Spread::Owned { .. }, Spread::Replicate) => self.collect(value, from),
             (from, to) => unreachable!("from {from:?} to {to:?} by way of all of it"),
         }
     }
@@ -82,9 +86,9 @@ impl Cutter<'_> {
         let mut known = std::collections::HashMap::new();
         let mut out = Vec::new();
         for (leaf, of) in whole.into_iter().enumerate() {
-            let (device, i) = (self.device(leaf), placed.mesh.coordinates(leaf)[m]);
+            let (device, i) = (self.device(leaf), placed.mesh().coordinates(leaf)[m]);
             let range = cuts[i]..cuts[i + 1];
-            let ty = share_type(&placed.ty(value), from, &placed.mesh.coordinates(leaf));
+            let ty = share_type(&placed.ty(value), from, &placed.mesh().coordinates(leaf));
             let key = (device, of, i);
             out.push(
                 *known.entry(key).or_insert_with(|| self.emit(device, node, Kernel::slice(ty, *axis, range), vec![of])),
@@ -93,14 +97,53 @@ impl Cutter<'_> {
         out
     }
 
+    /// Each device's range of all elements, looked at where it lies.
+    fn own(&mut self, value: Value, from: &Placement, cuts: &[u64]) -> Instances {
+        let placed = self.placed;
+        let node = &placed.graph.nodes[value.node];
+        let whole = self.get(value, from);
+        let mut known = std::collections::BTreeMap::new();
+        let mut out = Vec::new();
+        for (leaf, of) in whole.into_iter().enumerate() {
+            let device = self.device(leaf);
+            out.push(*known.entry(device).or_insert_with(|| {
+                let (flat, i) = (self.flat(device, node, of), usize::from(device));
+                self.row(device, node, vec![flat], cuts[i], cuts[i + 1])
+            }));
+        }
+        out
+    }
+    /// All elements on every device, from those that own some.
+    fn collect(&mut self, value: Value, from: &Placement) -> Instances {
+        let placed = self.placed;
+        let node = &placed.graph.nodes[value.node];
+        let shares = self.get(value, from);
+        let leaves: Vec<usize> = (0..self.leaf_count()).collect();
+        let devices = placed.mesh().devices_of(&leaves);
+        let owner = |device: &u16| leaves.iter().find(|l| placed.mesh().devices[**l] == *device).copied();
+        let mut whole = std::collections::BTreeMap::new();
+        for device in &devices {
+            let mut parts = Vec::new();
+            let mut sorted = devices.clone();
+            sorted.sort_unstable();
+            for from in &sorted {
+                parts.push(self.bring(*from, shares[owner(from).expect("a device hosts a leaf")], *device, node));
+            }
+            let n = placed.ty(value).len() as u64;
+            let row = self.row(*device, node, parts, 0, n);
+            whole.insert(*device, self.relabel(*device, node, row, &placed.ty(value).shape));
+        }
+        leaves.iter().map(|leaf| whole[&self.device(*leaf)]).collect()
+    }
+
     /// All shares on every device that has one of them.
     fn gather(&mut self, value: Value, m: usize, from: &Placement, axis: u16) -> Instances {
         let placed = self.placed;
         let node = &placed.graph.nodes[value.node];
         let shares = self.get(value, from);
         let mut out = shares.clone();
-        for group in placed.mesh.groups(m) {
-            for device in placed.mesh.devices_of(&group) {
+        for group in placed.mesh().groups(m) {
+            for device in placed.mesh().devices_of(&group) {
                 let parts: Vec<Value> =
                     group.iter().map(|leaf| self.bring(self.device(*leaf), shares[*leaf], device, node)).collect();
                 let types: Vec<BufferType> =

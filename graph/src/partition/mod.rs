@@ -176,7 +176,7 @@ impl<'a> Cutter<'a> {
     fn new(placed: &'a Placed, devices: usize) -> Self {
         Self {
             placed,
-            devices: (0..devices).map(|_| Builder::like(&placed.graph)).collect(),
+            devices: (0..devices).map(|d| local(placed, d)).collect(),
             channels: Arena::default(),
             arrives: vec![BTreeMap::new(); devices],
             leaves: vec![vec![]; devices],
@@ -186,13 +186,13 @@ impl<'a> Cutter<'a> {
         }
     }
     fn device(&self, leaf: usize) -> u16 {
-        self.placed.mesh.devices[leaf]
+        self.placed.mesh().devices[leaf]
     }
     fn on(&self, device: u16) -> &Builder {
         &self.devices[usize::from(device)]
     }
     fn leaf_count(&self) -> usize {
-        self.placed.mesh.leaves()
+        self.placed.mesh().leaves()
     }
 
     /// Every node, in order; but those that read what buckets sum up come when that is there.
@@ -222,13 +222,16 @@ impl<'a> Cutter<'a> {
             return;
         }
         if let Some(read) = node.op_as::<ReadVariable>() {
-            let instances = self.variable(id, node, read);
+            let instances = self.variable(node, read);
             self.made.insert((id.into(), placed.of(id.into()).clone()), instances);
             return;
         }
         let operands: Vec<Instances> =
             node.operands.iter().zip(&placed.wants[id]).map(|(v, want)| self.get(*v, want)).collect();
-        let cuts: Vec<_> = (0..placed.mesh.axes.len()).map(|m| cuts_of(placed, id, m)).collect();
+        if let [Way { cut: Cut::Flat, .. }] = &placed.ways[id][..] {
+            return self.compute_flat(id, &operands);
+        }
+        let cuts: Vec<_> = (0..placed.mesh().axes.len()).map(|m| cuts_of(placed, id, m)).collect();
         self.compute(id, &placed.ways[id], &cuts, &operands, &placed.values[id]);
     }
     /// Emits a node, spread as `ways` say, on every leaf; notes the instances of its results. Where a loop is cut, `cuts` say
@@ -247,7 +250,7 @@ impl<'a> Cutter<'a> {
         let mut known: HashMap<(u16, Vec<Value>, Vec<(u64, u64)>), NodeId> = HashMap::new();
         let mut instances: Vec<Instances> = vec![vec![]; node.types.len()];
         for leaf in 0..self.leaf_count() {
-            let (device, at) = (self.device(leaf), placed.mesh.coordinates(leaf));
+            let (device, at) = (self.device(leaf), placed.mesh().coordinates(leaf));
             let reads: Vec<Value> = operands.iter().map(|o| o[leaf]).collect();
             let ranges: Vec<(u64, u64)> = results
                 .iter()
@@ -277,6 +280,31 @@ impl<'a> Cutter<'a> {
         }
     }
 
+    /// Emits an element-wise node over each device's range of all elements.
+    fn compute_flat(&mut self, id: NodeId, operands: &[Instances]) {
+        let placed = self.placed;
+        let (node, kernel) = (&placed.graph.nodes[id], OnceKernel::default());
+        let mut known: BTreeMap<u16, NodeId> = BTreeMap::new();
+        let mut instances: Vec<Instances> = vec![vec![]; node.types.len()];
+        for leaf in 0..self.leaf_count() {
+            let device = self.device(leaf);
+            let emitted = *known.entry(device).or_insert_with(|| {
+                let Spread::Owned { cuts } = &placed.values[id][0][0] else { unreachable!("a flat way owns") };
+                let i = usize::from(device);
+                let kernel = kernel.of(placed, id).flattened(cuts[i + 1] - cuts[i]).expect("placing has flattened it");
+                let reads = operands.iter().zip(kernel.operands());
+                let reads = reads.map(|(o, ty)| self.relabel(device, node, o[leaf], &ty.shape)).collect();
+                self.on(device).copy(&with_kernel(node, kernel), reads)
+            });
+            for (slot, of) in instances.iter_mut().enumerate() {
+                of.push(Value { node: emitted, slot: slot as u16 });
+            }
+        }
+        for (slot, of) in instances.into_iter().enumerate() {
+            self.made.insert((Value { node: id, slot: slot as u16 }, placed.values[id][slot].clone()), of);
+        }
+    }
+
     /// The rows of an input that each leaf needs, from the driver.
     fn feed(&mut self, id: NodeId, node: &Node, input: &Input) -> Instances {
         let placed = self.placed;
@@ -284,7 +312,7 @@ impl<'a> Cutter<'a> {
         let mut known: HashMap<(u16, u64, u64), Value> = HashMap::new();
         let mut instances = Vec::new();
         for leaf in 0..self.leaf_count() {
-            let (device, at) = (self.device(leaf), placed.mesh.coordinates(leaf));
+            let (device, at) = (self.device(leaf), placed.mesh().coordinates(leaf));
             let ranges = share(&ty, placement, &at);
             // Rows of the outermost axis lie side by side; of another axis they do not, and each device takes all.
             let (share_ty, start, rest) = contiguous(&ty, &ranges);
@@ -313,16 +341,18 @@ impl<'a> Cutter<'a> {
         }
         instances
     }
-    fn variable(&mut self, id: NodeId, node: &Node, _: &ReadVariable) -> Instances {
-        let placed = self.placed;
-        let everywhere = placed.of(id.into()).iter().all(|s| *s == Spread::Replicate);
-        assert!(everywhere, "variables are everywhere for now");
+    fn variable(&mut self, node: &Node, read: &ReadVariable) -> Instances {
         let mut known: BTreeMap<u16, Value> = BTreeMap::new();
         let leaves = 0..self.leaf_count();
         leaves
             .map(|leaf| {
                 let device = self.device(leaf);
-                *known.entry(device).or_insert_with(|| self.on(device).copy(node, vec![]).into())
+                *known.entry(device).or_insert_with(|| {
+                    let to = self.on(device);
+                    let ty = to.with_graph(|g| g.state[g.variable(&read.variable).expect("placed")].ty.clone());
+                    let op = Arc::new(ReadVariable { variable: read.variable.clone(), ty: ty.clone() });
+                    to.copy(&Node { op, types: vec![ty], ..node.clone() }, vec![]).into()
+                })
             })
             .collect()
     }
@@ -379,10 +409,9 @@ impl<'a> Cutter<'a> {
         for (name, value) in &program.outputs {
             self.fetch(name, *value);
         }
-        let everywhere: Placement = vec![Spread::Replicate; placed.mesh.axes.len()];
         let mut updates: Vec<Vec<_>> = vec![vec![]; self.devices.len()];
         for (variable, value) in &program.updates {
-            let instances = self.get(*value, &everywhere);
+            let instances = self.get(*value, &placed.request.variable(&placed.graph.state[*variable]));
             let mut seen = vec![false; self.devices.len()];
             for (leaf, value) in instances.into_iter().enumerate() {
                 let device = usize::from(self.device(leaf));
@@ -418,7 +447,7 @@ impl<'a> Cutter<'a> {
         let instances = self.get(value, &placement);
         let (mut known, whole) = (Vec::new(), ty);
         for (leaf, value) in instances.into_iter().enumerate() {
-            let (device, at) = (self.device(leaf), placed.mesh.coordinates(leaf));
+            let (device, at) = (self.device(leaf), placed.mesh().coordinates(leaf));
             let (ty, start, rest) = contiguous(&whole, &share(&whole, &placement, &at));
             assert!(rest.is_none(), "only rows of the outermost axis are fetched in parts");
             let what = (start, ty.len());
@@ -431,6 +460,11 @@ impl<'a> Cutter<'a> {
             self.leaves[usize::from(device)].push((channel, value));
         }
     }
+}
+
+/// An empty graph with the variables as a device has them.
+fn local(placed: &Placed, device: usize) -> Builder {
+    Builder::like(&Graph { state: placed.request.local_state(&placed.graph, device), ..placed.graph.clone() })
 }
 
 /// The kernel of a node, made when it is first needed.
@@ -462,6 +496,7 @@ fn cut(
         let (operands, results) = (operands.clone(), results.clone());
         kernel = match way.cut {
             Cut::Nothing => continue,
+            Cut::Flat => unreachable!("what is flat is not cut by leaves"),
             Cut::Tensors(_) => kernel.cut_tensors(operands, results),
             Cut::Relabel => Kernel::relabel(operands[0].clone(), results[0].clone()),
             Cut::Loop(axis) => kernel.cut_loop(axis, cuts[m][at[m]]..cuts[m][at[m] + 1], operands, results),

@@ -38,6 +38,33 @@ impl Cutter<'_> {
         let parts = self.get(value, from);
         self.sum(&[value], &[parts], m, monoid).remove(0)
     }
+    /// One value, combined over the leaves: of each device only the elements that it owns.
+    pub(super) fn scatter_sum(
+        &mut self,
+        value: Value,
+        m: usize,
+        from: &Placement,
+        monoid: Monoid,
+        cuts: &[u64],
+    ) -> Instances {
+        let placed = self.placed;
+        let (like, parts) = (&placed.graph.nodes[value.node], self.get(value, from));
+        let group = placed.mesh().groups(m).remove(0);
+        let mut rows = Vec::new();
+        for leaf in &group {
+            rows.push(self.flat(self.device(*leaf), like, parts[*leaf]));
+        }
+        let hosts: Vec<u16> = group.iter().map(|leaf| self.device(*leaf)).collect();
+        let dtype = placed.ty(value).dtype;
+        let mut tree = Tree { rows, hosts: hosts.clone(), monoid, dtype, known: HashMap::new() };
+        let leaves = 0..group.len();
+        let mut sums = HashMap::new();
+        for device in placed.mesh().devices_of(&group) {
+            let slice = cuts[usize::from(device)]..cuts[usize::from(device) + 1];
+            sums.insert(device, self.add_up(&mut tree, &leaves, Some(&slice), device, like));
+        }
+        hosts.iter().map(|host| sums[host]).collect()
+    }
     /// All values of a bucket, and a note of what became of them.
     pub(super) fn sum_bucket(&mut self, bucket: &Bucket) {
         let Bucket { values, axis, from } = bucket;
@@ -54,7 +81,7 @@ impl Cutter<'_> {
     fn sum(&mut self, values: &[Value], parts: &[Instances], m: usize, monoid: Monoid) -> Vec<Instances> {
         let placed = self.placed;
         let mut out = parts.to_vec();
-        for group in placed.mesh.groups(m) {
+        for group in placed.mesh().groups(m) {
             let like = &placed.graph.nodes[values[0].node];
             // By leaf of the group, a row of its parts.
             let mut rows: Vec<Value> = Vec::new();
@@ -65,7 +92,7 @@ impl Cutter<'_> {
             }
             let ty = BufferType::of(&self.on(self.device(group[0])).ty(rows[0])).expect("bound");
             let hosts: Vec<u16> = group.iter().map(|leaf| self.device(*leaf)).collect();
-            let devices = placed.mesh.devices_of(&group);
+            let devices = placed.mesh().devices_of(&group);
             let mut tree = Tree { rows, hosts, monoid, dtype: ty.dtype, known: HashMap::new() };
             let sums = self.everywhere(&mut tree, &devices, ty.len() as u64, like);
             for (device, sum) in devices.iter().zip(sums) {

@@ -17,22 +17,27 @@ use crate::structural::{Input, ReadVariable};
 /// # Errors
 /// If it does hold others, or the request names an axis that a tensor has not.
 pub fn place(graph: &Graph, request: &Request) -> Result<Placed, LowerError> {
-    let mesh = request.mesh.clone();
-    let everywhere: Placement = vec![Spread::Replicate; mesh.axes.len()];
+    let everywhere: Placement = vec![Spread::Replicate; request.mesh.axes.len()];
     let (values, ways, wants) = (Arena::default(), Arena::default(), Arena::default());
-    let mut placed = Placed { graph: graph.clone(), mesh, values, ways, wants, notes: vec![] };
+    let mut placed = Placed { graph: graph.clone(), request: request.clone(), values, ways, wants, notes: vec![] };
     for (_, node) in graph.nodes.iter() {
         let buffers = |types: &[crate::TensorType]| types.iter().map(BufferType::of).collect::<Option<Vec<_>>>();
         let label = || (node.label(), node.site.clone());
         let unbound = || LowerError::Unbound { label: label().0, site: label().1, ty: node.types[0].to_string() };
         let results = buffers(&node.types).ok_or_else(unbound)?;
         let given = match (node.op_as::<Input>(), node.op_as::<ReadVariable>()) {
-            (Some(input), _) => Some(request.inputs.get(&input.name)),
-            (_, Some(read)) => Some(request.variables.get(&read.variable)),
+            (Some(input), _) => {
+                let axes = request.inputs.get(&input.name);
+                Some(axes.map_or(Some(everywhere.clone()), |axes| asked(&results[0], axes, &request.mesh)))
+            }
+            (_, Some(read)) => {
+                let variable = graph.variable(&read.variable);
+                let variable = variable.ok_or_else(|| LowerError::NoVariable(read.variable.clone()))?;
+                Some(Some(request.variable(&graph.state[variable])))
+            }
             _ => None,
         };
-        if let Some(axes) = given {
-            let spread = axes.map_or(Some(everywhere.clone()), |axes| asked(&results[0], axes, &placed.mesh));
+        if let Some(spread) = given {
             placed.values.push(vec![spread.ok_or_else(|| LowerError::Axis { label: label().0, site: label().1 })?]);
             placed.ways.push(vec![]);
             placed.wants.push(vec![]);
@@ -65,7 +70,7 @@ fn one(placed: &mut Placed, node: &Node, kernel: &Kernel, operands: &[BufferType
     let mut chosen: Vec<Way> = Vec::new();
     let mut wants: Vec<Placement> = vec![vec![]; operands.len()];
     let mut makes: Vec<Placement> = vec![vec![]; results.len()];
-    for m in 0..placed.mesh.axes.len() {
+    for m in 0..placed.mesh().axes.len() {
         let have: Vec<Spread> = node.operands.iter().map(|v| placed.of(*v)[m].clone()).collect();
         let sizes: Vec<u64> = operands.iter().map(BufferType::size_bytes).collect();
         let choice = Choice { kernel, have: &have, sizes: &sizes, operands, results, taken: &chosen };
@@ -92,6 +97,7 @@ fn spread(part: Part, cuts: &Arc<[u64]>) -> Spread {
         Part::Whole => Spread::Replicate,
         Part::Along(axis) => Spread::Shard { axis, cuts: cuts.clone() },
         Part::Partial(monoid) => Spread::Partial(monoid),
+        Part::Owned => Spread::Owned { cuts: cuts.clone() },
     }
 }
 
@@ -122,6 +128,13 @@ impl Choice<'_> {
         };
         if self.have.iter().all(|s| *s == Spread::Replicate) {
             return (whole, none());
+        }
+        let owned = self.have.iter().find_map(|s| if let Spread::Owned { cuts } = s { Some(cuts) } else { None });
+        if let Some(cuts) = owned
+            && let Some(way) = rules::flat(self.kernel)
+            && cuts.last() == Some(&(self.results[0].len() as u64))
+        {
+            return (way, Cuts { operand: cuts.clone(), result: cuts.clone() });
         }
         if let Some(way) = self.through() {
             return (way, none());

@@ -19,8 +19,9 @@ pub(crate) use rules::ways;
 pub use rules::{Cut, Part, Way};
 
 use crate::id::{Arena, Side};
-use crate::ir::{Graph, NodeId, Site, Value};
+use crate::ir::{Graph, NodeId, Site, Value, VarId, VarKind, Variable};
 use crate::kernel::{BufferType, Monoid};
+use crate::lower::{Share, StateLayout, StateMap};
 
 /// A named grid of leaves, and which device hosts each.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -89,15 +90,31 @@ pub enum Spread {
     },
     /// Every leaf has a tensor of the whole type; combined they are the value.
     Partial(Monoid),
+    /// Device `i` (not leaf) has the elements `cuts[i]..cuts[i + 1]` of all, row-major, as a vector.
+    Owned {
+        /// Where each device's share begins, and the end.
+        cuts: Arc<[u64]>,
+    },
 }
 
 impl Spread {
+    /// `elements` elements over `devices` devices, as evenly as vectors that stay whole allow.
+    pub fn owned(elements: u64, devices: usize) -> Self {
+        let cut = |i: usize| {
+            let at = (u128::from(elements) * i as u128 / devices.max(1) as u128) as u64;
+            if i == devices { elements } else { at / OWNED_GRAIN * OWNED_GRAIN }
+        };
+        Spread::Owned { cuts: (0..=devices).map(cut).collect() }
+    }
     /// The axis of extent `extent` cut for `leaves` leaves, as evenly as can be.
     pub fn even(axis: u16, extent: u64, leaves: u16) -> Self {
         let cut = |i: u64| (u128::from(extent) * u128::from(i) / u128::from(leaves.max(1))) as u64;
         Spread::Shard { axis, cuts: (0..=u64::from(leaves)).map(cut).collect() }
     }
 }
+
+/// Shares of devices begin at multiples of this many elements.
+const OWNED_GRAIN: u64 = 16;
 
 /// How a value is spread: one [`Spread`] per axis of the mesh.
 pub type Placement = Vec<Spread>;
@@ -126,8 +143,51 @@ pub struct Request {
     pub mesh: Mesh,
     /// By input: per axis of the mesh, which axis of the tensor is spread over it. What is not named is everywhere.
     pub inputs: BTreeMap<Arc<str>, Vec<Option<u16>>>,
-    /// The same for variables.
-    pub variables: BTreeMap<Arc<str>, Vec<Option<u16>>>,
+    /// Whether what optimizers keep is cut into one share per device, and each device updates its share of the parameters for
+    /// all (ZeRO stage 1). Only on meshes of one axis.
+    pub owns_slots: bool,
+}
+
+impl Request {
+    /// How a variable is spread.
+    pub fn variable(&self, variable: &Variable) -> Placement {
+        let elements = BufferType::of(&variable.ty).map_or(0, |t| t.len() as u64);
+        let devices = self.mesh.devices.iter().max().map_or(0, |d| usize::from(*d) + 1);
+        let owned = self.owns_slots && variable.kind == VarKind::Slot && elements >= OWNED_GRAIN * devices as u64;
+        match owned && self.mesh.axes.len() == 1 && devices > 1 {
+            true => vec![Spread::owned(elements, devices)],
+            false => vec![Spread::Replicate; self.mesh.axes.len()],
+        }
+    }
+    /// The variables as a device has them: of those that are shared out, its elements as a vector.
+    pub fn local_state(&self, graph: &Graph, device: usize) -> Arena<VarId, Variable> {
+        let local = |variable: &Variable| match &self.variable(variable)[..] {
+            [Spread::Owned { cuts }] => {
+                let ty = variable.ty.dtype.of(&[cuts[device + 1] - cuts[device]][..]);
+                Variable { ty, ..variable.clone() }
+            }
+            _ => variable.clone(),
+        };
+        graph.state.values().iter().map(local).collect()
+    }
+    /// Where the variables of `graph` lie on each of `devices` devices, and together.
+    pub fn state(&self, graph: &Graph, devices: usize) -> (Vec<StateLayout>, StateMap) {
+        let local = |device| Graph { state: self.local_state(graph, device), ..Graph::default() };
+        let layouts: Vec<StateLayout> = (0..devices).map(|device| StateLayout::of(&local(device))).collect();
+        let share = |id: VarId, variable: &Variable, device: usize| {
+            let slot = &layouts[device].slots[id];
+            let whole = BufferType::of(&variable.ty).expect("a variable's extents are numbers");
+            let (view, start) = match &self.variable(variable)[..] {
+                [Spread::Owned { cuts }] => (vec![whole.len() as u64], vec![cuts[device]]),
+                _ => (whole.shape.clone(), vec![0; whole.rank()]),
+            };
+            Share { device: device as u16, offset: slot.offset, ty: slot.ty.clone(), view, start }
+        };
+        let shares = |(id, v): (VarId, &Variable)| (0..devices).map(|d| share(id, v, d)).collect();
+        let shares = graph.state.iter().map(shares).collect();
+        let bytes = layouts.iter().map(|l| l.bytes).collect();
+        (layouts, StateMap { bytes, shares })
+    }
 }
 
 /// A program, where its values live, and how its kernels are spread.
@@ -135,8 +195,8 @@ pub struct Request {
 pub struct Placed {
     /// One program, in primitives, with all extents bound.
     pub graph: Graph,
-    /// The leaves.
-    pub mesh: Mesh,
+    /// What was asked for.
+    pub request: Request,
     /// Per node and result.
     pub values: Arena<NodeId, Vec<Placement>>,
     /// Per node and axis of the mesh, how its kernel is spread; none for what has no kernel.
@@ -148,6 +208,10 @@ pub struct Placed {
 }
 
 impl Placed {
+    /// The leaves.
+    pub fn mesh(&self) -> &Mesh {
+        &self.request.mesh
+    }
     /// How a value is spread.
     pub fn of(&self, value: Value) -> &Placement {
         &self.values[value.node][usize::from(value.slot)]

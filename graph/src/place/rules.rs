@@ -14,6 +14,8 @@ pub enum Part {
     Along(u16),
     /// Something of the same type: all leaves' together, combined by the monoid, are the value.
     Partial(Monoid),
+    /// Its device's range of all elements.
+    Owned,
 }
 
 /// What of a kernel is cut.
@@ -27,6 +29,8 @@ pub enum Cut {
     Tensors(u16),
     /// The outermost axis of a group of axes that become others.
     Relabel,
+    /// All elements in row-major order, whatever the axes.
+    Flat,
 }
 
 /// One way to spread a kernel over leaves.
@@ -50,6 +54,16 @@ pub(crate) fn ways(kernel: &Kernel) -> Vec<Way> {
         Kernel::Attention(a) | Kernel::AttentionGrad(a) => apart(a),
         Kernel::Group(_) => vec![],
     }
+}
+
+/// The way in which devices compute ranges of all elements: each result element depends on the same element of every operand
+/// that has more than one.
+pub(super) fn flat(kernel: &Kernel) -> Option<Way> {
+    kernel.flattened(2)?;
+    let n = kernel.results().first()?.len();
+    let operand = |t: &BufferType| if t.len() == n { Part::Owned } else { Part::Whole };
+    let operands = kernel.operands().iter().map(operand).collect();
+    Some(Way { cut: Cut::Flat, operands, results: vec![Part::Owned; kernel.results().len()] })
 }
 
 /// What becomes of the results if some operands are partial sums and nothing is cut; `None` if they have to be summed first.

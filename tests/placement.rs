@@ -12,12 +12,12 @@ use thalweg::graph::evaluate::{Evaluated, Named, evaluate, evaluate_devices};
 use thalweg::graph::init::initial_value;
 use thalweg::graph::kernel::BufferType;
 use thalweg::graph::kernel::interpret::{Precision, Values};
-use thalweg::graph::lower::{StateLayout, Target, lower_devices};
+use thalweg::graph::lower::{Share, StateMap, Target, lower_devices};
 use thalweg::graph::partition::partition;
 use thalweg::graph::passes::{STANDARD, run_passes, select_program};
 use thalweg::graph::place::{Mesh, Request, place};
 use thalweg::graph::plan::{ChannelId, Endpoint, Instruction, Memory, Plan};
-use thalweg::graph::{Bindings, Graph as Ir};
+use thalweg::graph::{Bindings, Graph as Ir, VarId};
 use thalweg::prelude::*;
 use thalweg::runtime::{Device, ReferenceDevice};
 
@@ -54,10 +54,21 @@ fn check(graph: &Ir, bindings: &Bindings, feeds: &Feeds, request: &Request, devi
         let faults = device.graph.verify();
         assert!(faults.is_empty(), "{}\n{}", faults[0], device.graph);
     }
-    let done = evaluate_devices(&parts, &feeds, &state, Precision::Exact).expect("no device waits for ever");
+    let (layouts, map) = request.state(&bound, devices);
+    let local = |device: usize| -> Named {
+        let share = |(id, v): (VarId, &thalweg::graph::Variable)| {
+            let own = map.shares[id].iter().find(|s| usize::from(s.device) == device).expect("a share");
+            let mut array = Array::zeros(own.ty.dtype, &own.ty.shape);
+            array.bytes_mut().copy_from_slice(&cut_out(&initial_value(v, bound.seed), own));
+            (v.name.clone(), Values::from_array(&array))
+        };
+        bound.state.iter().map(share).collect()
+    };
+    let states: Vec<Named> = (0..devices).map(local).collect();
+    let done = evaluate_devices(&parts, &feeds, &states, Precision::Exact).expect("no device waits for ever");
     // What leaves for the driver, put together.
     let mut got: BTreeMap<String, Values> = BTreeMap::new();
-    for (device, evaluated) in parts.devices.iter().zip(&done) {
+    for (d, (device, evaluated)) in parts.devices.iter().zip(&done).enumerate() {
         for ((_, value), channel) in evaluated.outputs.iter().zip(&device.leaves) {
             let channel = &parts.channels[*channel];
             if channel.to != thalweg::graph::plan::Endpoint::Driver {
@@ -68,8 +79,13 @@ fn check(graph: &Ir, bindings: &Bindings, feeds: &Feeds, request: &Request, devi
             whole.data[start..start + value.data.len()].copy_from_slice(&value.data);
         }
         for (name, value) in &evaluated.updates {
-            let got = got.entry(name.to_string()).or_insert_with(|| value.clone());
-            assert_eq!(format!("{got:?}"), format!("{value:?}"), "{name} differs from device to device");
+            let id = bound.variable(name).expect("a variable");
+            let own = map.shares[id].iter().find(|s| usize::from(s.device) == d).expect("a share");
+            let whole = got.entry(name.to_string()).or_insert_with(|| want[&**name].clone());
+            for (there, here, n) in own.runs() {
+                let [there, here, n] = [there, here, n].map(|x| x as usize);
+                whole.data[there..there + n].copy_from_slice(&value.data[here..here + n]);
+            }
         }
     }
     for (name, want) in &want {
@@ -78,13 +94,12 @@ fn check(graph: &Ir, bindings: &Bindings, feeds: &Feeds, request: &Request, devi
         assert_near(name, &numbers(got), &numbers(want), tolerance, 1.0);
     }
     // And as a plan.
-    let layout = StateLayout::of(&bound);
     let target = ReferenceDevice::default();
-    let (layouts, targets) = (vec![layout.clone(); devices], vec![&target as &dyn Target; devices]);
+    let targets = vec![&target as &dyn Target; devices];
     let plan = Arc::new(lower_devices(&parts, bindings, &layouts, &targets).expect("it is lowered"));
     let faults = plan.verify();
     assert!(faults.is_empty(), "{}\n{plan}", faults[0]);
-    let ran = walk(&plan, &layout, &bound, fed);
+    let ran = walk(&plan, &map, &bound, fed);
     for (name, got) in &got {
         let bits = |v: &Values| v.to_array().bytes().to_vec();
         assert_eq!(ran[name].bytes(), bits(got), "{name}: the plan is not what was cut\n{plan}");
@@ -92,14 +107,15 @@ fn check(graph: &Ir, bindings: &Bindings, feeds: &Feeds, request: &Request, devi
 }
 
 /// Walks a plan on interpreters, one instruction at a time, whoever can go on: no thread, no executor.
-fn walk(plan: &Arc<Plan>, layout: &StateLayout, graph: &Ir, feeds: &Feeds) -> BTreeMap<String, Array> {
+fn walk(plan: &Arc<Plan>, state: &StateMap, graph: &Ir, feeds: &Feeds) -> BTreeMap<String, Array> {
     let mut devices: Vec<ReferenceDevice> = plan.devices.iter().map(|_| ReferenceDevice::default()).collect();
     let mut loaded = Vec::new();
     for (part, device) in devices.iter_mut().enumerate() {
-        device.reserve_state(layout.bytes).expect("room");
+        device.reserve_state(state.bytes[part]).expect("room");
         for (id, variable) in graph.state.iter() {
             let value = initial_value(variable, graph.seed);
-            device.write(Memory::State, layout.slots[id].offset, value.bytes()).expect("it is written");
+            let own = state.shares[id].iter().find(|s| usize::from(s.device) == part).expect("a share");
+            device.write(Memory::State, own.offset, &cut_out(&value, own)).expect("it is written");
         }
         loaded.push(device.load(plan, part).expect("it loads"));
     }
@@ -158,22 +174,36 @@ fn walk(plan: &Arc<Plan>, layout: &StateLayout, graph: &Ir, feeds: &Feeds) -> BT
         assert!(at[d] == part.instructions.len(), "{} stopped at {}:\n{plan}", part.device, at[d]);
     }
     for (id, variable) in graph.state.iter() {
-        let slot = &layout.slots[id];
-        let mut all: Vec<Array> = Vec::new();
-        for device in &mut devices {
-            let mut value = Array::zeros(slot.ty.dtype, &slot.ty.shape);
-            device.read(Memory::State, slot.offset, value.bytes_mut()).expect("it is read");
-            all.push(value);
+        let mut whole = initial_value(variable, graph.seed);
+        let element = whole.dtype().size_bytes();
+        let mut seen = BTreeMap::new();
+        for share in &state.shares[id] {
+            let mut value = vec![0; share.ty.size_bytes() as usize];
+            let device = &mut devices[usize::from(share.device)];
+            device.read(Memory::State, share.offset, &mut value).expect("it is read");
+            for (there, here, n) in share.runs() {
+                let [there, here, n] = [there, here, n].map(|x| x as usize * element);
+                let bytes = &value[here..here + n];
+                let before = seen.insert(there, bytes.to_vec());
+                assert!(before.is_none_or(|b| b == bytes), "{} differs from device to device", variable.name);
+                whole.bytes_mut()[there..there + n].copy_from_slice(bytes);
+            }
         }
-        assert!(all.windows(2).all(|w| w[0].bytes() == w[1].bytes()), "{} differs", variable.name);
-        got.insert(variable.name.to_string(), all.remove(0));
+        got.insert(variable.name.to_string(), whole);
     }
     got
 }
 
-fn data_parallel(leaves: u16, devices: u16) -> Request {
+/// The bytes of a share.
+fn cut_out(value: &Array, share: &Share) -> Vec<u8> {
+    let element = value.dtype().size_bytes();
+    let run = |(there, _, n): (u64, u64, u64)| &value.bytes()[there as usize * element..(there + n) as usize * element];
+    share.runs().into_iter().flat_map(run).copied().collect()
+}
+
+fn data_parallel(leaves: u16, devices: u16, owns_slots: bool) -> Request {
     let rows = |name: &str| (name.into(), vec![Some(0)]);
-    Request { mesh: Mesh::line("dp", leaves, devices), inputs: [rows("x"), rows("index")].into(), owns_slots: false }
+    Request { mesh: Mesh::line("dp", leaves, devices), inputs: [rows("x"), rows("index")].into(), owns_slots }
 }
 
 #[test]
@@ -187,7 +217,10 @@ fn a_perceptron_by_rows() {
     let graph = g.finish().unwrap();
     let feeds = random::feeds(8, 5);
     for (leaves, devices) in [(1, 1), (2, 1), (2, 2), (3, 2), (4, 4), (8, 3)] {
-        check(&graph, &Bindings::new(), &feeds, &data_parallel(leaves, devices), usize::from(devices), 1e-5);
+        for owns in [false, true] {
+            let request = data_parallel(leaves, devices, owns);
+            check(&graph, &Bindings::new(), &feeds, &request, usize::from(devices), 1e-5);
+        }
     }
 }
 
@@ -195,10 +228,12 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: random::cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_graph_by_rows(choices in random::choices(), train: bool, n in 1u64..9, leaves in 1u16..6, devices in 1u16..5) {
+    fn any_graph_by_rows(
+        choices in random::choices(), train: bool, owns: bool, n in 1u64..9, leaves in 1u16..6, devices in 1u16..5,
+    ) {
         let graph = random::grow(&choices, train);
         let devices = devices.min(leaves);
-        let request = data_parallel(leaves, devices);
+        let request = data_parallel(leaves, devices, owns);
         check(&graph, &random::binding(n), &random::feeds(n, 3), &request, usize::from(devices), if train { 2e-2 } else { 1e-4 });
     }
 }

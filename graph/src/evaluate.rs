@@ -120,15 +120,15 @@ fn walk(
     Ok(Some(Evaluated { outputs, updates }))
 }
 
-/// Evaluates a program over several devices, each device as far as it gets until something has to arrive. `state` is the same
-/// everywhere.
+/// Evaluates a program over several devices, each device as far as it gets until something has to arrive. `state` is what
+/// each device has of the variables.
 ///
 /// # Errors
 /// As [`evaluate`], and if the devices wait for one another.
 pub fn evaluate_devices(
     parts: &Partitioned,
     feeds: &Named,
-    state: &Named,
+    state: &[Named],
     precision: Precision,
 ) -> Result<Vec<Evaluated>, EvaluateError> {
     let mut channels: BTreeMap<ChannelId, Values> = BTreeMap::new();
@@ -148,8 +148,9 @@ pub fn evaluate_devices(
             let arrived: Named = (device.arrives.iter())
                 .filter_map(|(name, channel)| Some((name.clone(), channels.get(channel)?.clone())))
                 .collect();
-            done[d] = walk(&device.graph, &device.graph.programs[0], &arrived, state, precision, &mut known[d])?;
-            for ((_, value), channel) in device.graph.programs[0].outputs.iter().zip(&device.leaves) {
+            let program = &device.graph.programs[0];
+            done[d] = walk(&device.graph, program, &arrived, &state[d], precision, &mut known[d])?;
+            for ((_, value), channel) in program.outputs.iter().zip(&device.leaves) {
                 if let Some(value) = known[d].get(value) {
                     channels.insert(*channel, value.clone());
                 }

@@ -20,6 +20,8 @@ pub const NAMES: &[&str] = &[
     "lenet_train",
     "resnet18_cifar_train",
     "gpt_train",
+    "dp_mlp_train_p2",
+    "dp_resnet18_train_p2",
     "resnet50_infer_b1",
     "resnet50_infer_b8",
     "bert_base_infer",
@@ -82,19 +84,22 @@ impl Case {
     /// The case called `name` on a cluster, spread over it as `strategy` says; `None` where there is no such case.
     pub fn open(name: &str, cluster: &Cluster, strategy: Option<&Strategy>) -> Result<Option<Case>> {
         let g = Graph::new(name);
-        let (model, program, feeds, items, unit) = match name {
-            "mlp_train" => trained(&g, "mlp", (128, &[784]), 0.05, models::mlp),
+        let (whose, workers) = of_workers(name);
+        let (model, program, feeds, items, unit) = match whose {
+            "mlp_train" => trained(&g, "mlp", (128, &[784]), 0.05, workers, models::mlp),
             "mlp_small_train" => {
-                let made = trained(&g, "mlp_small", (BATCH as u64, &[64]), 0.05, models::mlp_small);
+                let made = trained(&g, "mlp_small", (BATCH as u64, &[64]), 0.05, 1, models::mlp_small);
                 (made.0, made.1, digits()?, made.3, made.4)
             }
-            "lenet_train" => trained(&g, "lenet", (64, &[1, 28, 28]), 0.05, models::lenet),
-            "resnet18_cifar_train" => trained(&g, "resnet18", (32, &[3, 32, 32]), 0.001, models::resnet18),
+            "lenet_train" => trained(&g, "lenet", (64, &[1, 28, 28]), 0.05, workers, models::lenet),
+            "resnet18_cifar_train" => {
+                trained(&g, "resnet18", (32, &[3, 32, 32]), 0.001, workers, |g, x| models::resnet18(g, x, workers))
+            }
             "gpt_train" => gpt(&g),
             "resnet50_infer_b1" => inferred(&g, "resnet50", &[1, 3, 224, 224], models::resnet50),
             "resnet50_infer_b8" => inferred(&g, "resnet50", &[8, 3, 224, 224], models::resnet50),
             "bert_base_infer" => inferred(&g, "bert", &[1, 128, 768], models::bert),
-            _ => match op(&g, name) {
+            _ => match op(&g, whose) {
                 Some(made) => made,
                 None => return Ok(None),
             },
@@ -181,15 +186,33 @@ fn run(model: &mut Model, program: &str, batch: &[(&'static str, Array)]) -> Res
 /// What opening a case needs: whose initial values, which program, feeds, work.
 type Made = (&'static str, &'static str, Feeds, f64, &'static str);
 
-/// A classifier of ten classes, trained by gradient descent.
+/// The case that each worker of `name` runs, and how many there are: `dp_mlp_train_p2` is `mlp_train` for two workers, one
+/// batch each.
+fn of_workers(name: &str) -> (&str, u64) {
+    let parts = || {
+        let (whose, workers) = name.strip_prefix("dp_")?.rsplit_once("_p")?;
+        let workers = workers.parse().ok().filter(|w| (1..=64).contains(w))?;
+        match whose {
+            "mlp_train" => Some(("mlp_train", workers)),
+            "lenet_train" => Some(("lenet_train", workers)),
+            "resnet18_train" => Some(("resnet18_cifar_train", workers)),
+            _ => None,
+        }
+    };
+    parts().unwrap_or((name, 1))
+}
+
+/// A classifier of ten classes, trained by gradient descent. Worker `r` of `workers` has batch `s · workers + r` of the four in
+/// step `s`; all batches of a step are fed as one.
 fn trained(
     g: &Graph,
     model: &'static str,
     (batch, sample): (u64, &[u64]),
     lr: f64,
+    workers: u64,
     forward: impl for<'g> Fn(&'g Graph, Tensor<'g>) -> Tensor<'g>,
 ) -> Made {
-    let shape = [&[batch], sample].concat();
+    let (all, one) = ([&[batch * workers], sample].concat(), [&[batch], sample].concat());
     if model == "mlp_small" {
         // The test set is larger than a batch.
         let n = g.dim("n", 1..=512);
@@ -199,14 +222,18 @@ fn trained(
         g.program("eval").outputs([logits.argmax(-1).eq(y).mean().named("accuracy")]);
         return (model, "train", Feeds::Fixed(vec![]), batch as f64, "sample");
     }
-    let (x, y) = (g.input("x", F32, &shape[..]), g.input("y", I32, [batch]));
+    let (x, y) = (g.input("x", F32, &all[..]), g.input("y", I32, [batch * workers]));
     learn(g, forward(g, x), y, |loss| Sgd::new(lr).momentum(0.9).minimize(loss));
-    let named = |what: &str, j| format!("{model}/{what}{j}");
-    let feed = |j| {
-        let labels = integers(&named("y", j), &[batch], 10);
-        vec![("x", uniform(&named("x", j), &shape, 1.0, 0.0)), ("y", labels)]
+    let named = |what: &str, j: u64| format!("{model}/{what}{j}");
+    let feed = |step: u64| {
+        let batches = || (0..workers).map(|r| (step * workers + r) % 4);
+        let rows: Vec<f32> =
+            batches().flat_map(|j| uniform(&named("x", j), &one, 1.0, 0.0).as_slice::<f32>().to_vec()).collect();
+        let labels: Vec<i32> =
+            batches().flat_map(|j| integers(&named("y", j), &[batch], 10).as_slice::<i32>().to_vec()).collect();
+        vec![("x", Array::from_slice(&all, &rows)), ("y", Array::from_slice(&[batch * workers], &labels))]
     };
-    (model, "train", Feeds::Fixed((0..4).map(feed).collect()), batch as f64, "sample")
+    (model, "train", Feeds::Fixed((0..4).map(feed).collect()), (batch * workers) as f64, "sample")
 }
 
 /// The program `train`.

@@ -40,17 +40,17 @@ pub(super) fn lenet<'g>(g: &Graph, x: Tensor<'g>) -> Tensor<'g> {
 
 /// A convolution without a bias, normalized.
 #[track_caller]
-fn normalized<'g>(g: &Graph, [conv, norm]: [&str; 2], x: Tensor<'g>, layer: Conv2d) -> Tensor<'g> {
-    at(g, norm, at(g, conv, x, layer.no_bias()), BatchNorm::new())
+fn normalized<'g>(g: &Graph, [conv, norm]: [&str; 2], x: Tensor<'g>, layer: Conv2d, groups: u64) -> Tensor<'g> {
+    at(g, norm, at(g, conv, x, layer.no_bias()), BatchNorm::new().groups(groups))
 }
 
 /// What is added to a block's result: its input, where need be in another shape.
 #[track_caller]
-fn shortcut<'g>(g: &Graph, x: Tensor<'g>, channels: u64, stride: u64) -> Tensor<'g> {
+fn shortcut<'g>(g: &Graph, x: Tensor<'g>, channels: u64, stride: u64, groups: u64) -> Tensor<'g> {
     if stride == 1 && x.dim(1) == channels.into() {
         return x;
     }
-    normalized(g, ["down", "dbn"], x, Conv2d::new(channels, 1).stride(stride))
+    normalized(g, ["down", "dbn"], x, Conv2d::new(channels, 1).stride(stride), groups)
 }
 
 /// Stages of blocks, each of twice the width and half the resolution of the one before.
@@ -69,24 +69,25 @@ fn stages<'g>(
     (0..).zip(blocks).fold(x, stage)
 }
 
-pub(super) fn resnet18<'g>(g: &Graph, x: Tensor<'g>) -> Tensor<'g> {
-    let h = normalized(g, ["conv1", "bn1"], x, Conv2d::new(64, 3).pad(1)).relu();
+/// Batches are normalized in `groups` equal blocks.
+pub(super) fn resnet18<'g>(g: &Graph, x: Tensor<'g>, groups: u64) -> Tensor<'g> {
+    let h = normalized(g, ["conv1", "bn1"], x, Conv2d::new(64, 3).pad(1), groups).relu();
     let h = stages(g, [2; 4], h, |x, width, stride| {
-        let y = normalized(g, ["conv1", "bn1"], x, Conv2d::new(width, 3).stride(stride).pad(1)).relu();
-        let y = normalized(g, ["conv2", "bn2"], y, Conv2d::new(width, 3).pad(1));
-        (y + shortcut(g, x, width, stride)).relu()
+        let y = normalized(g, ["conv1", "bn1"], x, Conv2d::new(width, 3).stride(stride).pad(1), groups).relu();
+        let y = normalized(g, ["conv2", "bn2"], y, Conv2d::new(width, 3).pad(1), groups);
+        (y + shortcut(g, x, width, stride, groups)).relu()
     });
     at(g, "fc", h.global_avg_pool(), Linear::new(10))
 }
 
 pub(super) fn resnet50<'g>(g: &Graph, x: Tensor<'g>) -> Tensor<'g> {
-    let h = normalized(g, ["conv1", "bn1"], x, Conv2d::new(64, 7).stride(2).pad(3)).relu();
+    let h = normalized(g, ["conv1", "bn1"], x, Conv2d::new(64, 7).stride(2).pad(3), 1).relu();
     let h = MaxPool::new(3).stride(2).pad(1).call(h);
     let h = stages(g, [3, 4, 6, 3], h, |x, width, stride| {
-        let y = normalized(g, ["conv1", "bn1"], x, Conv2d::new(width, 1)).relu();
-        let y = normalized(g, ["conv2", "bn2"], y, Conv2d::new(width, 3).stride(stride).pad(1)).relu();
-        let y = normalized(g, ["conv3", "bn3"], y, Conv2d::new(4 * width, 1));
-        (y + shortcut(g, x, 4 * width, stride)).relu()
+        let y = normalized(g, ["conv1", "bn1"], x, Conv2d::new(width, 1), 1).relu();
+        let y = normalized(g, ["conv2", "bn2"], y, Conv2d::new(width, 3).stride(stride).pad(1), 1).relu();
+        let y = normalized(g, ["conv3", "bn3"], y, Conv2d::new(4 * width, 1), 1);
+        (y + shortcut(g, x, 4 * width, stride, 1)).relu()
     });
     at(g, "fc", h.global_avg_pool(), Linear::new(1000))
 }

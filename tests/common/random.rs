@@ -2,7 +2,8 @@
 
 #![allow(dead_code)] // Not every test uses all of it.
 
-use proptest::prelude::*;
+use proptest::prelude::{any, prop};
+use proptest::strategy::Strategy as Chance;
 use thalweg::graph::{Bindings, Graph as Ir};
 use thalweg::ops::sample::Data;
 use thalweg::prelude::*;
@@ -67,7 +68,7 @@ pub(crate) fn binding(n: u64) -> Bindings {
     [("n".into(), n)].into()
 }
 
-pub(crate) fn choices() -> impl Strategy<Value = Vec<(u8, u8, u8)>> {
+pub(crate) fn choices() -> impl Chance<Value = Vec<(u8, u8, u8)>> {
     prop::collection::vec(any::<(u8, u8, u8)>(), 0..14)
 }
 

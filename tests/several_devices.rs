@@ -1,0 +1,74 @@
+//! What a user sees of several devices: the same model and the same numbers. The digits as the command trains them, and the
+//! kit's models beside their references.
+
+#![allow(missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use thalweg::kit::{Case, Reference, rel_err};
+use thalweg::prelude::*;
+
+fn demo(devices: usize, strategy: &str) -> serde_json::Value {
+    let names: Vec<String> = (0..devices).map(|i| format!("cpu:{i}")).collect();
+    let out = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+        .args([
+            "demo",
+            "--json",
+            "--leaves",
+            "8",
+            "--steps",
+            "50",
+            "--strategy",
+            strategy,
+            "--devices",
+            &names.join(","),
+        ])
+        .output()
+        .expect("it starts");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8(out.stdout).expect("text");
+    serde_json::from_str(text.lines().last().expect("a summary")).expect("JSON")
+}
+
+#[test]
+fn the_same_leaves_give_the_same_digest_on_any_number_of_devices() {
+    let mut digests = BTreeSet::new();
+    for strategy in ["dp", "zero1"] {
+        for devices in [1, 2, 3, 4, 8] {
+            let summary = demo(devices, strategy);
+            let sent = summary["bytes_sent"].as_u64().expect("a number");
+            assert_eq!((sent > 0, summary["steps"].as_u64()), (devices > 1, Some(50)), "{summary}");
+            digests.insert(summary["digest"].as_str().expect("a digest").to_string());
+        }
+    }
+    assert_eq!(digests.len(), 1, "{digests:?}");
+}
+
+/// Of two devices that host one subtree each, each sends half of every gradient and half of every sum: 2 · (n − 1) / n.
+#[test]
+fn gradients_cross_as_often_as_they_must() {
+    let parameters = 16 * 9 + 16 + 32 * 16 * 9 + 32 + 512 * 10 + 10;
+    let sent = demo(2, "dp")["bytes_sent"].as_u64().expect("a number");
+    let least = 50 * 2 * parameters * 4;
+    assert!((least..least + 50 * 16).contains(&sent), "{sent} bytes, at least {least}");
+}
+
+/// Losses of the first steps. resnet18 is normalized over the whole batch, on all devices together; in `dp_resnet18_train_p2`
+/// each worker normalizes its own.
+#[test]
+fn the_kits_models_agree_with_their_references() {
+    let references: BTreeMap<String, Reference> =
+        serde_json::from_str(include_str!("../data/kit_refs.json")).expect("references");
+    let (dp, zero1) = (Strategy::data_parallel(), Strategy::data_parallel().shard_state());
+    for (name, losses) in [("mlp_train", 10), ("lenet_train", 10), ("dp_mlp_train_p2", 10), ("dp_resnet18_train_p2", 2)]
+    {
+        for (devices, strategy) in [(2, &dp), (2, &zero1), (4, &dp)] {
+            let case = Case::open(name, &Cluster::cpus(devices), Some(strategy)).expect("it compiles");
+            let mut case = case.expect("there is such a case");
+            let results: Vec<Array> = (0..losses).map(|i| case.result(i).expect("it runs")).collect();
+            let error = rel_err(&results, &references[name]);
+            assert!(error < 2e-6, "{name} on {devices} devices, {strategy:?}: {error}");
+        }
+    }
+}

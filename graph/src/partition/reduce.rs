@@ -5,7 +5,7 @@
 //! all. Over n devices that each host one subtree, a device sends 2 · (n − 1) / n of the row, which is the least there is. A
 //! short row is sent whole to everybody instead: one crossing instead of two.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::buckets::Bucket;
@@ -126,7 +126,10 @@ impl Cutter<'_> {
     fn everywhere(&mut self, tree: &mut Tree, devices: &[u16], n: u64, like: &Node) -> Vec<Value> {
         let leaves = 0..tree.rows.len();
         let bytes = n * tree.dtype.size_bytes() as u64;
-        if devices.len() == 1 || bytes < SHORT_BYTES {
+        // Two devices that host one half each send as much either way, and exchange it at once.
+        let hosts = |range: &Range<usize>| tree.hosts[range.clone()].iter().collect::<HashSet<_>>().len();
+        let exchange = devices.len() == 2 && halves(&leaves).is_some_and(|(a, b)| hosts(&a) == 1 && hosts(&b) == 1);
+        if devices.len() == 1 || exchange || bytes < SHORT_BYTES {
             return devices.iter().map(|d| self.add_up(tree, &leaves, None, *d, like)).collect();
         }
         let cut = |i: usize| {
@@ -190,7 +193,8 @@ impl Cutter<'_> {
     }
     fn combine(&mut self, tree: &Tree, a: Value, b: Value, at: u16, like: &Node) -> Value {
         let ty = BufferType::of(&self.on(at).ty(a)).expect("bound");
-        self.emit(at, like, pairwise(tree.monoid, ty), vec![a, b])
+        let like = Node { origin: Some("sum over leaves".into()), name: None, ..like.clone() };
+        self.emit(at, &like, pairwise(tree.monoid, ty), vec![a, b])
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use common::{Feeds, assert_near};
-use proptest::prelude::*;
+use proptest::prelude::{ProptestConfig, proptest};
 use thalweg::graph::evaluate::{Evaluated, Named, evaluate, evaluate_devices};
 use thalweg::graph::init::initial_value;
 use thalweg::graph::kernel::BufferType;
@@ -203,7 +203,12 @@ fn cut_out(value: &Array, share: &Share) -> Vec<u8> {
 
 fn data_parallel(leaves: u16, devices: u16, owns_slots: bool) -> Request {
     let rows = |name: &str| (name.into(), vec![Some(0)]);
-    Request { mesh: Mesh::line("dp", leaves, devices), inputs: [rows("x"), rows("index")].into(), owns_slots }
+    Request {
+        mesh: Mesh::line("dp", leaves, devices),
+        inputs: [rows("x"), rows("index")].into(),
+        variables: [].into(),
+        owns_slots,
+    }
 }
 
 #[test]
@@ -222,6 +227,29 @@ fn a_perceptron_by_rows() {
             check(&graph, &Bindings::new(), &feeds, &request, usize::from(devices), 1e-5);
         }
     }
+}
+
+/// Two layers, the first cut by its columns and the second by its rows, on two groups of two devices.
+#[test]
+fn a_perceptron_by_columns_and_rows() {
+    let g = Graph::new("mlp").seed(3);
+    let x = g.input("x", F32, shape![8, 6]);
+    let label = g.input("index", I32, shape![8]);
+    let hidden = g.scope("fc2", || Linear::new(6).call(g.scope("fc1", || Linear::new(9).call(x)).relu()));
+    let loss = cross_entropy(hidden, label).mean().named("loss");
+    g.program("run").outputs([loss]).update(AdamW::new(0.1).minimize(loss));
+    let graph = g.finish().unwrap();
+    let feeds = random::feeds(8, 5);
+    let strategy = Strategy::data_parallel().tensor_parallel(2).shard("fc2.fc1.weight", 0);
+    let strategy = strategy.shard("*fc1.bias", 0).shard("fc2.weight", 1);
+    for devices in [2, 4, 6] {
+        let request = strategy.request(&graph, devices).expect("it fits");
+        check(&graph, &Bindings::new(), &feeds, &request, devices, 1e-4);
+    }
+    let wide = |s: &Strategy, devices| s.request(&graph, devices).expect_err("it does not fit").to_string();
+    assert!(wide(&strategy, 3).contains("groups of 2"), "{}", wide(&strategy, 3));
+    assert!(wide(&strategy.clone().shard("fc3.weight", 0), 2).contains("no such parameter"));
+    assert!(wide(&strategy.shard("fc2.bias", 1), 2).contains("along axis 1"));
 }
 
 proptest! {

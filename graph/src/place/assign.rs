@@ -56,7 +56,7 @@ pub fn place(graph: &Graph, request: &Request) -> Result<Placed, LowerError> {
 }
 
 /// What was asked for a tensor that is given.
-fn asked(ty: &BufferType, axes: &[Option<u16>], mesh: &Mesh) -> Option<Placement> {
+pub(super) fn asked(ty: &BufferType, axes: &[Option<u16>], mesh: &Mesh) -> Option<Placement> {
     let spread = |(axis, (_, extent)): (&Option<u16>, &(Arc<str>, u16))| match axis {
         None => Some(Spread::Replicate),
         Some(axis) if *extent == 1 && usize::from(*axis) < ty.rank() => Some(Spread::Replicate),

@@ -143,6 +143,9 @@ pub struct Request {
     pub mesh: Mesh,
     /// By input: per axis of the mesh, which axis of the tensor is spread over it. What is not named is everywhere.
     pub inputs: BTreeMap<Arc<str>, Vec<Option<u16>>>,
+    /// By parameter: per axis of the mesh, which axis of the tensor is spread over it. What an optimizer keeps of a parameter is
+    /// spread alike. What is not named is everywhere.
+    pub variables: BTreeMap<Arc<str>, Vec<Option<u16>>>,
     /// Whether what optimizers keep is cut into one share per device, and each device updates its share of the parameters for
     /// all (ZeRO stage 1). Only on meshes of one axis.
     pub owns_slots: bool,
@@ -151,6 +154,12 @@ pub struct Request {
 impl Request {
     /// How a variable is spread.
     pub fn variable(&self, variable: &Variable) -> Placement {
+        if let Some(axes) = self.axes_of(variable)
+            && let Some(ty) = BufferType::of(&variable.ty)
+            && let Some(spread) = assign::asked(&ty, axes, &self.mesh)
+        {
+            return spread;
+        }
         let elements = BufferType::of(&variable.ty).map_or(0, |t| t.len() as u64);
         let devices = self.mesh.devices.iter().max().map_or(0, |d| usize::from(*d) + 1);
         let owned = self.owns_slots && variable.kind == VarKind::Slot && elements >= OWNED_GRAIN * devices as u64;
@@ -159,14 +168,31 @@ impl Request {
             false => vec![Spread::Replicate; self.mesh.axes.len()],
         }
     }
-    /// The variables as a device has them: of those that are shared out, its elements as a vector.
+    /// What is said of a variable, or of the parameter that it is a slot of: `adamw.m.fc1.weight` is one of `fc1.weight`.
+    fn axes_of(&self, variable: &Variable) -> Option<&[Option<u16>]> {
+        let slot_of = |name: &str| variable.kind == VarKind::Slot && variable.name.ends_with(&format!(".{name}"));
+        let said = self.variables.iter().find(|(name, _)| **name == variable.name || slot_of(name));
+        said.map(|(_, axes)| &axes[..])
+    }
+    /// The coordinates of the first leaf that a device hosts. What is spread over an axis of several leaves of one device has no
+    /// one place there: strategies spread variables only over axes with a device per leaf.
+    fn seat(&self, device: usize) -> Vec<usize> {
+        let leaf = self.mesh.devices.iter().position(|d| usize::from(*d) == device).unwrap_or(0);
+        self.mesh.coordinates(leaf)
+    }
+    /// The variables as a device has them: its share of those that are spread, and of those that are shared out its elements as
+    /// a vector.
     pub fn local_state(&self, graph: &Graph, device: usize) -> Arena<VarId, Variable> {
         let local = |variable: &Variable| match &self.variable(variable)[..] {
             [Spread::Owned { cuts }] => {
                 let ty = variable.ty.dtype.of(&[cuts[device + 1] - cuts[device]][..]);
                 Variable { ty, ..variable.clone() }
             }
-            _ => variable.clone(),
+            placement => {
+                let share = BufferType::of(&variable.ty).map(|ty| share_type(&ty, placement, &self.seat(device)));
+                let ty = share.map_or_else(|| variable.ty.clone(), |t| t.dtype.of(&t.shape[..]));
+                Variable { ty, ..variable.clone() }
+            }
         };
         graph.state.values().iter().map(local).collect()
     }
@@ -174,16 +200,19 @@ impl Request {
     pub fn state(&self, graph: &Graph, devices: usize) -> (Vec<StateLayout>, StateMap) {
         let local = |device| Graph { state: self.local_state(graph, device), ..Graph::default() };
         let layouts: Vec<StateLayout> = (0..devices).map(|device| StateLayout::of(&local(device))).collect();
-        let share = |id: VarId, variable: &Variable, device: usize| {
+        let held = |id: VarId, variable: &Variable, device: usize| {
             let slot = &layouts[device].slots[id];
             let whole = BufferType::of(&variable.ty).expect("a variable's extents are numbers");
             let (view, start) = match &self.variable(variable)[..] {
                 [Spread::Owned { cuts }] => (vec![whole.len() as u64], vec![cuts[device]]),
-                _ => (whole.shape.clone(), vec![0; whole.rank()]),
+                placement => {
+                    let ranges = share(&whole, placement, &self.seat(device));
+                    (whole.shape.clone(), ranges.into_iter().map(|r| r.start).collect())
+                }
             };
             Share { device: device as u16, offset: slot.offset, ty: slot.ty.clone(), view, start }
         };
-        let shares = |(id, v): (VarId, &Variable)| (0..devices).map(|d| share(id, v, d)).collect();
+        let shares = |(id, v): (VarId, &Variable)| (0..devices).map(|d| held(id, v, d)).collect();
         let shares = graph.state.iter().map(shares).collect();
         let bytes = layouts.iter().map(|l| l.bytes).collect();
         (layouts, StateMap { bytes, shares })

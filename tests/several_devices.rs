@@ -72,3 +72,20 @@ fn the_kits_models_agree_with_their_references() {
         }
     }
 }
+
+/// The two layers of each block's perceptron by columns and rows, on a group of two devices and on two such groups.
+#[test]
+fn parameters_may_be_shared_by_a_group() {
+    let references: BTreeMap<String, Reference> =
+        serde_json::from_str(include_str!("../data/kit_refs.json")).expect("references");
+    let two = Strategy::data_parallel().tensor_parallel(2);
+    let strategy = two.shard("*fc1.weight", 0).shard("*fc1.bias", 0).shard("*fc2.weight", 1);
+    for (name, losses, devices) in [("mlp_train", 10, 2), ("mlp_train", 10, 4), ("gpt_train", 3, 2)] {
+        let case = Case::open(name, &Cluster::cpus(devices), Some(&strategy)).expect("it compiles");
+        let mut case = case.expect("there is such a case");
+        let results: Vec<Array> = (0..losses).map(|i| case.result(i).expect("it runs")).collect();
+        let error = rel_err(&results, &references[name]);
+        assert!(error < 2e-6, "{name} on {devices} devices: {error}");
+        assert!(case.model().bytes_sent() > 0);
+    }
+}

@@ -38,6 +38,13 @@ pub(crate) struct Where {
     /// How the model is spread over them: `dp`, by rows of the batch; `zero1`, and what the optimizer keeps is shared out.
     #[arg(long, default_value = "dp", value_parser = strategy)]
     strategy: Strategy,
+    /// Groups of so many devices share the parameters that `--shard` names (tensor parallel).
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    tensor_parallel: u16,
+    /// A parameter that such a group shares, and the axis along which it is cut: `fc1.weight:0`, or `*.fc1.weight:0` for all whose
+    /// names end so.
+    #[arg(long, value_parser = shard)]
+    shard: Vec<(String, u16)>,
     /// Virtual devices, by which batches are cut and sums are ordered: as many as there are devices, unless this says
     /// otherwise. The same leaves give the same bits on any number of devices.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
@@ -61,7 +68,10 @@ impl Where {
     }
     /// How the model is spread, unless it is simply on one device.
     pub(super) fn strategy(&self) -> Option<Strategy> {
-        let strategy = || self.strategy.clone();
+        let strategy = || {
+            let groups = self.strategy.clone().tensor_parallel(self.tensor_parallel);
+            self.shard.iter().fold(groups, |s, (name, axis)| s.shard(name, *axis))
+        };
         match self.leaves {
             Some(leaves) => Some(strategy().leaves(leaves)),
             None => (self.devices.len() > 1).then(strategy),
@@ -97,6 +107,12 @@ fn device(text: &str) -> Result<Device, String> {
         ("gpu", Ok(i)) => Ok(Device::Gpu(i)),
         _ => Err(format!("`{text}` is no device: `cpu`, `gpu` or `gpu:1`; `thalweg devices` lists them")),
     }
+}
+
+/// `NAME:AXIS`.
+fn shard(text: &str) -> Result<(String, u16), String> {
+    let parts = text.rsplit_once(':').and_then(|(name, axis)| Some((name.to_string(), axis.parse().ok()?)));
+    parts.ok_or_else(|| format!("`{text}` is no parameter and axis, such as `fc1.weight:0`"))
 }
 
 /// A strategy by its name.

@@ -89,3 +89,34 @@ fn parameters_may_be_shared_by_a_group() {
         assert!(case.model().bytes_sent() > 0);
     }
 }
+
+#[test]
+fn what_does_not_fit_is_said() {
+    let g = Graph::new("line");
+    let x = g.input("x", F32, [6]);
+    let slope = g.parameter("slope", F32, (), Init::Constant(0.5));
+    g.program("run").outputs([(x * slope).named("y")]);
+    let error = |cluster: &Cluster, strategy: Option<Strategy>| {
+        let made = strategy.map_or_else(|| g.compile(cluster), |s| g.compile_with(cluster, &s));
+        made.err().expect("it does not fit").to_string()
+    };
+    let (two, dp) = (Cluster::cpus(2), Strategy::data_parallel);
+    for (cluster, strategy, says) in [
+        (&two, None, "compile_with(&cluster, &Strategy::data_parallel())"),
+        (&Cluster::cpus(3), Some(dp().leaves(2)), "2 leaves cannot be spread over 3 devices"),
+        (&Cluster { devices: vec![] }, Some(dp()), "without devices"),
+        (&two, Some(dp().input("z", None)), "an input `z`; the model has `x`"),
+        (&two, Some(dp().input("x", Some(1))), "`x`, which is f32[6], along axis 1"),
+        (&two, Some(dp().tensor_parallel(2).shard("slope", 0)), "`slope`, which is f32[], along axis 0"),
+        (&two, Some(dp().tensor_parallel(2).shard("*offset", 0)), "no such parameter"),
+        (&two, Some(dp().tensor_parallel(3)), "groups of 3 devices cannot be made of 2"),
+    ] {
+        let said = error(cluster, strategy);
+        assert!(said.contains(says), "{said}");
+    }
+    // What a strategy leaves open it finds: the one input is the batch.
+    let mut model = g.compile_with(&two, &dp()).expect("it fits");
+    let x = Array::from_slice(&[6], &[1f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let out = model.run("run", feed! { x: &x }).expect("it runs");
+    assert_eq!(out.get("y").expect("an output").to_f64(), [0.5, 1.0, 1.5, 2.0, 2.5, 3.0]);
+}

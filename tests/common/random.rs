@@ -3,6 +3,7 @@
 #![allow(dead_code)] // Not every test uses all of it.
 
 use proptest::prelude::*;
+use proptest::strategy::Strategy;
 use thalweg::graph::{Bindings, Graph as Ir};
 use thalweg::ops::sample::Data;
 use thalweg::prelude::*;

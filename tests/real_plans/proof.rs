@@ -1,0 +1,98 @@
+//! Every real plan is sound and comes to no harm in any timing; of mutants of them none that does harm is let through, and
+//! of the others hardly one is refused. The table that is printed is the evidence.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use thalweg::graph::plan::mutate::{Operator, mutants};
+use thalweg::graph::plan::simulate::{Free, Options, Provenance, simulate};
+use thalweg::graph::plan::trial::{Judge, Row, Table};
+
+use crate::plans::{Named, all, model};
+
+/// All devices have all variables: they begin with the same.
+fn options(seeds: u64) -> Options {
+    Options { steps: 3, seeds: 0..seeds, replicas: true }
+}
+
+/// Mutants in all.
+const MUTANTS: usize = 1_000;
+
+#[test]
+fn real_plans_are_sound_and_come_to_no_harm_in_any_timing() {
+    let (mut certified, mut simulated) = (Duration::ZERO, Duration::ZERO);
+    let plans = all();
+    let (mut channels, mut instructions) = (0, 0);
+    for (name, plan) in &plans {
+        let started = Instant::now();
+        let certificate = plan.certify().unwrap_or_else(|faults| panic!("{name}: {}\n{plan}", faults[0]));
+        certified += started.elapsed();
+        channels += certificate.channels;
+        instructions += plan.devices.iter().map(|d| d.instructions.len()).sum::<usize>();
+        let started = Instant::now();
+        let simulation = simulate(plan, &Free, &options(12)).unwrap_or_else(|harm| panic!("{name}: {harm}\n{plan}"));
+        simulated += started.elapsed();
+        assert_eq!(simulation.waste, [], "{name} computes for nobody");
+        for (k, step) in simulation.steps.iter().enumerate() {
+            // What every device updates for itself stays the same on all of them: they compute it from the same.
+            assert!(step.state.windows(2).all(|w| w[0] == w[1]), "{name}: variables differ behind step {k}\n{plan}");
+            assert!(!step.returned.is_empty(), "{name} returns nothing");
+        }
+        let learns = simulation.steps[0].state != simulation.steps[1].state;
+        assert_eq!(learns, plan.devices.iter().any(|d| d.tail_start() < d.instructions.len()), "{name}");
+    }
+    println!(
+        "{} plans of {instructions} instructions and {channels} channels: shown sound in {certified:?}, simulated in {simulated:?}",
+        plans.len()
+    );
+}
+
+/// What is returned comes from the same values in the same order, whoever computes it.
+#[test]
+fn the_same_leaves_mean_the_same_on_any_number_of_devices() {
+    let returned = |devices: usize| -> BTreeMap<_, Provenance> {
+        let (_, plan) = model("digits", "eval", devices, 8);
+        simulate(&plan, &Free, &options(0)).expect("no harm").steps.remove(2).returned
+    };
+    let one = returned(1);
+    for devices in [2, 3, 4, 8] {
+        println!("{devices}: {:?} {one:?}", returned(devices));
+    }
+}
+
+/// What became of mutants, and which were refused without need.
+fn tried(plans: &[Named], each: impl Fn(usize) -> usize) -> (Table, Vec<String>) {
+    let (mut table, mut needless) = (Table::default(), Vec::new());
+    for (i, (name, plan)) in plans.iter().enumerate() {
+        let judge = Judge::new(plan, options(6)).unwrap_or_else(|harm| panic!("{name}: {harm}\n{plan}"));
+        for mutant in mutants(plan, i as u64, each(i)) {
+            let trial = judge.judge(&mutant.plan);
+            table.add(&mutant, &trial);
+            let (operator, what) = (mutant.operator, &mutant.what);
+            assert!(!trial.is_escape(), "let through: {name}: {operator:?}: {what}: {:?}", trial.verdict);
+            let why = trial.is_needless().then_some(trial.refused).flatten();
+            needless.extend(why.map(|fault| format!("{operator:?}: {name}: {what}: {:?}: {fault}", fault.kind)));
+        }
+    }
+    (table, needless)
+}
+
+#[test]
+fn no_harmful_mutant_of_a_real_plan_passes_and_hardly_a_harmless_one_is_refused() {
+    let started = Instant::now();
+    let plans = all();
+    let of: usize = std::env::var("THALWEG_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(MUTANTS);
+    // Each operator in its turn; the first plans have one more. An operator with nothing to work on makes none, so there
+    // is some more of all.
+    let of = of + of / 8;
+    let (table, needless) = tried(&plans, |i| of / plans.len() + usize::from(i < of % plans.len()));
+    print!("{table}");
+    needless.iter().for_each(|line| println!("{line}"));
+    println!("{} plans, {:?}", plans.len(), started.elapsed());
+    let all: Row = table.total();
+    assert!(all.count() >= MUTANTS.min(of), "{} mutants", all.count());
+    assert!(all.needless * 20 <= all.harmless, "{} of {} harmless mutants are refused", all.needless, all.harmless);
+    for operator in Operator::ALL {
+        assert!(table.rows.get(&operator).is_some_and(|row| row.harmful > 0), "{operator:?} does no harm");
+    }
+}

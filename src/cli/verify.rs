@@ -25,12 +25,12 @@ pub(crate) struct Verify {
     /// Whose plan: `digits` (the demo's model), a case of the kit, or a file of plan text, as `thalweg plan` prints it.
     #[arg(long, value_name = "digits|CASE|FILE", default_value = "digits")]
     model: String,
-    /// Which program of the digits' model.
-    #[arg(long, default_value = "train")]
-    program: String,
-    /// Samples per step of the digits' model.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=512))]
-    batch: u64,
+    /// Which program of the digits' model; `train` unless this says otherwise.
+    #[arg(long)]
+    program: Option<String>,
+    /// Samples per step of the digits' model; 64 unless this says otherwise.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=512))]
+    batch: Option<u64>,
     #[command(flatten)]
     place: Where,
     /// Make this many plans with a mistake in them, run each through verifier and simulator, and print how they fared;
@@ -97,9 +97,16 @@ impl Verify {
     fn plan(&self) -> anyhow::Result<Arc<Plan>> {
         let strategy = self.place.strategy();
         if self.model == "digits" {
+            let program = self.program.as_deref().unwrap_or("train");
             let mut model = self.place.compile(&digits_model(0, Precision::Declared))?;
-            return Ok(model.session().plan(&self.program, &[("batch".into(), self.batch)].into())?);
+            return Ok(model.session().plan(program, &[("batch".into(), self.batch.unwrap_or(64))].into())?);
         }
+        let digits_only = self.program.is_none() && self.batch.is_none();
+        anyhow::ensure!(
+            digits_only,
+            "--program and --batch are of the digits' model alone; what `{}` runs is fixed",
+            self.model
+        );
         if NAMES.contains(&&*self.model)
             && let Some(mut case) = Case::open(&self.model, &self.place.cluster(), strategy.as_ref())?
         {
@@ -113,8 +120,8 @@ impl Verify {
             )
         })?;
         anyhow::ensure!(
-            !self.place.is_spread(),
-            "a plan in a file says itself where it runs: leave out --devices and --leaves"
+            !self.place.is_said(),
+            "a plan in a file says itself where it runs: leave out --device, --devices, --leaves and --threads"
         );
         Ok(Arc::new(Plan::parse(&text).with_context(|| format!("{} is no plan", self.model))?))
     }
@@ -203,8 +210,12 @@ impl Told {
 
     fn certificate(&mut self, certificate: &Certificate) -> anyhow::Result<()> {
         self.all["sound"] = json!(true);
-        self.all["certificate"] = serde_json::to_value(certificate)?;
-        let Certificate { plan, nodes, edges, tokens, channels: _, devices, order } = certificate;
+        let Certificate { plan, nodes, edges, tokens, channels, devices, order } = certificate;
+        // Hashes as people and other verbs write them.
+        self.all["certificate"] = json!({
+            "plan": plan.to_string(), "nodes": nodes, "edges": edges, "tokens": tokens, "channels": channels,
+            "devices": devices, "order": order.to_string(),
+        });
         self.say(&format!("sound: {plan}"))?;
         self.say("  every byte is written before it is read, and kept for as long as it is needed")?;
         self.say("  every channel is used once at either end, and its slot has one owner at a time")?;

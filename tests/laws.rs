@@ -6,14 +6,13 @@ mod common;
 #[path = "common/random.rs"]
 mod random;
 
-use common::{Feeds, assert_near, by_interpreter, by_plan, devices, named_results};
+use common::{assert_near, by_interpreter, by_plan, devices, named_results};
 use proptest::prelude::*;
 use random::{binding, cases, choices, feeds, grow};
 use thalweg::graph::kernel::interpret::Precision;
 use thalweg::graph::passes::{STANDARD, expand_composites, run_passes};
 use thalweg::graph::plan::Memory;
 use thalweg::graph::{Graph as Ir, VarKind};
-use thalweg::prelude::*;
 use thalweg::runtime::Session;
 
 proptest! {

@@ -63,7 +63,7 @@ pub(crate) fn by_chance(seed: u64, devices: usize) -> Named {
     let byte = |i: u64| (seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(i as u32 * 7) ^ i) as u8;
     let choices: Vec<_> = (0..4 + seed % 9).map(|i| (byte(3 * i), byte(3 * i + 1), byte(3 * i + 2))).collect();
     let interpreters = (0..devices).map(|_| Box::new(ReferenceDevice::default()) as Box<dyn Device>).collect();
-    let mut session = session(&choices, seed % 3 != 0, 4, interpreters);
+    let mut session = session(&choices, !seed.is_multiple_of(3), 4, interpreters);
     let plan = session.plan("run", &random::binding(8)).expect("it is planned");
     (format!("random {seed} on {devices}"), plan)
 }

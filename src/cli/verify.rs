@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 use thalweg::Precision;
-use thalweg::graph::plan::mutate::{Mutant, mutants};
+use thalweg::graph::plan::mutate::{Mutant, Operator, mutants};
 use thalweg::graph::plan::simulate::{Options, Simulation};
 use thalweg::graph::plan::trial::{Judge, Row, Table, Trial, Verdict};
 use thalweg::graph::plan::{Certificate, Endpoint, Fault, Peak, Plan};
@@ -131,10 +131,13 @@ impl Verify {
 #[derive(Default)]
 struct Tried {
     table: Table,
-    /// What does harm and is let through, and what does none and is refused: the mutant and why.
-    escaped: Vec<(Mutant, String)>,
-    needless: Vec<(Mutant, String)>,
+    /// What does harm and is let through, and what does none and is refused.
+    escaped: Vec<Noted>,
+    needless: Vec<Noted>,
 }
+
+/// A mutant without its plan: operator, mistake and what came of it.
+type Noted = (Operator, String, String);
 
 impl Tried {
     fn new(plan: &Plan, judge: &Judge, seed: u64, count: usize) -> Self {
@@ -148,11 +151,14 @@ impl Tried {
             let trial = judge.judge(&mutant.plan);
             tried.table.add(&mutant, &trial);
             let (escape, needless) = (trial.is_escape(), trial.is_needless());
+            let Mutant { operator, what, .. } = mutant;
             match trial {
                 Trial { verdict: Verdict::Harmful(harm), .. } if escape => {
-                    tried.escaped.push((mutant, harm.to_string()))
+                    tried.escaped.push((operator, what, harm.to_string()));
                 }
-                Trial { refused: Some(fault), .. } if needless => tried.needless.push((mutant, fault.to_string())),
+                Trial { refused: Some(fault), .. } if needless => {
+                    tried.needless.push((operator, what, fault.to_string()));
+                }
                 _ => {}
             }
         }
@@ -241,10 +247,9 @@ impl Told {
             json!({"harmful": row.harmful, "let_through": row.escaped, "other": row.other, "wasteful": row.wasteful,
                 "harmless": row.harmless, "refused_without_need": row.needless})
         };
-        let list = |of: &[(Mutant, String)], why: &str| -> Value {
-            of.iter()
-                .map(|(m, because)| json!({"operator": format!("{:?}", m.operator), "what": m.what, why: because}))
-                .collect()
+        let list = |of: &[Noted], why: &str| -> Value {
+            let object = |(operator, what, because): &Noted| json!({"operator": format!("{operator:?}"), "what": what, why: because});
+            of.iter().map(object).collect()
         };
         let total = tried.table.total();
         let operators: BTreeMap<String, Value> =
@@ -256,8 +261,8 @@ impl Told {
         self.say(&format!("\n{} mutants with seed {seed}; of harmful ones none may be let pass", total.count()))?;
         self.say(tried.table.to_string().trim_end())?;
         for (heading, all) in [("harmful and let pass", &tried.escaped), ("harmless and refused", &tried.needless)] {
-            for (mutant, why) in all.iter().take(LISTED) {
-                self.say(&format!("{heading}: {:?}: {}: {why}", mutant.operator, mutant.what))?;
+            for (operator, what, why) in all.iter().take(LISTED) {
+                self.say(&format!("{heading}: {operator:?}: {what}: {why}"))?;
             }
             if all.len() > LISTED {
                 self.say(&format!("{heading}: and {} more", all.len() - LISTED))?;

@@ -22,6 +22,8 @@ enum Command {
     Kit(cli::kit::Kit),
     /// Show what runs: the plan of a program, launch by launch.
     Plan(cli::plan::PlanCommand),
+    /// Show that a plan is sound, or what is wrong with it; and try that on plans with mistakes in them.
+    Verify(cli::verify::Verify),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Command::Inspect(inspect) => inspect.run(),
         Command::Kit(kit) => kit.run(),
         Command::Plan(plan) => plan.run(),
+        Command::Verify(verify) => verify.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

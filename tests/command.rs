@@ -162,3 +162,42 @@ fn what_is_measured_is_kept_and_shown() {
     assert!(!refused.status.success() && said.contains("devices.json") && said.contains("delete it"), "{said}");
     std::fs::remove_dir_all(&cache).expect("it was made");
 }
+
+#[test]
+fn a_plan_is_shown_to_be_sound_or_what_is_wrong_with_it_is_said() {
+    let text = stdout(&["verify", "--devices", "cpu:0,cpu:1", "--leaves", "4"]);
+    for part in ["digits train, batch 64 on 2 devices", "sound: ", "nobody waits for ever", "cpu:1 needs", "no harm"] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
+    let text = stdout(&["verify", "--model", "mlp_train", "--devices", "cpu:0,cpu:1", "--mutate", "48", "--json"]);
+    let all: serde_json::Value = serde_json::from_str(&text).expect("one object");
+    let (mutants, total) = (&all["mutants"], &all["mutants"]["total"]);
+    assert_eq!((&all["sound"], &total["let_through"]), (&true.into(), &0.into()), "{text}");
+    assert!(mutants["count"].as_u64() > Some(40) && total["harmful"].as_u64() > Some(20), "{text}");
+    assert_eq!(mutants["operators"].as_object().map(serde_json::Map::len), Some(12), "{text}");
+
+    // A plan in a file, as it was printed and with a line missing.
+    let plan = stdout(&["plan", "--program", "train", "--bind", "batch=64"]);
+    let file = std::env::temp_dir().join(format!("thalweg-{}.plan", std::process::id()));
+    let path = file.to_str().expect("a plain path");
+    std::fs::write(&file, &plan).expect("room");
+    assert!(stdout(&["verify", "--model", path]).contains("sound: "));
+    let commit = plan.lines().find(|line| line.trim() == "commit").expect("it learns");
+    std::fs::write(&file, plan.replace(&format!("{commit}\n"), "")).expect("room");
+    let output = thalweg(&["verify", "--model", path, "--mutate", "10"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("State: cpu:0:") && said.contains("the body writes"), "{said}");
+    for (arguments, why) in [
+        (&["verify", "--model", path, "--leaves", "2"][..], "says itself where it runs"),
+        (&["verify", "--model", "mlp_train", "--batch", "7"], "of the digits' model alone"),
+        (&["verify", "--model", "nobody"], "nor a file of plan text"),
+        (&["verify", "--model", "Cargo.toml"], "Cargo.toml is no plan: line 1"),
+        (&["verify", "--devices", "cpu:0,cpu:1", "--leaves", "1"], "cannot be spread over 2 devices"),
+    ] {
+        let output = thalweg(arguments);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(why), "{arguments:?}: {said}");
+    }
+    std::fs::remove_file(&file).expect("it was there");
+}

@@ -95,7 +95,7 @@ fn a_contraction_with_itself_is_its_epilogue() {
         let product = x.matmul(y.t());
         drop(g.program("run").outputs([(product + product).named("z")]));
     });
-    assert_eq!(found, ["matmul + z: add"]);
+    assert!(found.iter().any(|l| l == "matmul + z: add"), "{found:?}");
 }
 
 #[test]

@@ -82,6 +82,11 @@ impl Where {
         let cores = self.devices.iter().all(|d| matches!(d, Device::Cpu(_)));
         if self.devices.is_empty() { self.threads } else { cores.then_some(self.devices.len()) }
     }
+    /// Whether anything was said at all.
+    pub(super) fn is_said(&self) -> bool {
+        let elsewhere = !matches!(self.device, Device::Cpu(0)) || !self.devices.is_empty();
+        elsewhere || self.threads.is_some() || self.leaves.is_some()
+    }
     /// A model compiled for that.
     pub(super) fn compile(&self, graph: &thalweg::Graph) -> thalweg::Result<Model> {
         let cluster = self.cluster();

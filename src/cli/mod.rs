@@ -9,6 +9,7 @@ pub(crate) mod picture;
 pub(crate) mod plan;
 pub(crate) mod profile;
 pub(crate) mod trace;
+pub(crate) mod verify;
 
 use thalweg::prelude::*;
 

@@ -1,6 +1,9 @@
 //! One case of the kit, ready to run: a compiled model and what it is fed, step after step. Whoever runs it decides how often
 //! and takes the time; what is right comes from references in f64.
 
+use std::sync::Arc;
+
+use thalweg_graph::plan::Plan;
 use thalweg_graph::{Array, Bindings, Cluster, DType::F32, DType::I32, Init, Strategy, Summary, shape};
 use thalweg_ops::nn::{cross_entropy, layer_norm::LayerNorm};
 use thalweg_ops::optim::{AdamW, Sgd};
@@ -145,6 +148,11 @@ impl Case {
     /// What it runs, layer by layer.
     pub fn summary(&mut self) -> Result<Summary> {
         self.model.summary(self.program, &self.bindings())
+    }
+    /// The plan of one step.
+    pub fn plan(&mut self) -> Result<Arc<Plan>> {
+        let bindings = self.bindings();
+        Ok(self.model.session().plan(self.program, &bindings)?)
     }
     /// Extents of one step: the small network alone has a named dimension.
     fn bindings(&self) -> Bindings {

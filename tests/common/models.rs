@@ -25,6 +25,10 @@ impl Trained {
     pub(crate) fn compile(&self, threads: usize) -> Model {
         (self.declare)().compile(&Cluster::cpu(threads)).expect("no mistakes")
     }
+    /// Spread over a cluster as `strategy` says.
+    pub(crate) fn compile_with(&self, cluster: &Cluster, strategy: &Strategy) -> Model {
+        (self.declare)().compile_with(cluster, strategy).expect("no mistakes")
+    }
     /// What step `i` is fed.
     pub(crate) fn feeds(&self, i: usize) -> Vec<(&'static str, Array)> {
         (self.feeds)(i)
@@ -49,6 +53,7 @@ fn tokens(i: usize) -> Vec<(&'static str, Array)> {
 fn classify<'g>(g: &'g Graph, logits: Tensor<'g>, y: Tensor<'g>, update: fn(Tensor<'g>) -> thalweg::ops::Update) {
     let loss = cross_entropy(logits, y).mean().named("loss");
     g.program("train").outputs([loss]).update(update(loss));
+    g.program("eval").outputs([loss]);
 }
 
 fn digits() -> Graph {

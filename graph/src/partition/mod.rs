@@ -114,7 +114,9 @@ impl Partitioned {
                 let graph = &device.graph;
                 let mut of: Side<NodeId, u32> = Side::filled(graph.nodes.len(), 0);
                 for (id, node) in graph.nodes.iter() {
-                    let arrived = node.op_as::<Input>().map(|i| levels[&device.arrives[&i.name]]);
+                    // What the program does not need arrives by no channel.
+                    let channel = node.op_as::<Input>().and_then(|i| device.arrives.get(&i.name));
+                    let arrived = channel.map(|c| levels[c]);
                     of[id] = node.operands.iter().map(|v| of[v.node]).chain(arrived).max().unwrap_or(0);
                 }
                 for ((_, value), channel) in graph.programs[0].outputs.iter().zip(&device.leaves) {
@@ -247,7 +249,9 @@ impl<'a> Cutter<'a> {
         let placed = self.placed;
         let node = &placed.graph.nodes[id];
         let kernel = OnceKernel::default();
-        let mut known: HashMap<(u16, Vec<Value>, Vec<(u64, u64)>), NodeId> = HashMap::new();
+        // By device, what is read, and which part is made.
+        type Key = (u16, Vec<Value>, Vec<(u64, u64)>);
+        let mut known: HashMap<Key, NodeId> = HashMap::new();
         let mut instances: Vec<Instances> = vec![vec![]; node.types.len()];
         for leaf in 0..self.leaf_count() {
             let (device, at) = (self.device(leaf), placed.mesh().coordinates(leaf));

@@ -21,6 +21,7 @@
 
 pub mod mutate;
 pub mod simulate;
+pub mod trial;
 mod verify;
 
 pub use verify::{Certificate, Fault, FaultKind, Peak, Place};

@@ -51,17 +51,18 @@ pub struct Mutant {
     pub plan: Plan,
 }
 
-/// `count` mutants of a plan, by a seed: each operator in its turn. Fewer where an operator has nothing to work on.
-pub fn mutants(plan: &Plan, seed: u64, count: usize) -> Vec<Mutant> {
+/// `count` mutants of a plan, by a seed: each operator in its turn, made when they are asked for. Fewer where an operator
+/// has nothing to work on.
+pub fn mutants(plan: &Plan, seed: u64, count: usize) -> impl Iterator<Item = Mutant> {
     const ATTEMPTS: usize = 16;
     let mut die = Die(seed ^ 0x9e37_79b9_7f4a_7c15);
-    let mut one = |operator| {
+    let mut one = move |operator| {
         let mut plan_too = plan.clone();
         let what = die.change(&mut plan_too, operator)?;
         (plan_too != *plan).then_some(Mutant { operator, what, plan: plan_too })
     };
     let operators = Operator::ALL.into_iter().cycle().take(count);
-    operators.filter_map(|operator| (0..ATTEMPTS).find_map(|_| one(operator))).collect()
+    operators.filter_map(move |operator| (0..ATTEMPTS).find_map(|_| one(operator)))
 }
 
 struct Die(u64);

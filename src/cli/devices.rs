@@ -54,10 +54,10 @@ impl Where {
             };
         }
         let spec = |device: &Device| match *device {
-            Device::Cpu(i) => DeviceSpec { name: format!("cpu:{i}").into(), kind: DeviceKind::Cpu, threads: 1 },
+            Device::Cpu(i) => DeviceSpec::new(format!("cpu:{i}"), DeviceKind::Cpu, 1),
             Device::Gpu(adapter) => Cluster::gpu(adapter).devices.remove(0),
         };
-        Cluster { devices: self.devices.iter().map(spec).collect() }
+        Cluster::of(self.devices.iter().map(spec).collect())
     }
     /// How the model is spread, unless it is simply on one device.
     pub(super) fn strategy(&self) -> Option<Strategy> {

@@ -141,8 +141,12 @@ impl Case {
     pub fn summary(&mut self) -> Result<Summary> {
         self.model.summary(self.program, &self.bindings())
     }
+    /// The program that a step runs.
+    pub fn program(&self) -> &'static str {
+        self.program
+    }
     /// Extents of one step: the small network alone has a named dimension.
-    fn bindings(&self) -> Bindings {
+    pub fn bindings(&self) -> Bindings {
         let graph = self.model.graph();
         graph.dims.keys().map(|name| (name.clone(), BATCH as u64)).collect()
     }

@@ -2,9 +2,12 @@
 //! when the step ends, how long each device has nothing to do. All of it is derived from the plan, its costs and one
 //! simulated step; nothing here is known to whoever made the plan only.
 
+mod analysis;
 mod path;
 mod text;
 mod why;
+
+pub use analysis::{Analysis, OtherPlan};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +40,9 @@ pub struct Explanation {
     pub path: Vec<PathRow>,
     /// What placement had to do that costs.
     pub notes: Vec<String>,
+    /// How it compares with steps that ran, once they have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub analysis: Option<Analysis>,
 }
 
 /// A device.
@@ -207,5 +213,6 @@ pub fn explain(plan: &Plan, cluster: &Cluster, placed: Option<&Placed>) -> Resul
         step_seconds: end.as_secs_f64(),
         path: path::path(plan, &step),
         notes,
+        analysis: None,
     })
 }

@@ -87,6 +87,18 @@ impl Display for Explanation {
             let (begin, what) = (first.begin_seconds * 1e6, short(&first.what));
             writeln!(f, "at {begin:>9.1} µs  {:>9.1} µs  {}  {what}{more}", seconds * 1e6, first.place)?;
         }
+        if let Some(a) = &self.analysis {
+            writeln!(
+                f,
+                "\nmeasured over {} steps: a step of {:.1} µs, predicted {:+.0} %; median error of the {} launches of 20 µs \
+                 and more, weighted by time: {:.0} %",
+                a.steps,
+                a.step_seconds * 1e6,
+                100.0 * a.step_error,
+                a.launches,
+                100.0 * a.median_error
+            )?;
+        }
         for note in &self.notes {
             writeln!(f, "note: {note}")?;
         }

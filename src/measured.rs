@@ -6,11 +6,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "gpu")]
+pub use thalweg_gpu::{Measured, measure};
 use thalweg_graph::Cluster;
 use thalweg_graph::cluster::DeviceKind;
 use thalweg_graph::cost::Rates;
-#[cfg(feature = "gpu")]
-pub use thalweg_gpu::{Measured, measure};
 
 /// What a CPU was measured to do with so many threads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,6 +102,9 @@ pub fn gpu_rates(m: &Measured) -> Rates {
     Rates {
         product_flops: m.f32_flops / 4.0,
         window_flops: m.f32_flops / 8.0,
+        back_flops: m.f32_flops / 8.0,
+        weight_flops: m.f32_flops / 16.0,
+        epilogue_ops: m.f32_flops / 2.0,
         attention_flops: m.f32_flops / 8.0,
         packed: m.f32_flops,
         lane_ops: m.f32_flops / 2.0,

@@ -28,7 +28,8 @@ fn what_makes_no_sense_is_refused_by_name() {
     assert_eq!(error(&[device("a", ""), device("a", "")].concat()), ClusterError::Twice("a".into()));
     assert!(error(&device("a", "threads = 0")).to_string().contains("a: `threads`"));
     let link = |to: &str, latency: f64| {
-        let text = format!("[[links]]\nfrom = \"a\"\nto = \"{to}\"\nlatency_seconds = {latency:?}\nbytes_per_second = 1e9");
+        let text =
+            format!("[[links]]\nfrom = \"a\"\nto = \"{to}\"\nlatency_seconds = {latency:?}\nbytes_per_second = 1e9");
         [device("a", ""), device("b", ""), text].concat()
     };
     assert!(Cluster::from_toml(&link("b", 1e-6)).is_ok());

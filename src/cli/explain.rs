@@ -155,7 +155,7 @@ impl Subject {
                 digits.feeds().into_iter().filter(|(n, _)| inputs.iter().any(|i| i == n)).map(|(n, a)| (n, a.clone())),
             )?;
         }
-        let mut step = |subject: &mut Self, i: usize| match subject {
+        let step = |subject: &mut Self, i: usize| match subject {
             Subject::Digits { model, .. } => model.run(program, &digits.feeds()).map(drop),
             Subject::Case(case) => case.step(i).map(drop),
         };

@@ -9,8 +9,14 @@ use serde::{Deserialize, Serialize};
 pub struct Rates {
     /// Operations on f32 of a matrix product, a multiply-add being two.
     pub product_flops: f64,
-    /// The same of a convolution, whose operand is gathered from an image.
+    /// The same of a convolution, whose operand is gathered from an image; packing it counts.
     pub window_flops: f64,
+    /// The same of a convolution's gradient by its image, whose windows are read backwards.
+    pub back_flops: f64,
+    /// The same of its gradient by the weights, which sums over images.
+    pub weight_flops: f64,
+    /// Instructions that run on each tile of a product's sums while it is at hand, each on one element.
+    pub epilogue_ops: f64,
     /// Elements that a product packs before it multiplies them.
     pub packed: f64,
     /// Cheap instructions of scalar programs (add, multiply, select, load, store), each on one element.
@@ -46,15 +52,20 @@ pub struct Rates {
 }
 
 /// Up to here all bytes of a launch lie in a core's own cache.
-const NEAR: u64 = 1 << 20;
-/// Up to here in the one that cores share.
-const SHARED: u64 = 16 << 20;
+const NEAR: f64 = (1 << 20) as f64;
+/// Up to here in the one that cores share, whatever else a step has put there.
+const SHARED: f64 = (4 << 20) as f64;
+/// From here on in none.
+const FAR: f64 = (64 << 20) as f64;
 
 impl Rates {
     /// What stands in for a CPU device of which nothing is known: one core of a few gigahertz with vectors of 256 bits.
     pub const DEFAULT: Rates = Rates {
         product_flops: 5e10,
         window_flops: 4e10,
+        back_flops: 3e10,
+        weight_flops: 3e10,
+        epilogue_ops: 2e9,
         packed: 2e9,
         lane_ops: 8e9,
         heavy_ops: 1e9,
@@ -76,6 +87,9 @@ impl Rates {
     pub const DEFAULT_GPU: Rates = Rates {
         product_flops: 1e12,
         window_flops: 5e11,
+        back_flops: 5e11,
+        weight_flops: 2e11,
+        epilogue_ops: 1e12,
         packed: 1e12,
         lane_ops: 1e12,
         heavy_ops: 2.5e11,
@@ -96,17 +110,22 @@ impl Rates {
 
     /// Bytes per second of a launch that reads and writes so many in all.
     pub fn bytes_per_second(&self, bytes: u64) -> f64 {
-        match bytes {
-            _ if bytes <= NEAR => self.near_bytes,
-            _ if bytes <= SHARED => self.shared_bytes,
-            _ => self.far_bytes,
+        let bytes = bytes as f64;
+        if bytes <= NEAR {
+            return self.near_bytes;
         }
+        // The larger, the less of it is still in the cache: there is no edge.
+        let part = ((bytes / SHARED).ln() / (FAR / SHARED).ln()).clamp(0.0, 1.0);
+        self.shared_bytes * (self.far_bytes / self.shared_bytes).powf(part)
     }
     /// The name of a rate that is no positive number, if there is one.
     pub(crate) fn wrong(&self) -> Option<&'static str> {
         let all = [
             ("product_flops", self.product_flops),
             ("window_flops", self.window_flops),
+            ("back_flops", self.back_flops),
+            ("weight_flops", self.weight_flops),
+            ("epilogue_ops", self.epilogue_ops),
             ("packed", self.packed),
             ("lane_ops", self.lane_ops),
             ("heavy_ops", self.heavy_ops),

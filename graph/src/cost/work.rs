@@ -15,6 +15,12 @@ pub struct Work {
     pub product_flops: f64,
     /// Operations of products one of whose operands is gathered from an image.
     pub window_flops: f64,
+    /// Operations of products that read windows backwards.
+    pub back_flops: f64,
+    /// Operations of products of windows, summed over images.
+    pub weight_flops: f64,
+    /// Instructions on tiles of products.
+    pub epilogue_ops: f64,
     /// Elements that products pack.
     pub packed: f64,
     /// Cheap instructions.
@@ -55,6 +61,9 @@ impl Work {
     pub fn seconds(&self, rates: &Rates) -> f64 {
         let work = self.product_flops / rates.product_flops
             + self.window_flops / rates.window_flops
+            + self.back_flops / rates.back_flops
+            + self.weight_flops / rates.weight_flops
+            + self.epilogue_ops / rates.epilogue_ops
             + self.packed / rates.packed
             + self.lane_ops / rates.lane_ops
             + self.heavy_ops / rates.heavy_ops
@@ -74,13 +83,21 @@ impl Work {
             let factors = sum.factors.map(|read| &nest.reads[read]);
             let dense: f64 = nest.reads.iter().flat_map(|r| &r.coords).map(density).product();
             let flops = 2.0 * all * dense;
-            if factors.iter().any(|read| gathers(read)) {
-                self.window_flops += flops;
-            } else {
-                self.product_flops += flops;
+            match factors.into_iter().find(|read| gathers(read)) {
+                Some(image) if is_backward(image) => self.back_flops += flops,
+                Some(image) if sums_images(image, &nest.axes) => self.weight_flops += flops,
+                Some(_) => self.window_flops += flops,
+                None => {
+                    self.product_flops += flops;
+                    self.packed += factors.iter().map(|read| used(read, &nest.axes)).sum::<f64>();
+                }
             }
-            self.packed += factors.iter().map(|read| used(read, &nest.axes)).sum::<f64>();
-        } else if !nest.folds.is_empty() {
+            let sums = nest.epilogue.insts.iter().filter(|i| !matches!(i.op, ScalarOp::Literal(_)));
+            // The sum itself is no instruction.
+            self.epilogue_ops += points * sums.count().saturating_sub(1) as f64;
+            return;
+        }
+        if !nest.folds.is_empty() {
             self.program(&nest.body, &nest.reads, &nest.axes, all);
             let dear = nest.folds.iter().filter(|f| f.monoid == Monoid::LogSumExp).count() as f64;
             self.folded += all * nest.folds.len() as f64;
@@ -138,24 +155,47 @@ fn gathers(read: &Read) -> bool {
     })
 }
 
+/// Whether windows are read backwards, or stand apart: what an input's gradient does.
+fn is_backward(read: &Read) -> bool {
+    read.coords.iter().any(|c| match c {
+        Coord::Affine(index) => index.terms.iter().any(|(_, c)| *c < 0),
+        Coord::Holes { .. } => true,
+        _ => false,
+    })
+}
+
+/// Whether what goes over the image is summed: the axis of the images, which a plain coordinate follows, is folded.
+fn sums_images(read: &Read, axes: &[Axis]) -> bool {
+    let first = read.coords.first().and_then(Coord::index).and_then(|i| i.as_axis());
+    first.is_some_and(|axis| axes[usize::from(axis)].fold)
+}
+
 /// How many elements a product packs of an operand: one for each point of the axes that the read goes along.
 fn used(read: &Read, axes: &[Axis]) -> f64 {
     let along = |axis: u16| read.coords.iter().filter_map(Coord::index).any(|i| i.coefficient(axis) != 0);
     axes.iter().enumerate().filter(|(a, _)| along(*a as u16)).map(|(_, axis)| axis.extent as f64).product()
 }
 
-/// Whether neighbouring points of the innermost axis that is not of one point are read at places that are not neighbours.
+/// Whether neighbouring points of the loop are read at places that are not neighbours: of the innermost axis, folded or not,
+/// whichever suits the read better.
 fn is_strided(read: &Read, axes: &[Axis]) -> bool {
-    let Some(inner) = axes.iter().rposition(|a| a.extent > 1) else { return false };
-    let inner = inner as u16;
+    /// A fold that is shorter is no row.
+    const ROW: u64 = 8;
+    let innermost = |fold: bool| axes.iter().rposition(|a| a.fold == fold && a.extent > if fold { ROW } else { 1 });
+    let steps: Vec<u16> = [false, true].into_iter().filter_map(innermost).map(|a| a as u16).collect();
+    !steps.is_empty() && steps.into_iter().all(|axis| strides(read, axis))
+}
+
+/// Whether a step along an axis of the loop is a stride in the operand.
+fn strides(read: &Read, axis: u16) -> bool {
     let last = read.coords.len().saturating_sub(1);
     read.coords.iter().enumerate().any(|(d, coord)| match coord {
-        Coord::Affine(index) => match index.coefficient(inner) {
+        Coord::Affine(index) => match index.coefficient(axis) {
             0 => false,
             1 => d != last,
             _ => true,
         },
         // Digits of a position change slowly; what is found by a value lies anywhere.
-        other => other.index().is_none_or(|i| i.coefficient(inner) != 0),
+        other => other.index().is_none_or(|i| i.coefficient(axis) != 0),
     })
 }

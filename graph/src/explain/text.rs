@@ -55,7 +55,13 @@ fn mib(bytes: u64) -> f64 {
 
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, program `{}`: a step of {:.1} µs predicted", self.graph, self.program, self.step_seconds * 1e6)?;
+        writeln!(
+            f,
+            "{}, program `{}`: a step of {:.1} µs predicted",
+            self.graph,
+            self.program,
+            self.step_seconds * 1e6
+        )?;
         self.launches(f)?;
         if !self.channels.is_empty() {
             writeln!(f, "\n{:<18}  predicted  {:>9}  channel", "between", "kB")?;

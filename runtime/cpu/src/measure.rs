@@ -29,16 +29,14 @@ const HOPS: usize = 32;
 /// # Errors
 /// If threads cannot be started, or there is no room for the probes (some 300 MiB).
 pub fn measure(threads: usize) -> Result<Rates, DeviceError> {
-    let mut of = |kernel: &Kernel| time(threads, kernel);
+    let of = |kernel: &Kernel| time(threads, kernel);
     let launch_seconds = of(&scaled(64, 0))?;
     // Of what a probe took, only what the sort of work itself did: the rest is known by then.
     let mut rates = Rates { launch_seconds, ..Rates::DEFAULT };
-    let mut rest = |kernel: &Kernel| Ok::<_, DeviceError>((of(kernel)? - launch_seconds).max(1e-9));
-    for (rate, elements) in [
-        (&mut rates.near_bytes, 1 << 16),
-        (&mut rates.shared_bytes, 1 << 20),
-        (&mut rates.far_bytes, 1 << 24),
-    ] {
+    let rest = |kernel: &Kernel| Ok::<_, DeviceError>((of(kernel)? - launch_seconds).max(1e-9));
+    for (rate, elements) in
+        [(&mut rates.near_bytes, 1 << 16), (&mut rates.shared_bytes, 1 << 20), (&mut rates.far_bytes, 1 << 24)]
+    {
         *rate = 8.0 * elements as f64 / rest(&scaled(elements, 0))?;
     }
     let long = scaled(LANES, CHAIN);
@@ -60,9 +58,13 @@ pub fn measure(threads: usize) -> Result<Rates, DeviceError> {
     let packing = (y * a - x * c) / (d * a - b * c);
     rates.packed = if packing > 0.0 { (1.0 / packing).min(1e12) } else { 1e12 };
     rates.product_flops = a / (x - b / rates.packed).max(1e-9);
-    let window = windows(16, 64, 16);
-    let work = Work::of(&window);
-    rates.window_flops = work.window_flops / (rest(&window)? - work.packed / rates.packed).max(1e-9);
+    let plain = rest(&square)?;
+    let finished = product_and(512, CHAIN / 2);
+    rates.epilogue_ops = Work::of(&finished).epilogue_ops / (rest(&finished)? - plain).max(1e-9);
+    let [forward, back, weight] = convolution(16, 64, 16);
+    rates.window_flops = Work::of(&forward).window_flops / rest(&forward)?;
+    rates.back_flops = Work::of(&back).back_flops / rest(&back)?;
+    rates.weight_flops = Work::of(&weight).weight_flops / rest(&weight)?;
     let attended = attention();
     rates.attention_flops = Work::of(&attended).attention_flops / rest(&attended)?;
 
@@ -127,13 +129,33 @@ fn product(m: u64, k: u64, n: u64) -> Kernel {
     axes.nest(&[f32s(&[m, k]), f32s(&[k, n])], &[f32s(&[m, n])], [sum(read(0, [i, l]) * read(1, [l, j]))])
 }
 
-/// 3×3 windows over square images with a border.
-fn windows(images: u64, channels: u64, size: u64) -> Kernel {
-    let (x, w) = (f32s(&[images, channels, size, size]), f32s(&[channels, channels, 3, 3]));
+/// A square product with a chain of products and sums on each of its sums.
+fn product_and(n: u64, chain: usize) -> Kernel {
     let mut axes = Axes::new();
-    let ([b, o, h, v], [c, p, q]) = (axes.par([images, channels, size, size]), axes.fold([channels, 3, 3]));
-    let image = read_or(0, [b.into(), c.into(), h + p - 1, v + q - 1], 0.0);
-    axes.nest(&[x.clone(), w], &[x], [sum(image * read(1, [o, c, p, q]))])
+    let ([i, j], [l]) = (axes.par([n, n]), axes.fold([n]));
+    let other = || read(2, [i, j]);
+    let start = sum(read(0, [i, l]) * read(1, [l, j]));
+    let end = (0..chain).fold(start, |x, k| if k % 2 == 0 { x * 0.5 } else { x + other() });
+    axes.nest(&[f32s(&[n, n]), f32s(&[n, n]), f32s(&[n, n])], &[f32s(&[n, n])], [end])
+}
+
+/// 3×3 windows over square images with a border: forward, and the gradients by image and weights.
+fn convolution(n: u64, c: u64, size: u64) -> [Kernel; 3] {
+    let (x, w) = (f32s(&[n, c, size, size]), f32s(&[c, c, 3, 3]));
+    let window = |back: bool| {
+        let mut axes = Axes::new();
+        let ([b, o, h, v], [k, p, q]) = (axes.par([n, c, size, size]), axes.fold([c, 3, 3]));
+        let at = if back { [h - p + 1, v - q + 1] } else { [h + p - 1, v + q - 1] };
+        let [row, column] = at;
+        let weights = if back { [k, o, p, q] } else { [o, k, p, q] };
+        let image = read_or(0, [b.into(), k.into(), row, column], 0.0);
+        axes.nest(&[x.clone(), w.clone()], std::slice::from_ref(&x), [sum(image * read(1, weights))])
+    };
+    let mut axes = Axes::new();
+    let ([o, i, p, q], [b, h, v]) = (axes.par([c, c, 3, 3]), axes.fold([n, size, size]));
+    let image = read_or(1, [b.into(), i.into(), h + p - 1, v + q - 1], 0.0);
+    let weight = axes.nest(&[x.clone(), x.clone()], &[w.clone()], [sum(read(0, [b, o, h, v]) * image)]);
+    [window(false), window(true), weight]
 }
 
 fn attention() -> Kernel {
@@ -263,14 +285,18 @@ mod tests {
     #[test]
     fn every_probe_is_sound_and_asks_for_the_work_it_is_for() {
         let device = CpuDevice::new("cpu:0", 1).expect("it opens");
-        let probes: [(Kernel, fn(&Work) -> f64); 8] = [
+        let [forward, back, weight] = convolution(16, 64, 16);
+        let probes: [(Kernel, fn(&Work) -> f64); 11] = [
             (scaled(LANES, CHAIN), |w| w.lane_ops),
             (heavy(LANES), |w| w.heavy_ops),
             (row_sums(512, 512), |w| w.folded),
             (transposed(512), |w| w.strided),
             (scatter(1 << 14), |w| w.scattered),
             (product(512, 512, 512), |w| w.product_flops),
-            (windows(16, 64, 16), |w| w.window_flops),
+            (product_and(512, 16), |w| w.epilogue_ops),
+            (forward, |w| w.window_flops),
+            (back, |w| w.back_flops),
+            (weight, |w| w.weight_flops),
             (attention(), |w| w.attention_flops),
         ];
         for (kernel, sort) in probes {

@@ -41,7 +41,8 @@ pub fn plan_svg(plan: &Plan, seconds: &dyn Fn(usize, usize) -> f64) -> String {
     for (d, part) in plan.devices.iter().enumerate() {
         let (x, (_, border)) = (MARGIN + d * (WIDTH + BETWEEN), COLOURS[d % COLOURS.len()]);
         let name = escape(&part.device, 24);
-        let _ = writeln!(out, "<text x=\"{x}\" y=\"{}\" fill=\"{border}\" font-weight=\"bold\">{name}</text>", HEAD - 12);
+        let _ =
+            writeln!(out, "<text x=\"{x}\" y=\"{}\" fill=\"{border}\" font-weight=\"bold\">{name}</text>", HEAD - 12);
     }
     for (number, figure) in drawing.figures.iter().enumerate() {
         let ((x, y), (fill, border)) = (places[number], COLOURS[figure.device % COLOURS.len()]);

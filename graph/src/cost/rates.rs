@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Rates {
     /// Operations on f32 of a matrix product, a multiply-add being two.
     pub product_flops: f64,
-    /// The same of a convolution, whose operand is gathered from an image; packing it counts.
+    /// The same of a convolution, whose operand is gathered from an image.
     pub window_flops: f64,
     /// The same of a convolution's gradient by its image, whose windows are read backwards.
     pub back_flops: f64,

@@ -87,11 +87,9 @@ impl Work {
                 Some(image) if is_backward(image) => self.back_flops += flops,
                 Some(image) if sums_images(image, &nest.axes) => self.weight_flops += flops,
                 Some(_) => self.window_flops += flops,
-                None => {
-                    self.product_flops += flops;
-                    self.packed += factors.iter().map(|read| used(read, &nest.axes)).sum::<f64>();
-                }
+                None => self.product_flops += flops,
             }
+            self.packed += factors.iter().map(|read| used(read, &nest.axes)).sum::<f64>();
             let sums = nest.epilogue.insts.iter().filter(|i| !matches!(i.op, ScalarOp::Literal(_)));
             // The sum itself is no instruction.
             self.epilogue_ops += points * sums.count().saturating_sub(1) as f64;

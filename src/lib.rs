@@ -26,8 +26,8 @@
 
 pub mod data;
 mod error;
+pub mod explain;
 pub mod kit;
-#[cfg(feature = "gpu")]
 pub mod measured;
 mod model;
 

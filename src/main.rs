@@ -14,6 +14,8 @@ enum Command {
     Demo(cli::demo::Demo),
     /// List what this machine can run on.
     Devices(cli::devices::Devices),
+    /// Say what a step is predicted to take, and why; with --analyze beside what it takes.
+    Explain(cli::explain::Explain),
     /// Look at graphs.
     Graph(cli::graph::GraphCommand),
     /// Look at checkpoints and files of weights, and check them.
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Demo(demo) => demo.run(),
         Command::Devices(devices) => devices.run(),
+        Command::Explain(explain) => explain.run(),
         Command::Graph(graph) => graph.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Kit(kit) => kit.run(),

@@ -201,3 +201,50 @@ fn a_plan_is_shown_to_be_sound_or_what_is_wrong_with_it_is_said() {
     }
     std::fs::remove_file(&file).expect("it was there");
 }
+
+/// What is measured of the CPU is kept, and explain predicts by it; a plan is drawn; what cannot be is refused.
+#[test]
+fn a_step_is_explained_compared_and_drawn() {
+    let folder = std::env::temp_dir().join(format!("thalweg-explain-{}", std::process::id()));
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_thalweg"));
+        command.args(arguments).env("XDG_CACHE_HOME", &folder).output().expect("the command runs")
+    };
+    let two = ["explain", "--model", "mlp_train", "--devices", "cpu:0,cpu:1", "--leaves", "4"];
+    let json = |more: &[&str]| -> serde_json::Value {
+        let output = run(&[&two[..], more].concat());
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("one object")
+    };
+    std::fs::create_dir_all(&folder).expect("a temporary folder");
+    let picture = folder.join("mlp.svg");
+    let told = json(&["--json", "--analyze", "--steps", "3", "--draw", picture.to_str().expect("a plain path")]);
+    let seconds = |v: &serde_json::Value| v.as_f64().expect("a number");
+    assert_eq!(told["devices"][0]["rates_known"], false, "nothing was measured here");
+    let launches = told["launches"].as_array().expect("a list");
+    assert!(launches.iter().all(|l| seconds(&l["measured_seconds"]) > 0.0 && seconds(&l["seconds"]) > 0.0));
+    for why in ["cut along axis 0 with x", "sum over 4 leaves", "combines what came by #", "updates variables"] {
+        assert!(launches.iter().any(|l| l["why"].as_str().is_some_and(|w| w.contains(why))), "no {why}");
+    }
+    assert!(!told["channels"].as_array().expect("a list").is_empty());
+    // The path is a chain: nothing on it begins before what stands before it ended, and it ends with the step.
+    let path = told["path"].as_array().expect("a list");
+    let mut end = 0.0;
+    for row in path {
+        assert!((seconds(&row["begin_seconds"]) - end).abs() < 1e-7, "{row} does not begin at {end}");
+        end = seconds(&row["begin_seconds"]) + seconds(&row["seconds"]);
+    }
+    let step = seconds(&told["step_seconds"]);
+    assert!(end <= step && end > 0.5 * step, "{end} of {step}");
+    let drawn = std::fs::read_to_string(&picture).expect("it was drawn");
+    assert!(drawn.starts_with("<svg") && drawn.contains("cpu:1") && drawn.contains("(backward)"), "{drawn}");
+
+    let text = run(&two).stdout;
+    assert!(String::from_utf8_lossy(&text).contains("was not measured"), "{}", String::from_utf8_lossy(&text));
+    let refused = run(&[&two[..], &["--draw", "mlp.png"]].concat());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("a picture is"));
+    let refused = run(&["explain", "--model", "mlp_tarin"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("there is no model `mlp_tarin`"));
+    std::fs::remove_dir_all(&folder).expect("it was made");
+}

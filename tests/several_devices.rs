@@ -104,7 +104,7 @@ fn what_does_not_fit_is_said() {
     for (cluster, strategy, says) in [
         (&two, None, "compile_with(&cluster, &Strategy::data_parallel())"),
         (&Cluster::cpus(3), Some(dp().leaves(2)), "2 leaves cannot be spread over 3 devices"),
-        (&Cluster { devices: vec![] }, Some(dp()), "without devices"),
+        (&Cluster::cpus(0), Some(dp()), "without devices"),
         (&two, Some(dp().input("z", None)), "an input `z`; the model has `x`"),
         (&two, Some(dp().input("x", Some(1))), "`x`, which is f32[6], along axis 1"),
         (&two, Some(dp().tensor_parallel(2).shard("slope", 0)), "`slope`, which is f32[], along axis 0"),

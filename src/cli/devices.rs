@@ -2,13 +2,14 @@
 //! for every adapter; others open the one they are told to.
 
 use std::io::Write;
+use std::path::Path;
 
 use clap::Args;
 use serde_json::json;
 use thalweg::Cluster;
 use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
-#[cfg(feature = "gpu")]
-use thalweg::measured;
+use thalweg::graph::cost::Rates;
+use thalweg::measured::{self, Entry};
 use thalweg::prelude::{Compile, Model, Strategy};
 
 /// `thalweg devices`.
@@ -17,8 +18,8 @@ pub(crate) struct Devices {
     /// Print one JSON object per device instead of text.
     #[arg(long)]
     json: bool,
-    /// Measure every adapter, which takes seconds each: arithmetic, memory, launches, transfers. Nothing else should be
-    /// running on it. The figures are kept, and shown by `thalweg devices` from then on.
+    /// Measure the CPU and every adapter, which takes seconds each: arithmetic, memory, launches, transfers. Nothing else
+    /// should be running. The figures are kept, shown by `thalweg devices` and used by `thalweg explain` from then on.
     #[arg(long)]
     measure: bool,
 }
@@ -61,10 +62,10 @@ impl Where {
             };
         }
         let spec = |device: &Device| match *device {
-            Device::Cpu(i) => DeviceSpec { name: format!("cpu:{i}").into(), kind: DeviceKind::Cpu, threads: 1 },
+            Device::Cpu(i) => DeviceSpec::new(format!("cpu:{i}"), DeviceKind::Cpu, 1),
             Device::Gpu(adapter) => Cluster::gpu(adapter).devices.remove(0),
         };
-        Cluster { devices: self.devices.iter().map(spec).collect() }
+        Cluster::of(self.devices.iter().map(spec).collect())
     }
     /// How the model is spread, unless it is simply on one device.
     pub(super) fn strategy(&self) -> Option<Strategy> {
@@ -148,19 +149,6 @@ impl std::fmt::Display for Device {
 
 impl Devices {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let mut out = std::io::stdout().lock();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        if self.json {
-            writeln!(out, "{}", json!({"name": "cpu:0", "kind": "cpu", "threads": threads}))?;
-        } else {
-            writeln!(out, "cpu:0  {threads} threads")?;
-        }
-        self.adapters(&mut out)
-    }
-
-    #[cfg(feature = "gpu")]
-    fn adapters(&self, out: &mut impl Write) -> anyhow::Result<()> {
-        let all = thalweg::gpu::adapters();
         let file = measured::file();
         let kept = file.as_ref().map_or(Ok(vec![]), |path| measured::load(path));
         if self.measure {
@@ -169,18 +157,51 @@ impl Devices {
             kept.as_ref().map_err(|e| anyhow::anyhow!("{e}"))?;
             writeln!(std::io::stderr(), "the figures are kept in {}", path.display())?;
         }
-        let kept = kept.unwrap_or_else(|e| {
+        let mut kept = kept.unwrap_or_else(|e| {
             eprintln!("{e}");
             vec![]
         });
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        if let (true, Ok(path)) = (self.measure, &file) {
+            // One thread is a device of several, all of them are the device that is there without being asked for.
+            for threads in [1, threads].into_iter().take(threads.min(2)) {
+                measured::keep(path, Entry::Cpu(measured::measure_cpu(threads)?))?;
+            }
+            kept = measured::load(path)?;
+        }
+        let mut out = std::io::stdout().lock();
+        let figures = [1, threads].map(|n| measured::find_cpu(&kept, n));
+        let [one, all] = figures;
+        if self.json {
+            let line = json!({
+                "name": "cpu:0", "kind": "cpu", "threads": threads, "cpu": measured::cpu_name(),
+                "measured": all.map(|m| m.rates), "measured_one_thread": one.map(|m| m.rates),
+            });
+            writeln!(out, "{line}")?;
+        } else {
+            writeln!(out, "cpu:0  {threads} threads ({})", measured::cpu_name())?;
+            match one {
+                Some(m) => writeln!(out, "       one thread  {}", rates_of(&m.rates))?,
+                None => writeln!(out, "       measured  not yet: `thalweg devices --measure`")?,
+            }
+            if let Some(m) = all.filter(|m| m.threads > 1) {
+                writeln!(out, "       {} threads   {}", m.threads, rates_of(&m.rates))?;
+            }
+        }
+        self.adapters(&mut out, file.as_deref().ok(), &kept)
+    }
+
+    #[cfg(feature = "gpu")]
+    fn adapters(&self, out: &mut impl Write, file: Option<&Path>, kept: &[Entry]) -> anyhow::Result<()> {
+        let all = thalweg::gpu::adapters();
         for a in &all {
-            let figures = match &file {
-                Ok(path) if self.measure => {
+            let figures = match file {
+                Some(path) if self.measure => {
                     let new = measured::measure(a.index)?;
-                    measured::keep(path, new.clone())?;
+                    measured::keep(path, Entry::Gpu(new.clone()))?;
                     Some(new)
                 }
-                _ => measured::find(&kept, a).cloned(),
+                _ => measured::find(kept, a).cloned(),
             };
             if self.json {
                 writeln!(
@@ -226,8 +247,7 @@ impl Devices {
     }
 
     #[cfg(not(feature = "gpu"))]
-    fn adapters(&self, out: &mut impl Write) -> anyhow::Result<()> {
-        anyhow::ensure!(!self.measure, "this build has no GPUs to measure; build it with the feature `gpu`");
+    fn adapters(&self, out: &mut impl Write, _: Option<&Path>, _: &[Entry]) -> anyhow::Result<()> {
         if !self.json {
             writeln!(out, "not in this build: GPUs, which the feature `gpu` brings")?;
         }
@@ -246,5 +266,21 @@ fn figures_of(m: &measured::Measured) -> String {
         m.download_bytes / 1e9,
         m.launch_seconds * 1e6,
         m.round_trip_seconds * 1e6
+    )
+}
+
+/// Rates of a CPU on one line, for people.
+fn rates_of(r: &Rates) -> String {
+    format!(
+        "{:.1} Gflop/s in products, {:.1} in convolutions; {:.1}, {:.1}, {:.1} GB/s in a core's cache, the shared one, \
+         memory; {:.2} µs a launch; a hop {:.1} µs and {:.1} GB/s",
+        r.product_flops / 1e9,
+        r.window_flops / 1e9,
+        r.near_bytes / 1e9,
+        r.shared_bytes / 1e9,
+        r.far_bytes / 1e9,
+        r.launch_seconds * 1e6,
+        r.hop_seconds * 1e6,
+        r.hop_bytes / 1e9
     )
 }

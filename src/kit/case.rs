@@ -154,8 +154,12 @@ impl Case {
         let bindings = self.bindings();
         Ok(self.model.session().plan(self.program, &bindings)?)
     }
+    /// The program that a step runs.
+    pub fn program(&self) -> &'static str {
+        self.program
+    }
     /// Extents of one step: the small network alone has a named dimension.
-    fn bindings(&self) -> Bindings {
+    pub fn bindings(&self) -> Bindings {
         let graph = self.model.graph();
         graph.dims.keys().map(|name| (name.clone(), BATCH as u64)).collect()
     }

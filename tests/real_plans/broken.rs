@@ -18,7 +18,7 @@ use thalweg::runtime::executor::{Exchange, Executor, Fetch, Prepared};
 use crate::common::models;
 use crate::plans::{BATCH, digits, threads};
 
-const DEVICES: usize = 2;
+const DEVICES: usize = 3;
 
 /// Devices with the digits' model on them, and a plan.
 struct Bench {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use thalweg::Cluster;
-use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg::graph::plan::Plan;
 use thalweg::graph::{Bindings, Strategy};
 use thalweg::kit::Case;
@@ -19,12 +18,6 @@ pub(crate) type Named = (String, Arc<Plan>);
 /// The samples of a step of the digits' model.
 pub(crate) const BATCH: u64 = 64;
 
-/// So many devices of one thread each.
-fn cores(devices: usize) -> Cluster {
-    let core = |i| DeviceSpec { name: format!("cpu:{i}").into(), kind: DeviceKind::Cpu, threads: 1 };
-    Cluster { devices: (0..devices).map(core).collect() }
-}
-
 /// The digits' model.
 pub(crate) fn digits(devices: usize, leaves: u16) -> Model {
     compiled("digits", devices, leaves)
@@ -32,7 +25,7 @@ pub(crate) fn digits(devices: usize, leaves: u16) -> Model {
 
 fn compiled(name: &str, devices: usize, leaves: u16) -> Model {
     let model = models::ALL.iter().find(|m| m.name == name).expect("a model");
-    model.compile_with(&cores(devices), &Strategy::data_parallel().leaves(leaves))
+    model.compile_with(&Cluster::cpus(devices), &Strategy::data_parallel().leaves(leaves))
 }
 
 /// A program of one of the tests' models, cut for these leaves.
@@ -45,7 +38,7 @@ pub(crate) fn model(name: &str, program: &str, devices: usize, leaves: u16) -> N
 
 /// A case of the kit, with a leaf per device.
 pub(crate) fn case(name: &str, devices: usize) -> Named {
-    let case = Case::open(name, &cores(devices), Some(&Strategy::data_parallel()));
+    let case = Case::open(name, &Cluster::cpus(devices), Some(&Strategy::data_parallel()));
     let mut case = case.expect("no mistakes").expect("a case");
     (format!("{name} on {devices}"), case.plan().expect("it is planned"))
 }

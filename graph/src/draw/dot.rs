@@ -41,7 +41,7 @@ pub fn dot(graph: &Graph, program: Option<&str>) -> String {
 }
 
 /// A quoted string in which nothing is special.
-fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

@@ -36,7 +36,7 @@ pub fn mermaid(graph: &Graph, program: Option<&str>) -> String {
 }
 
 /// The inside of a quoted label in which nothing is special.
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
         match c {

@@ -4,9 +4,11 @@
 
 mod dot;
 mod mermaid;
+mod plan;
 
 pub use dot::dot;
 pub use mermaid::mermaid;
+pub use plan::{plan_dot, plan_mermaid, plan_svg};
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

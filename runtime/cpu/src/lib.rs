@@ -17,6 +17,7 @@ mod isa;
 mod kernel;
 mod kind;
 mod lanes;
+mod measure;
 mod nest;
 mod panels;
 mod pool;
@@ -28,3 +29,4 @@ mod tile;
 
 pub use device::CpuDevice;
 pub use kernel::{CompileError, CompiledKernel};
+pub use measure::measure;

@@ -224,7 +224,7 @@ fn a_plan_whose_channels_do_not_fit_the_program_is_refused() {
     let want = [
         "channel #1 carries what input `x` has not",
         "channel #0 carries what input `z` has not",
-        "channel #5 carries what output `y` has no place for; output `y`: element 5 comes from nobody",
+        "channels #4 and #5 both return y from element 4 on",
         "channel #6 carries what output `totals` has no place for; output `total`: element 0 comes from nobody",
         "its devices have [256, 192] bytes of state, the session's [192, 192]",
     ];

@@ -291,7 +291,8 @@ mod tests {
     fn every_probe_is_sound_and_asks_for_the_work_it_is_for() {
         let device = CpuDevice::new("cpu:0", 1).expect("it opens");
         let [forward, back, weight] = convolution(16, 64, 16);
-        let probes: [(Kernel, fn(&Work) -> f64); 11] = [
+        type Probe = (Kernel, fn(&Work) -> f64);
+        let probes: [Probe; 11] = [
             (scaled(LANES, CHAIN), |w| w.lane_ops),
             (heavy(LANES), |w| w.heavy_ops),
             (row_sums(512, 512), |w| w.folded),

@@ -3,152 +3,25 @@
 //!
 //! A device's graph is an ordinary graph of one program. What arrives is an input called after its channel, `#3`; what leaves
 //! is an output. So it prints, verifies, evaluates and is lowered as any other graph, and nothing later is opaque.
-
 mod buckets;
+mod compute;
 mod convert;
+mod ends;
+mod parts;
 mod reduce;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+pub use parts::{DeviceGraph, Partitioned};
+
 use crate::builder::Builder;
-use crate::id::{Arena, Id, Side};
+use crate::id::Arena;
 use crate::ir::{Graph, Node, NodeId, Program, Value};
 use crate::kernel::{BufferType, Kernel};
-use crate::lower::LowerError;
-use crate::passes::drop_dead_nodes;
-use crate::place::{Cut, Part, Placed, Placement, Spread, Way, share, share_type};
+use crate::place::{Cut, Placed, Placement, Spread, Way};
 use crate::plan::{Channel, ChannelId, Endpoint};
 use crate::structural::{Input, KernelOp, ReadVariable, Row};
-
-/// What one device does of a program.
-#[derive(Clone, Debug)]
-pub struct DeviceGraph {
-    /// One program: its inputs are what arrives, its outputs what leaves, its updates those of the device's variables.
-    pub graph: Graph,
-    /// Which channel each input arrives by.
-    pub arrives: BTreeMap<Arc<str>, ChannelId>,
-    /// Which channel each output leaves by, in order.
-    pub leaves: Vec<ChannelId>,
-}
-
-/// A program over several devices.
-#[derive(Clone, Debug)]
-pub struct Partitioned {
-    /// The program's name.
-    pub program: Arc<str>,
-    /// What crosses.
-    pub channels: Arena<ChannelId, Channel>,
-    /// By device.
-    pub devices: Vec<DeviceGraph>,
-}
-
-impl Partitioned {
-    /// A program on one device: nothing crosses but feeds and fetches.
-    ///
-    /// # Errors
-    /// If a type has named dimensions.
-    pub fn single(graph: &Graph, program: &Program) -> Result<Self, LowerError> {
-        let bound = |value: Value| {
-            let node = &graph.nodes[value.node];
-            let (label, site, ty) = (node.label(), node.site.clone(), graph.ty(value).to_string());
-            BufferType::of(graph.ty(value)).ok_or(LowerError::Unbound { label, site, ty })
-        };
-        let mut channels = Arena::default();
-        let mut arrives = BTreeMap::new();
-        for (id, input) in graph.inputs_of(program) {
-            let ty = bound(id.into())?;
-            let (from, to) = (Endpoint::Driver, Endpoint::Device(0));
-            arrives.insert(
-                input.name.clone(),
-                channels.push(Channel { from, to, ty, start: 0, label: input.name.clone() }),
-            );
-        }
-        let mut leaves = Vec::new();
-        for (name, value) in &program.outputs {
-            let ty = bound(*value)?;
-            let (from, to) = (Endpoint::Device(0), Endpoint::Driver);
-            leaves.push(channels.push(Channel { from, to, ty, start: 0, label: name.clone() }));
-        }
-        let graph = Graph { programs: vec![program.clone()], ..graph.clone() };
-        let devices = vec![DeviceGraph { graph, arrives, leaves }];
-        Ok(Self { program: program.name.clone(), channels, devices })
-    }
-}
-
-impl Partitioned {
-    /// Takes away what arrives and nobody reads, with what was computed for it alone, and numbers the other channels anew.
-    fn drop_unread(&mut self) {
-        loop {
-            let mut unread: BTreeSet<ChannelId> = BTreeSet::new();
-            for device in &mut self.devices {
-                device.graph = drop_dead_nodes(&device.graph);
-                let read: BTreeSet<Arc<str>> =
-                    device.graph.nodes.values().iter().filter_map(|n| Some(n.op_as::<Input>()?.name.clone())).collect();
-                device.arrives.retain(|name, channel| {
-                    let is_read = read.contains(name);
-                    unread.extend((!is_read).then_some(*channel));
-                    is_read
-                });
-            }
-            if unread.is_empty() {
-                break;
-            }
-            for device in &mut self.devices {
-                let keep: Vec<bool> = device.leaves.iter().map(|c| !unread.contains(c)).collect();
-                let mut kept = keep.iter();
-                device.leaves.retain(|_| *kept.next().expect("one for each"));
-                let mut kept = keep.iter();
-                device.graph.programs[0].outputs.retain(|_| *kept.next().expect("one for each"));
-            }
-        }
-        self.renumber();
-    }
-    /// Over how many crossings between devices, one behind the other, what arrives by each channel has come.
-    pub fn levels(&self) -> BTreeMap<ChannelId, u32> {
-        let own = |c: &Channel| u32::from(c.from != Endpoint::Driver && c.to != Endpoint::Driver);
-        let mut levels: BTreeMap<ChannelId, u32> = self.channels.iter().map(|(id, c)| (id, own(c))).collect();
-        loop {
-            let before = levels.clone();
-            for device in &self.devices {
-                let graph = &device.graph;
-                let mut of: Side<NodeId, u32> = Side::filled(graph.nodes.len(), 0);
-                for (id, node) in graph.nodes.iter() {
-                    // What the program does not need arrives by no channel.
-                    let channel = node.op_as::<Input>().and_then(|i| device.arrives.get(&i.name));
-                    let arrived = channel.map(|c| levels[c]);
-                    of[id] = node.operands.iter().map(|v| of[v.node]).chain(arrived).max().unwrap_or(0);
-                }
-                for ((_, value), channel) in graph.programs[0].outputs.iter().zip(&device.leaves) {
-                    let level = of[value.node] + own(&self.channels[*channel]);
-                    levels.entry(*channel).and_modify(|l| *l = (*l).max(level));
-                }
-            }
-            if levels == before {
-                return levels;
-            }
-        }
-    }
-    fn renumber(&mut self) {
-        let left = self.devices.iter().flat_map(|d| d.arrives.values().chain(&d.leaves));
-        let left: BTreeSet<ChannelId> = left.copied().collect();
-        let now: BTreeMap<ChannelId, ChannelId> = left.iter().enumerate().map(|(i, c)| (*c, Id::new(i))).collect();
-        self.channels = left.iter().map(|c| self.channels[*c].clone()).collect();
-        for device in &mut self.devices {
-            for id in device.graph.nodes.ids() {
-                let node = &mut device.graph.nodes[id];
-                if let Some(input) = node.op_as::<Input>() {
-                    let name = now[&device.arrives[&input.name]].to_string().into();
-                    node.op = Arc::new(Input { name, ty: input.ty.clone() });
-                }
-            }
-            device.arrives = device.arrives.values().map(|c| (now[c].to_string().into(), now[c])).collect();
-            device.leaves.iter_mut().for_each(|c| *c = now[c]);
-            let outputs = &mut device.graph.programs[0].outputs;
-            outputs.iter_mut().zip(&device.leaves).for_each(|((name, _), c)| *name = c.to_string().into());
-        }
-    }
-}
 
 /// Cuts a placed program for `devices` devices.
 pub fn partition(placed: &Placed, devices: usize) -> Partitioned {
@@ -235,115 +108,6 @@ impl<'a> Cutter<'a> {
         }
         let cuts: Vec<_> = (0..placed.mesh().axes.len()).map(|m| cuts_of(placed, id, m)).collect();
         self.compute(id, &placed.ways[id], &cuts, &operands, &placed.values[id]);
-    }
-    /// Emits a node, spread as `ways` say, on every leaf; notes the instances of its results. Where a loop is cut, `cuts` say
-    /// where, by axis of the mesh.
-    fn compute(
-        &mut self,
-        id: NodeId,
-        ways: &[Way],
-        cuts: &[Arc<[u64]>],
-        operands: &[Instances],
-        results: &[Placement],
-    ) {
-        let placed = self.placed;
-        let node = &placed.graph.nodes[id];
-        let kernel = OnceKernel::default();
-        // By device, what is read, and which part is made.
-        type Key = (u16, Vec<Value>, Vec<(u64, u64)>);
-        let mut known: HashMap<Key, NodeId> = HashMap::new();
-        let mut instances: Vec<Instances> = vec![vec![]; node.types.len()];
-        for leaf in 0..self.leaf_count() {
-            let (device, at) = (self.device(leaf), placed.mesh().coordinates(leaf));
-            let reads: Vec<Value> = operands.iter().map(|o| o[leaf]).collect();
-            let ranges: Vec<(u64, u64)> = results
-                .iter()
-                .enumerate()
-                .flat_map(|(slot, p)| share(&placed.ty(Value { node: id, slot: slot as u16 }), p, &at))
-                .map(|r| (r.start, r.end))
-                .chain(folded(ways, &at))
-                .collect();
-            let emitted = *known.entry((device, reads.clone(), ranges)).or_insert_with(|| {
-                let to = self.on(device);
-                if ways.iter().all(|w| w.cut == Cut::Nothing) {
-                    return to.copy(node, reads);
-                }
-                let types =
-                    |slot: usize, p: &Placement| share_type(&placed.ty(Value { node: id, slot: slot as u16 }), p, &at);
-                let to_types: Vec<BufferType> = results.iter().enumerate().map(|(s, p)| types(s, p)).collect();
-                let from_types = reads.iter().map(|v| BufferType::of(&to.ty(*v)).expect("bound")).collect();
-                let kernel = cut(kernel.of(placed, id), ways, cuts, &at, from_types, to_types);
-                to.copy(&with_kernel(node, kernel), reads)
-            });
-            for (slot, of) in instances.iter_mut().enumerate() {
-                of.push(Value { node: emitted, slot: slot as u16 });
-            }
-        }
-        for (slot, (of, placement)) in instances.into_iter().zip(results).enumerate() {
-            self.made.insert((Value { node: id, slot: slot as u16 }, placement.clone()), of);
-        }
-    }
-
-    /// Emits an element-wise node over each device's range of all elements.
-    fn compute_flat(&mut self, id: NodeId, operands: &[Instances]) {
-        let placed = self.placed;
-        let (node, kernel) = (&placed.graph.nodes[id], OnceKernel::default());
-        let mut known: BTreeMap<u16, NodeId> = BTreeMap::new();
-        let mut instances: Vec<Instances> = vec![vec![]; node.types.len()];
-        for leaf in 0..self.leaf_count() {
-            let device = self.device(leaf);
-            let emitted = *known.entry(device).or_insert_with(|| {
-                let Spread::Owned { cuts } = &placed.values[id][0][0] else { unreachable!("a flat way owns") };
-                let i = usize::from(device);
-                let kernel = kernel.of(placed, id).flattened(cuts[i + 1] - cuts[i]).expect("placing has flattened it");
-                let reads = operands.iter().zip(kernel.operands());
-                let reads = reads.map(|(o, ty)| self.relabel(device, node, o[leaf], &ty.shape)).collect();
-                self.on(device).copy(&with_kernel(node, kernel), reads)
-            });
-            for (slot, of) in instances.iter_mut().enumerate() {
-                of.push(Value { node: emitted, slot: slot as u16 });
-            }
-        }
-        for (slot, of) in instances.into_iter().enumerate() {
-            self.made.insert((Value { node: id, slot: slot as u16 }, placed.values[id][slot].clone()), of);
-        }
-    }
-
-    /// The rows of an input that each leaf needs, from the driver.
-    fn feed(&mut self, id: NodeId, node: &Node, input: &Input) -> Instances {
-        let placed = self.placed;
-        let (ty, placement) = (placed.ty(id.into()), placed.of(id.into()));
-        let mut known: HashMap<(u16, u64, u64), Value> = HashMap::new();
-        let mut instances = Vec::new();
-        for leaf in 0..self.leaf_count() {
-            let (device, at) = (self.device(leaf), placed.mesh().coordinates(leaf));
-            let ranges = share(&ty, placement, &at);
-            // Rows of the outermost axis lie side by side; of another axis they do not, and each device takes all.
-            let (share_ty, start, rest) = contiguous(&ty, &ranges);
-            let key = (device, start, share_ty.len() as u64);
-            let whole = *known.entry(key).or_insert_with(|| {
-                let channel = Channel {
-                    from: Endpoint::Driver,
-                    to: Endpoint::Device(device),
-                    ty: share_ty.clone(),
-                    start,
-                    label: input.name.clone(),
-                };
-                let channel = self.channels.push(channel);
-                arrive(
-                    &self.devices[usize::from(device)],
-                    &mut self.arrives[usize::from(device)],
-                    channel,
-                    &share_ty,
-                    node,
-                )
-            });
-            instances.push(match rest {
-                None => whole,
-                Some((axis, range)) => self.emit(device, node, Kernel::slice(share_ty, axis, range), vec![whole]),
-            });
-        }
-        instances
     }
     fn variable(&mut self, node: &Node, read: &ReadVariable) -> Instances {
         let mut known: BTreeMap<u16, Value> = BTreeMap::new();
@@ -436,34 +200,6 @@ impl<'a> Cutter<'a> {
         parts.drop_unread();
         parts
     }
-    /// An output, from those that have it: rows from each leaf, or all of it from the first.
-    fn fetch(&mut self, name: &Arc<str>, value: Value) {
-        let placed = self.placed;
-        let mut placement = placed.of(value).clone();
-        let ty = placed.ty(value);
-        for spread in &mut placement {
-            let rows =
-                matches!(spread, Spread::Shard { axis, .. } if ty.shape[..usize::from(*axis)].iter().all(|n| *n == 1));
-            if !rows {
-                *spread = Spread::Replicate;
-            }
-        }
-        let instances = self.get(value, &placement);
-        let (mut known, whole) = (Vec::new(), ty);
-        for (leaf, value) in instances.into_iter().enumerate() {
-            let (device, at) = (self.device(leaf), placed.mesh().coordinates(leaf));
-            let (ty, start, rest) = contiguous(&whole, &share(&whole, &placement, &at));
-            assert!(rest.is_none(), "only rows of the outermost axis are fetched in parts");
-            let what = (start, ty.len());
-            if known.contains(&what) || (ty.is_empty() && !whole.is_empty()) {
-                continue;
-            }
-            known.push(what);
-            let (from, to) = (Endpoint::Device(device), Endpoint::Driver);
-            let channel = self.channels.push(Channel { from, to, ty, start, label: name.clone() });
-            self.leaves[usize::from(device)].push((channel, value));
-        }
-    }
 }
 
 /// An empty graph with the variables as a device has them.
@@ -471,55 +207,11 @@ fn local(placed: &Placed, device: usize) -> Builder {
     Builder::like(&Graph { state: placed.request.local_state(&placed.graph, device), ..placed.graph.clone() })
 }
 
-/// The kernel of a node, made when it is first needed.
-#[derive(Default)]
-struct OnceKernel(std::cell::OnceCell<Kernel>);
-
-impl OnceKernel {
-    fn of(&self, placed: &Placed, id: NodeId) -> &Kernel {
-        self.0.get_or_init(|| {
-            let node = &placed.graph.nodes[id];
-            let operands: Vec<BufferType> = node.operands.iter().map(|v| placed.ty(*v)).collect();
-            let results: Vec<BufferType> = node.values(id).map(|v| placed.ty(v)).collect();
-            node.op.lower(&operands, &results).expect("placing has lowered it")
-        })
-    }
-}
-
-/// The kernel that the leaf at `at` runs.
-fn cut(
-    kernel: &Kernel,
-    ways: &[Way],
-    cuts: &[Arc<[u64]>],
-    at: &[usize],
-    operands: Vec<BufferType>,
-    results: Vec<BufferType>,
-) -> Kernel {
-    let mut kernel = kernel.clone();
-    for (m, way) in ways.iter().enumerate() {
-        let (operands, results) = (operands.clone(), results.clone());
-        kernel = match way.cut {
-            Cut::Nothing => continue,
-            Cut::Flat => unreachable!("what is flat is not cut by leaves"),
-            Cut::Tensors(_) => kernel.cut_tensors(operands, results),
-            Cut::Relabel => Kernel::relabel(operands[0].clone(), results[0].clone()),
-            Cut::Loop(axis) => kernel.cut_loop(axis, cuts[m][at[m]]..cuts[m][at[m] + 1], operands, results),
-        };
-    }
-    kernel
-}
-
 /// Where the loop of a node is cut along axis `m` of the mesh: as what it needs or makes is.
 fn cuts_of(placed: &Placed, id: NodeId, m: usize) -> Arc<[u64]> {
     let mut spreads = placed.wants[id].iter().chain(&placed.values[id]).map(|p| &p[m]);
     let cuts = spreads.find_map(|s| if let Spread::Shard { cuts, .. } = s { Some(cuts.clone()) } else { None });
     cuts.unwrap_or_default()
-}
-
-/// What tells leaves apart that make the same range of a result: the parts of a fold that they have.
-fn folded<'w>(ways: &'w [Way], at: &'w [usize]) -> impl Iterator<Item = (u64, u64)> + 'w {
-    let partial = |w: &Way| w.cut != Cut::Nothing && w.results.iter().any(|p| matches!(p, Part::Partial(_)));
-    ways.iter().zip(at).map(move |(w, i)| if partial(w) { (*i as u64, 1) } else { (0, 0) })
 }
 
 /// A node that runs `kernel` where `like` was.
@@ -547,31 +239,4 @@ fn arrive(
     };
     arrives.insert(name, channel);
     to.copy(&node, vec![]).into()
-}
-
-/// The range of whole rows around a box: its type, its first element, and what has to be cut out of it along which axis.
-#[allow(clippy::type_complexity)]
-fn contiguous(
-    ty: &BufferType,
-    ranges: &[std::ops::Range<u64>],
-) -> (BufferType, u64, Option<(u16, std::ops::Range<u64>)>) {
-    let cut: Vec<usize> = (0..ty.rank()).filter(|d| ranges[*d] != (0..ty.shape[*d])).collect();
-    let leads = |d: usize| ty.shape[..d].iter().all(|n| *n == 1);
-    match cut[..] {
-        [] => (ty.clone(), 0, None),
-        [d] if leads(d) => {
-            let mut part = ty.clone();
-            part.shape[d] = ranges[d].end - ranges[d].start;
-            let inner: u64 = ty.shape[d + 1..].iter().product();
-            (part, ranges[d].start * inner, None)
-        }
-        [d, e] if leads(d) => {
-            let mut part = ty.clone();
-            part.shape[d] = ranges[d].end - ranges[d].start;
-            let inner: u64 = ty.shape[d + 1..].iter().product();
-            (part, ranges[d].start * inner, Some((e as u16, ranges[e].clone())))
-        }
-        [d] => (ty.clone(), 0, Some((d as u16, ranges[d].clone()))),
-        _ => unreachable!("one cut per axis of a mesh of at most two axes"),
-    }
 }

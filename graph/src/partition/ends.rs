@@ -1,0 +1,103 @@
+//! Where a program meets its caller: what is fed to which leaf, and what is fetched from which. Whole rows of an array lie side
+//! by side, so a leaf's rows are a range of it, and nobody copies them together.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::{Cutter, Instances, arrive};
+use crate::ir::{Node, NodeId, Value};
+use crate::kernel::{BufferType, Kernel};
+use crate::place::{Spread, share};
+use crate::plan::{Channel, Endpoint};
+use crate::structural::Input;
+
+impl Cutter<'_> {
+    /// The rows of an input that each leaf needs, from the driver.
+    pub(super) fn feed(&mut self, id: NodeId, node: &Node, input: &Input) -> Instances {
+        let placed = self.placed;
+        let (ty, placement) = (placed.ty(id.into()), placed.of(id.into()));
+        let mut known: HashMap<(u16, u64, u64), Value> = HashMap::new();
+        let mut instances = Vec::new();
+        for leaf in 0..self.leaf_count() {
+            let (device, at) = (self.device(leaf), placed.mesh().coordinates(leaf));
+            let ranges = share(&ty, placement, &at);
+            // Rows of the outermost axis lie side by side; of another axis they do not, and each device takes all.
+            let (share_ty, start, rest) = contiguous(&ty, &ranges);
+            let key = (device, start, share_ty.len() as u64);
+            let whole = *known.entry(key).or_insert_with(|| {
+                let channel = Channel {
+                    from: Endpoint::Driver,
+                    to: Endpoint::Device(device),
+                    ty: share_ty.clone(),
+                    start,
+                    label: input.name.clone(),
+                };
+                let channel = self.channels.push(channel);
+                arrive(
+                    &self.devices[usize::from(device)],
+                    &mut self.arrives[usize::from(device)],
+                    channel,
+                    &share_ty,
+                    node,
+                )
+            });
+            instances.push(match rest {
+                None => whole,
+                Some((axis, range)) => self.emit(device, node, Kernel::slice(share_ty, axis, range), vec![whole]),
+            });
+        }
+        instances
+    }
+    /// An output, from those that have it: rows from each leaf, or all of it from the first.
+    pub(super) fn fetch(&mut self, name: &Arc<str>, value: Value) {
+        let placed = self.placed;
+        let mut placement = placed.of(value).clone();
+        let ty = placed.ty(value);
+        for spread in &mut placement {
+            let rows =
+                matches!(spread, Spread::Shard { axis, .. } if ty.shape[..usize::from(*axis)].iter().all(|n| *n == 1));
+            if !rows {
+                *spread = Spread::Replicate;
+            }
+        }
+        let instances = self.get(value, &placement);
+        let (mut known, whole) = (Vec::new(), ty);
+        for (leaf, value) in instances.into_iter().enumerate() {
+            let (device, at) = (self.device(leaf), placed.mesh().coordinates(leaf));
+            let (ty, start, rest) = contiguous(&whole, &share(&whole, &placement, &at));
+            assert!(rest.is_none(), "only rows of the outermost axis are fetched in parts");
+            let what = (start, ty.len());
+            if known.contains(&what) || (ty.is_empty() && !whole.is_empty()) {
+                continue;
+            }
+            known.push(what);
+            let (from, to) = (Endpoint::Device(device), Endpoint::Driver);
+            let channel = self.channels.push(Channel { from, to, ty, start, label: name.clone() });
+            self.leaves[usize::from(device)].push((channel, value));
+        }
+    }
+}
+
+/// The range of whole rows around a box: its type, its first element, and what has to be cut out of it along which axis.
+fn contiguous(ty: &BufferType, ranges: &[Range<u64>]) -> (BufferType, u64, Option<(u16, Range<u64>)>) {
+    let cut: Vec<usize> = (0..ty.rank()).filter(|d| ranges[*d] != (0..ty.shape[*d])).collect();
+    let leads = |d: usize| ty.shape[..d].iter().all(|n| *n == 1);
+    match cut[..] {
+        [] => (ty.clone(), 0, None),
+        [d] if leads(d) => {
+            let mut part = ty.clone();
+            part.shape[d] = ranges[d].end - ranges[d].start;
+            let inner: u64 = ty.shape[d + 1..].iter().product();
+            (part, ranges[d].start * inner, None)
+        }
+        [d, e] if leads(d) => {
+            let mut part = ty.clone();
+            part.shape[d] = ranges[d].end - ranges[d].start;
+            let inner: u64 = ty.shape[d + 1..].iter().product();
+            (part, ranges[d].start * inner, Some((e as u16, ranges[e].clone())))
+        }
+        [d] => (ty.clone(), 0, Some((d as u16, ranges[d].clone()))),
+        _ => unreachable!("one cut per axis of a mesh of at most two axes"),
+    }
+}

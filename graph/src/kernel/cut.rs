@@ -1,11 +1,12 @@
 //! A kernel over fewer points: what one leaf runs of a kernel that is spread over many. The result is an ordinary kernel over
-//! its own points, which says its global indices by adding where it begins; no device has to know that anything was cut.
+//! its own points, which says its global indices by adding where it begins; no device has to know that anything was cut. And
+//! the kernels that only move: shares cut out, put together, seen under other extents.
 
 use std::ops::Range;
 
-use super::affine::{Affine, AxisVar, Coord};
-use super::build::{Axes, read_or, select, valid};
-use super::nest::{Axis, LoopNest, Read, Write};
+use super::affine::Affine;
+use super::build::{Axes, Ix, digit, index, lit, read, read_or, select, valid};
+use super::nest::Axis;
 use super::scalar::{Binary, Inst, Literal, Reg, Scalar, ScalarOp};
 use super::{BufferType, Kernel};
 use crate::types::DType;
@@ -63,46 +64,42 @@ impl Kernel {
     }
     /// The elements of `from` in row-major order as `to`, which has as many.
     pub fn relabel(from: BufferType, to: BufferType) -> Kernel {
-        let axes: Vec<Axis> = to.shape.iter().map(|n| Axis::new(*n, false)).collect();
-        let at = |(a, s): (usize, i64)| Affine::axis(a as u16).scaled(s);
-        let position = to.strides().into_iter().enumerate().map(at).fold(Affine::constant(0), |sum, term| sum + term);
-        let digits = from.shape.iter().zip(from.strides()).map(|(n, s)| Coord::Digit {
-            index: position.clone(),
-            divide: s.max(1) as u64,
-            modulo: (*n).max(1),
-        });
-        moved(axes, digits.collect(), from, to)
+        let mut axes = Axes::new();
+        let at = axes.par_over(&to.shape);
+        let position =
+            at.iter().zip(to.strides()).fold(Affine::constant(0), |sum, (axis, stride)| sum + *axis * stride);
+        let coords: Vec<Ix> = (from.shape.iter().zip(from.strides()))
+            .map(|(n, s)| digit(position.clone(), s.max(1) as u64, (*n).max(1)))
+            .collect();
+        axes.nest(&[from], &[to], [read(0, coords)])
     }
     /// The elements of `from` that lie in `range` of its axis `axis`.
     pub fn slice(from: BufferType, axis: u16, range: Range<u64>) -> Kernel {
         let mut to = from.clone();
         to.shape[usize::from(axis)] = range.end - range.start;
-        let axes: Vec<Axis> = to.shape.iter().map(|n| Axis::new(*n, false)).collect();
-        let begin = |a: u16| if a == axis { range.start as i64 } else { 0 };
-        let coords = (0..to.rank() as u16).map(|a| Coord::Affine(Affine::axis(a) + begin(a)));
-        moved(axes, coords.collect(), from, to)
+        let mut axes = Axes::new();
+        let mut at: Vec<Affine> = axes.par_over(&to.shape).into_iter().map(Affine::from).collect();
+        at[usize::from(axis)] = at[usize::from(axis)].clone() + range.start as i64;
+        axes.nest(&[from], &[to], [read(0, at)])
     }
-}
-
-impl Kernel {
-    /// Tensors along one axis, one after the other.
+    /// Tensors along one axis, one after the other; there is at least one.
     pub fn join(operands: &[BufferType], axis: u16) -> Kernel {
-        let along = |t: &BufferType| t.shape[usize::from(axis)];
+        let d = usize::from(axis);
         let mut to = operands[0].clone();
-        to.shape[usize::from(axis)] = operands.iter().map(along).sum();
-        let (mut axes, mut begin) = (Axes::new(), 0);
-        let at = axes.par_over(&to.shape);
-        let mut parts = Vec::new();
-        for (k, ty) in operands.iter().enumerate() {
-            let place = |(d, a): (usize, &AxisVar)| {
-                let by = if d == usize::from(axis) { begin } else { 0 };
-                Affine::from(*a) - by
-            };
-            parts.push(read_or(k as u16, at.iter().enumerate().map(place), 0.0));
-            begin += along(ty) as i64;
+        to.shape[d] = operands.iter().map(|t| t.shape[d]).sum();
+        let mut axes = Axes::new();
+        let out = axes.par_over(&to.shape);
+        let (mut parts, mut start) = (Vec::new(), 0);
+        for (k, operand) in operands.iter().enumerate() {
+            let mut at: Vec<Affine> = out.iter().map(|a| Affine::from(*a)).collect();
+            at[d] = out[d] - start;
+            start += operand.shape[d] as i64;
+            parts.push((start, read_or(k as u16, at, 0.0)));
         }
-        let all = parts.into_iter().rev().reduce(|later, part| select(valid(part.clone()), part, later));
-        axes.nest(operands, &[to], [all.expect("there is something to join")])
+        let (_, last) = parts.pop().expect("there is something to join");
+        let value =
+            parts.into_iter().rfold(last, |rest, (stop, part)| select(index(out[d]).lt(lit(stop as f64)), part, rest));
+        axes.nest(operands, &[to], [value])
     }
     /// Elements of vectors that lie end to end, from `start` on: as many as `to` has.
     pub fn row(operands: &[BufferType], start: u64, to: BufferType) -> Kernel {
@@ -116,23 +113,6 @@ impl Kernel {
         let all = parts.into_iter().rev().reduce(|later, part| select(valid(part.clone()), part, later));
         axes.nest(operands, &[to], [all.expect("there is something in the row")])
     }
-}
-
-/// What is read at `coords`, written in order.
-fn moved(axes: Vec<Axis>, coords: Vec<Coord>, from: BufferType, to: BufferType) -> Kernel {
-    let mut epilogue = Scalar::default();
-    let value = epilogue.push(Inst { dtype: from.dtype, op: ScalarOp::Read(0) });
-    let at = (0..axes.len() as u16).map(Affine::axis).collect();
-    Kernel::Nest(LoopNest {
-        operands: vec![from],
-        results: vec![to],
-        axes,
-        reads: vec![Read { operand: 0, coords, fill: None }],
-        body: Scalar::default(),
-        folds: vec![],
-        epilogue,
-        writes: vec![Write { result: 0, value, coords: at }],
-    })
 }
 
 /// Adds `begin` wherever `program` asks for the index along `axis`; gives the new place of every register.

@@ -1,4 +1,4 @@
-//! Lowering: a graph of primitives with all extents bound → a plan for one device. Kernels become launches, relabelings
+//! Lowering: graphs of primitives with all extents bound, one per device → a plan. Kernels become launches, relabelings
 //! and constants disappear, updates move behind `commit` and are done in place, every buffer gets its offset.
 
 mod fuse;
@@ -261,7 +261,9 @@ fn device(
     let arrivals: Vec<(ChannelId, Root)> =
         lowered.inputs.iter().map(|(name, root)| (part.arrives[name], *root)).collect();
     let actions = order::order(&parts.channels, &places, &arrivals, &leaves, body, tail);
-    let needs: Vec<u64> = actions.iter().map(|a| kernels.workspace(a, target)).collect();
+    // What each kernel needs is asked of this target once.
+    let mut workspaces: HashMap<Kernel, u64> = HashMap::new();
+    let needs: Vec<u64> = actions.iter().map(|a| workspace(a, target, &mut workspaces)).collect();
     let offsets = offsets::assign(&mut places, &actions, &needs);
     let mut buffers: Arena<BufferId, Buffer> = Arena::default();
     let mut buffer_of: HashMap<Root, BufferId> = HashMap::new();
@@ -329,21 +331,25 @@ impl Slot {
     }
 }
 
+/// Scratch that an instruction needs while it runs, in bytes.
+fn workspace(slot: &Slot, target: &dyn Target, known: &mut HashMap<Kernel, u64>) -> u64 {
+    let Slot::Do(Action::Launch(step)) = slot else { return 0 };
+    if let Some(bytes) = known.get(&step.kernel) {
+        return *bytes;
+    }
+    let bytes = target.workspace_bytes(&step.kernel);
+    known.insert(step.kernel.clone(), bytes);
+    bytes
+}
+
 /// The plan's table of kernels: each distinct one once, checked once.
 #[derive(Default)]
 struct Kernels {
     table: Arena<KernelId, Kernel>,
     known: HashMap<Kernel, KernelId>,
-    /// Scratch that a kernel needs, by target.
-    workspaces: HashMap<(Kernel, Arc<str>), u64>,
 }
 
 impl Kernels {
-    fn workspace(&mut self, slot: &Slot, target: &dyn Target) -> u64 {
-        let Slot::Do(Action::Launch(step)) = slot else { return 0 };
-        let key = (step.kernel.clone(), target.name());
-        *self.workspaces.entry(key).or_insert_with(|| target.workspace_bytes(&step.kernel))
-    }
     fn find(&mut self, kernel: &Kernel) -> Result<KernelId, Vec<String>> {
         if let Some(id) = self.known.get(kernel) {
             return Ok(*id);

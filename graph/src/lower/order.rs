@@ -73,11 +73,7 @@ impl Order<'_> {
     /// Posts what is whole.
     fn post(&mut self, missing: &mut Vec<(ChannelId, Root, HashSet<Root>)>) {
         for (channel, root, _) in missing.extract_if(.., |(.., parts)| parts.is_empty()) {
-            for leaf in self.places.leaves(root) {
-                if let Some(channel) = self.awaited.remove(&leaf) {
-                    self.slots.push(Slot::Wait(channel, leaf));
-                }
-            }
+            self.arrive(std::slice::from_ref(&root));
             self.slots.push(Slot::Post(channel, root));
         }
     }

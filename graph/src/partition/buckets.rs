@@ -1,7 +1,7 @@
 //! Which sums are formed together. Gradients become ready one after the other while the backward pass runs, and nobody needs
 //! their sums before it ends: neighbours go as one row, in the order of their variables, so that an update can read the row as
-//! it is. A row leaves as soon as its last gradient is there, and what comes back is looked at when the next row leaves, so
-//! that it crosses while the backward pass goes on.
+//! it is. A row leaves as soon as its last gradient is there. What comes back is looked at when nothing is left that needs
+//! nobody: lowering orders launches by how often what they read has crossed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,8 +29,6 @@ pub(super) struct Buckets {
     late: BTreeSet<NodeId>,
     /// By the node that is made last: what is then ready.
     by_last: BTreeMap<NodeId, Vec<Bucket>>,
-    /// Ready, but not yet looked at.
-    waiting: Vec<Bucket>,
 }
 
 impl Buckets {
@@ -39,12 +37,7 @@ impl Buckets {
     }
     /// What is to be summed once `id` has been made.
     pub(super) fn ready(&mut self, id: NodeId) -> Vec<Bucket> {
-        let ready = self.by_last.remove(&id);
-        ready.map_or(vec![], |ready| std::mem::replace(&mut self.waiting, ready))
-    }
-    /// What is left in the end.
-    pub(super) fn rest(&mut self) -> Vec<Bucket> {
-        std::mem::take(&mut self.waiting)
+        self.by_last.remove(&id).unwrap_or_default()
     }
 
     pub(super) fn of(placed: &Placed) -> Self {

@@ -44,7 +44,7 @@ impl Cutter<'_> {
                 let types =
                     |slot: usize, p: &Placement| share_type(&placed.ty(Value { node: id, slot: slot as u16 }), p, &at);
                 let to_types: Vec<BufferType> = results.iter().enumerate().map(|(s, p)| types(s, p)).collect();
-                let from_types = reads.iter().map(|v| BufferType::of(&to.ty(*v)).expect("bound")).collect();
+                let from_types = reads.iter().map(|v| self.ty(device, *v)).collect();
                 let kernel = cut(kernel.of(placed, id), ways, cuts, &at, from_types, to_types);
                 to.copy(&with_kernel(node, kernel), reads)
             });

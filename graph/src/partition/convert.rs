@@ -1,6 +1,7 @@
 //! From one placement of a value to another: what the field calls boxing. Along one axis of the mesh at a time; each
 //! intermediate stands in the table, so that whoever needs it next finds it.
 
+use super::ends::leads;
 use super::{Cutter, Instances};
 use crate::ir::Value;
 use crate::kernel::{BufferType, Kernel};
@@ -119,18 +120,16 @@ impl Cutter<'_> {
         let node = &placed.graph.nodes[value.node];
         let shares = self.get(value, from);
         let leaves: Vec<usize> = (0..self.leaf_count()).collect();
-        let devices = placed.mesh().devices_of(&leaves);
+        let mut devices = placed.mesh().devices_of(&leaves);
+        devices.sort_unstable();
         let owner = |device: &u16| leaves.iter().find(|l| placed.mesh().devices[**l] == *device).copied();
         let mut whole = std::collections::BTreeMap::new();
         for device in &devices {
             let mut parts = Vec::new();
-            let mut sorted = devices.clone();
-            sorted.sort_unstable();
-            for from in &sorted {
+            for from in &devices {
                 parts.push(self.bring(*from, shares[owner(from).expect("a device hosts a leaf")], *device, node));
             }
-            let n = placed.ty(value).len() as u64;
-            let row = self.row(*device, node, parts, 0, n);
+            let row = self.end_to_end(*device, node, parts);
             whole.insert(*device, self.relabel(*device, node, row, &placed.ty(value).shape));
         }
         leaves.iter().map(|leaf| whole[&self.device(*leaf)]).collect()
@@ -146,16 +145,13 @@ impl Cutter<'_> {
             for device in placed.mesh().devices_of(&group) {
                 let parts: Vec<Value> =
                     group.iter().map(|leaf| self.bring(self.device(*leaf), shares[*leaf], device, node)).collect();
-                let types: Vec<BufferType> =
-                    parts.iter().map(|v| BufferType::of(&self.on(device).ty(*v)).expect("bound")).collect();
-                let leads = types[0].shape[..usize::from(axis)].iter().all(|n| *n == 1);
-                let whole = if leads {
+                let types: Vec<BufferType> = parts.iter().map(|v| self.ty(device, *v)).collect();
+                let whole = if leads(&types[0], axis) {
                     // Rows lie end to end: nothing has to be moved.
                     let mut shape = types[0].shape.clone();
                     shape[usize::from(axis)] = types.iter().map(|t| t.shape[usize::from(axis)]).sum();
                     let flat: Vec<Value> = parts.iter().map(|v| self.flat(device, node, *v)).collect();
-                    let n = types.iter().map(|t| t.len() as u64).sum();
-                    let row = self.row(device, node, flat, 0, n);
+                    let row = self.end_to_end(device, node, flat);
                     self.relabel(device, node, row, &shape)
                 } else {
                     self.emit(device, node, Kernel::join(&types, axis), parts)

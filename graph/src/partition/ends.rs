@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Cutter, Instances, arrive};
+use super::{Cutter, Instances};
 use crate::ir::{Node, NodeId, Value};
 use crate::kernel::{BufferType, Kernel};
 use crate::place::{Spread, share};
@@ -26,21 +26,9 @@ impl Cutter<'_> {
             let (share_ty, start, rest) = contiguous(&ty, &ranges);
             let key = (device, start, share_ty.len() as u64);
             let whole = *known.entry(key).or_insert_with(|| {
-                let channel = Channel {
-                    from: Endpoint::Driver,
-                    to: Endpoint::Device(device),
-                    ty: share_ty.clone(),
-                    start,
-                    label: input.name.clone(),
-                };
-                let channel = self.channels.push(channel);
-                arrive(
-                    &self.devices[usize::from(device)],
-                    &mut self.arrives[usize::from(device)],
-                    channel,
-                    &share_ty,
-                    node,
-                )
+                let (from, to) = (Endpoint::Driver, Endpoint::Device(device));
+                let (ty, label) = (share_ty.clone(), input.name.clone());
+                self.arrive(device, Channel { from, to, ty, start, label }, node).1
             });
             instances.push(match rest {
                 None => whole,
@@ -55,9 +43,7 @@ impl Cutter<'_> {
         let mut placement = placed.of(value).clone();
         let ty = placed.ty(value);
         for spread in &mut placement {
-            let rows =
-                matches!(spread, Spread::Shard { axis, .. } if ty.shape[..usize::from(*axis)].iter().all(|n| *n == 1));
-            if !rows {
+            if !matches!(spread, Spread::Shard { axis, .. } if leads(&ty, *axis)) {
                 *spread = Spread::Replicate;
             }
         }
@@ -79,23 +65,21 @@ impl Cutter<'_> {
     }
 }
 
+/// Whether ranges of an axis are ranges of the whole tensor: all axes in front of it have one element.
+pub(super) fn leads(ty: &BufferType, axis: u16) -> bool {
+    ty.shape[..usize::from(axis)].iter().all(|n| *n == 1)
+}
+
 /// The range of whole rows around a box: its type, its first element, and what has to be cut out of it along which axis.
 fn contiguous(ty: &BufferType, ranges: &[Range<u64>]) -> (BufferType, u64, Option<(u16, Range<u64>)>) {
     let cut: Vec<usize> = (0..ty.rank()).filter(|d| ranges[*d] != (0..ty.shape[*d])).collect();
-    let leads = |d: usize| ty.shape[..d].iter().all(|n| *n == 1);
     match cut[..] {
         [] => (ty.clone(), 0, None),
-        [d] if leads(d) => {
+        [d, ref more @ ..] if leads(ty, d as u16) && more.len() < 2 => {
             let mut part = ty.clone();
             part.shape[d] = ranges[d].end - ranges[d].start;
             let inner: u64 = ty.shape[d + 1..].iter().product();
-            (part, ranges[d].start * inner, None)
-        }
-        [d, e] if leads(d) => {
-            let mut part = ty.clone();
-            part.shape[d] = ranges[d].end - ranges[d].start;
-            let inner: u64 = ty.shape[d + 1..].iter().product();
-            (part, ranges[d].start * inner, Some((e as u16, ranges[e].clone())))
+            (part, ranges[d].start * inner, more.first().map(|e| (*e as u16, ranges[*e].clone())))
         }
         [d] => (ty.clone(), 0, Some((d as u16, ranges[d].clone()))),
         _ => unreachable!("one cut per axis of a mesh of at most two axes"),

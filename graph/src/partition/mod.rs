@@ -3,6 +3,7 @@
 //!
 //! A device's graph is an ordinary graph of one program. What arrives is an input called after its channel, `#3`; what leaves
 //! is an output. So it prints, verifies, evaluates and is lowered as any other graph, and nothing later is opaque.
+
 mod buckets;
 mod compute;
 mod convert;
@@ -66,6 +67,10 @@ impl<'a> Cutter<'a> {
     fn on(&self, device: u16) -> &Builder {
         &self.devices[usize::from(device)]
     }
+    /// The type of a value of a device's graph.
+    fn ty(&self, device: u16, value: Value) -> BufferType {
+        BufferType::of(&self.on(device).ty(value)).expect("a placed graph has no named dimensions")
+    }
     fn leaf_count(&self) -> usize {
         self.placed.mesh().leaves()
     }
@@ -80,9 +85,6 @@ impl<'a> Cutter<'a> {
             for bucket in self.buckets.ready(id) {
                 self.sum_bucket(&bucket);
             }
-        }
-        for bucket in self.buckets.rest() {
-            self.sum_bucket(&bucket);
         }
         late.into_iter().for_each(|id| self.node(id));
     }
@@ -136,9 +138,14 @@ impl<'a> Cutter<'a> {
         let node = Node { op: Arc::new(Row { start, end }), types: vec![ty], name: None, ..like.clone() };
         to.copy(&node, operands).into()
     }
+    /// Vectors end to end.
+    fn end_to_end(&self, device: u16, like: &Node, vectors: Vec<Value>) -> Value {
+        let n = vectors.iter().map(|v| self.ty(device, *v).len() as u64).sum();
+        self.row(device, like, vectors, 0, n)
+    }
     /// The same elements under other extents.
     fn relabel(&self, device: u16, like: &Node, value: Value, shape: &[u64]) -> Value {
-        let from = BufferType::of(&self.on(device).ty(value)).expect("bound");
+        let from = self.ty(device, value);
         if from.shape == shape {
             return value;
         }
@@ -147,7 +154,7 @@ impl<'a> Cutter<'a> {
     }
     /// As one axis.
     fn flat(&self, device: u16, like: &Node, value: Value) -> Value {
-        let n = BufferType::of(&self.on(device).ty(value)).expect("bound").len() as u64;
+        let n = self.ty(device, value).len() as u64;
         self.relabel(device, like, value, &[n])
     }
 
@@ -159,15 +166,25 @@ impl<'a> Cutter<'a> {
         if let Some(known) = self.crossed.get(&(from, value, to)) {
             return *known;
         }
-        let ty = BufferType::of(&self.on(from).ty(value)).expect("bound");
         let label = like.path();
         let label = if label.is_empty() { like.op.schema().name.into() } else { label.into() };
         let ends = (Endpoint::Device(from), Endpoint::Device(to));
-        let channel = self.channels.push(Channel { from: ends.0, to: ends.1, ty: ty.clone(), start: 0, label });
+        let channel = Channel { from: ends.0, to: ends.1, ty: self.ty(from, value), start: 0, label };
+        let (channel, arrived) = self.arrive(to, channel, like);
         self.leaves[usize::from(from)].push((channel, value));
-        let arrived = arrive(&self.devices[usize::from(to)], &mut self.arrives[usize::from(to)], channel, &ty, like);
         self.crossed.insert((from, value, to), arrived);
         arrived
+    }
+
+    /// A channel to `device`, and the input by which it arrives there, in the name of `like`.
+    fn arrive(&mut self, device: u16, channel: Channel, like: &Node) -> (ChannelId, Value) {
+        let ty = channel.ty.dtype.of(&channel.ty.shape[..]);
+        let channel = self.channels.push(channel);
+        let name: Arc<str> = channel.to_string().into();
+        let op = Arc::new(Input { name: name.clone(), ty: ty.clone() });
+        self.arrives[usize::from(device)].insert(name, channel);
+        let node = Node { op, types: vec![ty], operands: vec![], ..like.clone() };
+        (channel, self.on(device).copy(&node, vec![]).into())
     }
 
     /// What the driver gets, and what variables become.
@@ -219,24 +236,4 @@ fn with_kernel(like: &Node, kernel: Kernel) -> Node {
     let types = kernel.results().iter().map(|t| t.dtype.of(&t.shape[..])).collect();
     let name = like.origin.clone().unwrap_or_else(|| like.op.schema().name.into());
     Node { op: Arc::new(KernelOp(Arc::new(kernel))), types, origin: Some(name), ..like.clone() }
-}
-
-/// An input for what arrives.
-fn arrive(
-    to: &Builder,
-    arrives: &mut BTreeMap<Arc<str>, ChannelId>,
-    channel: ChannelId,
-    ty: &BufferType,
-    like: &Node,
-) -> Value {
-    let name: Arc<str> = channel.to_string().into();
-    let ty = ty.dtype.of(&ty.shape[..]);
-    let node = Node {
-        op: Arc::new(Input { name: name.clone(), ty: ty.clone() }),
-        types: vec![ty],
-        operands: vec![],
-        ..like.clone()
-    };
-    arrives.insert(name, channel);
-    to.copy(&node, vec![]).into()
 }

@@ -65,9 +65,6 @@ impl Partitioned {
         let devices = vec![DeviceGraph { graph, arrives, leaves }];
         Ok(Self { program: program.name.clone(), channels, devices })
     }
-}
-
-impl Partitioned {
     /// Takes away what arrives and nobody reads, with what was computed for it alone, and numbers the other channels anew.
     pub(super) fn drop_unread(&mut self) {
         loop {

@@ -13,13 +13,11 @@ use super::{Cutter, Instances};
 use crate::ir::{Node, Value};
 use crate::kernel::build::{Axes, read};
 use crate::kernel::{BufferType, Kernel, Monoid};
-use crate::place::{Placement, Spread};
+use crate::place::{Placement, Spread, shares};
 use crate::types::DType;
 
 /// Rows of fewer bytes are sent whole.
 const SHORT_BYTES: u64 = 16 << 10;
-/// Slices begin at multiples of this many elements, so that vectors of every device stay whole.
-const GRAIN: u64 = 16;
 
 /// Leaves `begin..end` of a group, as a node of the tree: split at the largest power of two below their number, so that
 /// subtrees are aligned.
@@ -90,7 +88,7 @@ impl Cutter<'_> {
                 let flat: Vec<Value> = parts.iter().map(|p| self.flat(device, like, p[*leaf])).collect();
                 rows.push(if flat.len() == 1 { flat[0] } else { self.end_to_end(device, like, flat) });
             }
-            let ty = BufferType::of(&self.on(self.device(group[0])).ty(rows[0])).expect("bound");
+            let ty = self.ty(self.device(group[0]), rows[0]);
             let hosts: Vec<u16> = group.iter().map(|leaf| self.device(*leaf)).collect();
             let devices = placed.mesh().devices_of(&group);
             let mut tree = Tree { rows, hosts, monoid, dtype: ty.dtype, known: HashMap::new() };
@@ -115,11 +113,7 @@ impl Cutter<'_> {
     }
     fn shape_of(&self, device: u16, group: &[usize], parts: &Instances) -> Vec<u64> {
         let leaf = group.iter().find(|leaf| self.device(**leaf) == device).expect("a device of the group");
-        BufferType::of(&self.on(device).ty(parts[*leaf])).expect("bound").shape
-    }
-    fn end_to_end(&self, device: u16, like: &Node, flat: Vec<Value>) -> Value {
-        let n = flat.iter().map(|v| BufferType::of(&self.on(device).ty(*v)).expect("bound").len() as u64).sum();
-        self.row(device, like, flat, 0, n)
+        self.ty(device, parts[*leaf]).shape
     }
 
     /// The sum of a tree's rows of `n` elements, on each of `devices`.
@@ -132,11 +126,7 @@ impl Cutter<'_> {
         if devices.len() == 1 || exchange || bytes < SHORT_BYTES {
             return devices.iter().map(|d| self.add_up(tree, &leaves, None, *d, like)).collect();
         }
-        let cut = |i: usize| {
-            let at = u128::from(n) * i as u128 / devices.len() as u128;
-            if i == devices.len() { n } else { at as u64 / GRAIN * GRAIN }
-        };
-        let slices: Vec<Range<u64>> = (0..devices.len()).map(|i| cut(i)..cut(i + 1)).collect();
+        let slices: Vec<Range<u64>> = shares(n, devices.len()).windows(2).map(|w| w[0]..w[1]).collect();
         let sums: Vec<Value> = devices
             .iter()
             .zip(&slices)
@@ -192,7 +182,7 @@ impl Cutter<'_> {
         sum
     }
     fn combine(&mut self, tree: &Tree, a: Value, b: Value, at: u16, like: &Node) -> Value {
-        let ty = BufferType::of(&self.on(at).ty(a)).expect("bound");
+        let ty = self.ty(at, a);
         let like = Node { origin: Some("sum over leaves".into()), name: None, ..like.clone() };
         self.emit(at, &like, pairwise(tree.monoid, ty), vec![a, b])
     }

@@ -166,10 +166,9 @@ impl Choice<'_> {
     }
     /// Where `way` would cut, if an operand that lies as it needs it says so and no other way cuts there.
     fn cuts(&self, way: &Way) -> Option<Cuts> {
-        if self.taken.iter().any(|t| t.cut == way.cut && t.cut != Cut::Relabel) {
-            return None;
-        }
-        if self.taken.iter().any(|t| t.cut == way.cut && t.operands == way.operands) {
+        // A relabeling has a way per group of axes, all of which cut alike.
+        let same = |t: &Way| t.cut == way.cut && (t.cut != Cut::Relabel || t.operands == way.operands);
+        if self.taken.iter().any(same) {
             return None;
         }
         let lies = way.operands.iter().zip(self.have).find_map(|(part, have)| match (part, have) {

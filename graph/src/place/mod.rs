@@ -98,13 +98,9 @@ pub enum Spread {
 }
 
 impl Spread {
-    /// `elements` elements over `devices` devices, as evenly as vectors that stay whole allow.
+    /// `elements` elements over `devices` devices.
     pub fn owned(elements: u64, devices: usize) -> Self {
-        let cut = |i: usize| {
-            let at = (u128::from(elements) * i as u128 / devices.max(1) as u128) as u64;
-            if i == devices { elements } else { at / OWNED_GRAIN * OWNED_GRAIN }
-        };
-        Spread::Owned { cuts: (0..=devices).map(cut).collect() }
+        Spread::Owned { cuts: shares(elements, devices).into() }
     }
     /// The axis of extent `extent` cut for `leaves` leaves, as evenly as can be.
     pub fn even(axis: u16, extent: u64, leaves: u16) -> Self {
@@ -113,8 +109,17 @@ impl Spread {
     }
 }
 
-/// Shares of devices begin at multiples of this many elements.
-const OWNED_GRAIN: u64 = 16;
+/// Shares of devices begin at multiples of this many elements, so that vectors of every device stay whole.
+const GRAIN: u64 = 16;
+
+/// Where each of `devices` shares of `elements` elements begins, and the end: as even as the grain allows.
+pub(crate) fn shares(elements: u64, devices: usize) -> Vec<u64> {
+    let cut = |i: usize| {
+        let at = (u128::from(elements) * i as u128 / devices.max(1) as u128) as u64;
+        if i == devices { elements } else { at / GRAIN * GRAIN }
+    };
+    (0..=devices).map(cut).collect()
+}
 
 /// How a value is spread: one [`Spread`] per axis of the mesh.
 pub type Placement = Vec<Spread>;
@@ -162,7 +167,7 @@ impl Request {
         }
         let elements = BufferType::of(&variable.ty).map_or(0, |t| t.len() as u64);
         let devices = self.mesh.devices.iter().max().map_or(0, |d| usize::from(*d) + 1);
-        let owned = self.owns_slots && variable.kind == VarKind::Slot && elements >= OWNED_GRAIN * devices as u64;
+        let owned = self.owns_slots && variable.kind == VarKind::Slot && elements >= GRAIN * devices as u64;
         match owned && self.mesh.axes.len() == 1 && devices > 1 {
             true => vec![Spread::owned(elements, devices)],
             false => vec![Spread::Replicate; self.mesh.axes.len()],

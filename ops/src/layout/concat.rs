@@ -4,7 +4,6 @@
 //! * **C2** `axis` is one of them (a negative one counts from the end).
 //! * **C3** all other extents agree.
 
-use thalweg_graph::kernel::build::{Affine, Axes, index, read_or, select};
 use thalweg_graph::kernel::{BufferType, Kernel};
 use thalweg_graph::{Accuracy, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
@@ -45,22 +44,8 @@ impl Op for Concat {
         Ok(vec![first.dtype.of(shape)])
     }
     fn lower(&self, operands: &[BufferType], results: &[BufferType]) -> Option<Kernel> {
-        let mut axes = Axes::new();
-        let out = axes.par_over(&results[0].shape);
-        let axis = super::axes_once(&[self.axis], out.len())?[0];
-        let mut start = 0;
-        let mut parts = Vec::new();
-        for (k, operand) in operands.iter().enumerate() {
-            let mut at: Vec<Affine> = out.iter().map(|a| Affine::from(*a)).collect();
-            at[axis] = out[axis] - start;
-            start += operand.shape[axis] as i64;
-            parts.push((start, read_or(k as u16, at, 0.0)));
-        }
-        let (_, last) = parts.pop()?;
-        let value = parts.into_iter().rfold(last, |rest, (stop, part)| {
-            select(index(out[axis]).lt(thalweg_graph::kernel::build::lit(stop as f64)), part, rest)
-        });
-        Some(axes.nest(operands, results, [value]))
+        let axis = super::axes_once(&[self.axis], results[0].rank())?[0];
+        Some(Kernel::join(operands, axis as u16))
     }
     fn gradient<'g>(&self, cx: &VjpCx<'g>) -> Option<Gradients<'g>> {
         let axis = super::axes_once(&[self.axis], cx.result().rank())?[0];

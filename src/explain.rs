@@ -28,16 +28,16 @@ pub fn explain(
         let (model, cluster) = (plan.devices.len(), cluster.devices.len());
         return Err(Error::Cluster(format!("the model runs on {model} devices, and the cluster has {cluster}")));
     }
-    let placed = strategy.map(|s| placed(model.graph(), program, bindings, s, cluster.devices.len())).transpose()?;
+    let placed = strategy.map(|s| placed(model.graph(), program, bindings, s, cluster)).transpose()?;
     let explained = thalweg_graph::explain::explain(&plan, cluster, placed.as_ref());
     let explanation = explained.map_err(|harm| Error::Cluster(format!("internal error, please report: {harm}")))?;
     Ok((plan, explanation))
 }
 
 /// Where the values of a program are.
-fn placed(graph: &Graph, program: &str, bindings: &Bindings, strategy: &Strategy, devices: usize) -> Result<Placed> {
+fn placed(graph: &Graph, program: &str, bindings: &Bindings, strategy: &Strategy, cluster: &Cluster) -> Result<Placed> {
     let refused = |e: &dyn std::fmt::Display| Error::Cluster(e.to_string());
-    let request = strategy.request(graph, devices).map_err(|e| refused(&e))?;
+    let request = strategy.request(graph, cluster).map_err(|e| refused(&e))?;
     let alone = select_program(graph, program).ok_or_else(|| refused(&format!("there is no program `{program}`")))?;
     let primitives = run_passes(&alone, STANDARD, &mut |_, _| {});
     let bound = primitives.bind(bindings).ok_or_else(|| refused(&"give every named dimension a value"))?;

@@ -46,7 +46,7 @@ impl Compile for thalweg_ops::Graph {
             return Err(Error::Cluster("a cluster without devices".into()));
         }
         let graph = finished(self)?;
-        let request = strategy.request(&graph, cluster.devices.len()).map_err(|e| Error::Cluster(e.to_string()))?;
+        let request = strategy.request(&graph, cluster).map_err(|e| Error::Cluster(e.to_string()))?;
         let devices = cluster.devices.iter().map(open_device).collect::<Result<Vec<_>>>()?;
         let planner = Placing::new(&graph, request, devices.len());
         Ok(model(Session::over(graph, devices, Box::new(planner))?))

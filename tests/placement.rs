@@ -203,12 +203,22 @@ fn cut_out(value: &Array, share: &Share) -> Vec<u8> {
 
 fn data_parallel(leaves: u16, devices: u16, owns_slots: bool) -> Request {
     let rows = |name: &str| (name.into(), vec![Some(0)]);
-    Request {
-        mesh: Mesh::line("dp", leaves, devices),
-        inputs: [rows("x"), rows("index")].into(),
-        variables: [].into(),
-        owns_slots,
-    }
+    let inputs = [rows("x"), rows("index")].into();
+    Request { inputs, owns_slots, ..Request::new(Mesh::line("dp", leaves, devices)) }
+}
+
+/// Declarations in any stages, one after the other or to and fro.
+fn any_stages(graph: &Ir, mut request: Request, devices: u16, seed: u64) -> Request {
+    let stages = 1 + devices;
+    let first = request.mesh.stages[0].clone();
+    let shifted = |by: u16| first.iter().map(|d| (d + by) % devices).collect();
+    request.mesh.stages = (0..stages).map(shifted).collect();
+    request.stages.pipeline = stages;
+    let stage = |stem: u32| (seed.rotate_right(stem).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) % u64::from(stages);
+    request.stages.stems = graph.nodes.values().iter().map(|n| (n.stem, stage(n.stem) as u16)).collect();
+    request.stages.stems.retain(|stem, _| stem % 4 != 1);
+    request.stages.settle(graph);
+    request
 }
 
 #[test]
@@ -243,13 +253,45 @@ fn a_perceptron_by_columns_and_rows() {
     let strategy = Strategy::data_parallel().tensor_parallel(2).shard("fc2.fc1.weight", 0);
     let strategy = strategy.shard("*fc1.bias", 0).shard("fc2.weight", 1);
     for devices in [2, 4, 6] {
-        let request = strategy.request(&graph, devices).expect("it fits");
+        let request = strategy.request(&graph, &Cluster::cpus(devices)).expect("it fits");
         check(&graph, &Bindings::new(), &feeds, &request, devices, 1e-4);
     }
-    let wide = |s: &Strategy, devices| s.request(&graph, devices).expect_err("it does not fit").to_string();
+    let wide = |s: &Strategy, n| s.request(&graph, &Cluster::cpus(n)).expect_err("it does not fit").to_string();
     assert!(wide(&strategy, 3).contains("groups of 2"), "{}", wide(&strategy, 3));
     assert!(wide(&strategy.clone().shard("fc3.weight", 0), 2).contains("no such parameter"));
     assert!(wide(&strategy.shard("fc2.bias", 1), 2).contains("along axis 1"));
+}
+
+/// Four layers in stages, alone and side by side, with all that goes with them.
+#[test]
+fn a_perceptron_in_stages() {
+    let g = Graph::new("mlp").seed(3);
+    let x = g.input("x", F32, shape![8, 6]);
+    let label = g.input("index", I32, shape![8]);
+    let mut hidden = x;
+    for (i, width) in [9, 16, 7, 6].into_iter().enumerate() {
+        hidden = g.scope(&format!("fc{i}"), || Linear::new(width).call(hidden).relu());
+    }
+    let loss = cross_entropy(hidden, label).mean().named("loss");
+    let rate = AdamW::new(0.1).clip_norm(0.5).schedule(Schedule::cosine(10));
+    g.program("run").outputs([loss]).update(rate.minimize(loss));
+    let graph = g.finish().unwrap();
+    let feeds = random::feeds(8, 5);
+    let pipeline = |stages, count| Strategy::pipeline(stages).microbatches(count);
+    for (strategy, devices) in [
+        (pipeline(2, 4), 2),
+        (pipeline(2, 4).schedule(PipelineSchedule::GPipe), 2),
+        (pipeline(3, 8), 3),
+        (pipeline(4, 3), 4),
+        (pipeline(2, 4), 4),
+        (pipeline(2, 2).shard_state(), 4),
+        (pipeline(2, 4).tensor_parallel(2).shard("fc1.weight", 0).shard("fc1.bias", 0), 4),
+        (pipeline(2, 2).shares(&[1, 3]), 4),
+    ] {
+        let request = strategy.request(&graph, &Cluster::cpus(devices)).expect("it fits");
+        assert!(request.stages.warnings.is_empty());
+        check(&graph, &Bindings::new(), &feeds, &request, devices, 1e-5);
+    }
 }
 
 proptest! {
@@ -262,6 +304,16 @@ proptest! {
         let graph = random::grow(&choices, train);
         let devices = devices.min(leaves);
         let request = data_parallel(leaves, devices, owns);
+        check(&graph, &random::binding(n), &random::feeds(n, 3), &request, usize::from(devices), if train { 2e-2 } else { 1e-4 });
+    }
+
+    #[test]
+    fn any_graph_in_any_stages(
+        choices in random::choices(), train: bool, owns: bool, n in 1u64..9, leaves in 1u16..6, devices in 1u16..5, seed: u64,
+    ) {
+        let graph = random::grow(&choices, train);
+        let devices = devices.min(leaves);
+        let request = any_stages(&graph, data_parallel(leaves, devices, owns), devices, seed);
         check(&graph, &random::binding(n), &random::feeds(n, 3), &request, usize::from(devices), if train { 2e-2 } else { 1e-4 });
     }
 }

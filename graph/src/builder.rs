@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::ir::{Graph, Init, Node, NodeId, Program, Site, Value, VarId, VarKind, Variable};
+use crate::ir::{Graph, Init, Node, NodeId, Pin, Program, Site, Value, VarId, VarKind, Variable};
 use crate::op::{DynOp, Mode, OpError};
 use crate::structural::{Input, ReadVariable};
 use crate::types::{Dim, TensorType};
@@ -26,6 +26,8 @@ struct Inner {
     mistakes: Vec<Diagnostic>,
     /// Dotted path of the open scopes.
     scope: Arc<str>,
+    /// Where what is declared is to run.
+    pin: Option<Pin>,
     /// What derived nodes inherit, innermost last.
     inherit: Vec<Inherit>,
     /// Random streams handed out per scope.
@@ -41,8 +43,8 @@ struct Inner {
 #[derive(Clone, Debug)]
 struct Inherit {
     site: Site,
-    /// None: the open scope.
-    scope: Option<Arc<str>>,
+    /// Scope, pin and stem of the node that is derived from. None: what is open, and a stem of its own.
+    from: Option<(Arc<str>, Option<Pin>, u32)>,
     origin: Option<Arc<str>>,
 }
 
@@ -175,15 +177,11 @@ impl Builder {
             Ok(types) => {
                 let inner = &mut *self.inner.borrow_mut();
                 let inherit = inner.inherit.last();
-                let node = Node {
-                    op,
-                    operands: operands.to_vec(),
-                    types,
-                    scope: inherit.and_then(|i| i.scope.clone()).unwrap_or_else(|| inner.scope.clone()),
-                    name: None,
-                    origin: inherit.and_then(|i| i.origin.clone()),
-                    site: inherit.map_or(site, |i| i.site.clone()),
-                };
+                let own = || (inner.scope.clone(), inner.pin.clone(), inner.graph.nodes.len() as u32);
+                let (scope, pin, stem) = inherit.and_then(|i| i.from.clone()).unwrap_or_else(own);
+                let origin = inherit.and_then(|i| i.origin.clone());
+                let site = inherit.map_or(site, |i| i.site.clone());
+                let node = Node { op, operands: operands.to_vec(), types, scope, name: None, origin, pin, stem, site };
                 let id = inner.graph.nodes.push(node);
                 (0..results as u16).map(|slot| Value { node: id, slot }).collect()
             }
@@ -268,9 +266,17 @@ impl Builder {
         self.inner.borrow_mut().scope = outer;
         out
     }
-    /// Nodes that `body` makes inherit site and scope of `node`; `origin` is the composite they stand for.
+    /// What `body` declares runs there, unless an inner call says otherwise.
+    pub fn pinned<T>(&self, pin: Pin, body: impl FnOnce() -> T) -> T {
+        let outer = self.inner.borrow_mut().pin.replace(pin);
+        let out = body();
+        self.inner.borrow_mut().pin = outer;
+        out
+    }
+    /// Nodes that `body` makes inherit site, scope, pin and stem of `node`; `origin` is the composite they stand for.
     pub fn derived<T>(&self, node: &Node, origin: Option<Arc<str>>, body: impl FnOnce() -> T) -> T {
-        let inherit = Inherit { site: node.site.clone(), scope: Some(node.scope.clone()), origin };
+        let from = Some((node.scope.clone(), node.pin.clone(), node.stem));
+        let inherit = Inherit { site: node.site.clone(), from, origin };
         self.inner.borrow_mut().inherit.push(inherit);
         let out = body();
         self.inner.borrow_mut().inherit.pop();
@@ -278,7 +284,7 @@ impl Builder {
     }
     /// What `body` makes, mistakes included, is blamed on `site`: for layers that are called far from the user's line.
     pub fn at_site<T>(&self, site: Site, body: impl FnOnce() -> T) -> T {
-        self.inner.borrow_mut().inherit.push(Inherit { site, scope: None, origin: None });
+        self.inner.borrow_mut().inherit.push(Inherit { site, from: None, origin: None });
         let out = body();
         self.inner.borrow_mut().inherit.pop();
         out

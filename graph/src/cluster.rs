@@ -66,6 +66,14 @@ impl DeviceSpec {
     pub fn new(name: impl Into<Arc<str>>, kind: DeviceKind, threads: usize) -> Self {
         Self { name: name.into(), kind, threads, memory_bytes: None, rates: None }
     }
+    /// How fast it is, or what stands in for that.
+    pub fn rates(&self) -> Rates {
+        let default = match self.kind {
+            DeviceKind::Gpu { .. } => Rates::DEFAULT_GPU,
+            DeviceKind::Cpu | DeviceKind::Reference => Rates::DEFAULT,
+        };
+        self.rates.unwrap_or(default)
+    }
 }
 
 /// What joins two devices, both ways.
@@ -164,6 +172,21 @@ impl Cluster {
             }
         }
         Ok(self)
+    }
+    /// Seconds that a value of a few bytes takes from one device to another, by their places, and how many bytes of a large one
+    /// arrive in a second: as a link says, or as neighbours in one process have it.
+    pub fn way(&self, from: u16, to: u16) -> (f64, f64) {
+        let [a, b] = [from, to].map(|d| self.devices.get(usize::from(d)));
+        let joins = |l: &&Link, a: &DeviceSpec, b: &DeviceSpec| {
+            (&l.from, &l.to) == (&a.name, &b.name) || (&l.from, &l.to) == (&b.name, &a.name)
+        };
+        if let (Some(a), Some(b)) = (a, b)
+            && let Some(link) = self.links.iter().find(|l| joins(l, a, b))
+        {
+            return (link.latency_seconds, link.bytes_per_second);
+        }
+        let [a, b] = [a, b].map(|d| d.map_or(Rates::DEFAULT, DeviceSpec::rates));
+        (a.hop_seconds.max(b.hop_seconds), a.hop_bytes.min(b.hop_bytes))
     }
     /// This machine: one CPU device with all cores that this process may use.
     pub fn local() -> Self {

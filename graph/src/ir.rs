@@ -86,6 +86,24 @@ impl fmt::Display for Site {
     }
 }
 
+/// Where a person wants something to run, whatever else a strategy says.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum Pin {
+    /// In this stage of a pipeline, from 0.
+    Stage(u16),
+    /// On the device of this name.
+    On(Arc<str>),
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pin::Stage(stage) => write!(f, "stage {stage}"),
+            Pin::On(device) => write!(f, "on {device:?}"),
+        }
+    }
+}
+
 /// One application of an op.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -101,16 +119,23 @@ pub struct Node {
     pub name: Option<Arc<str>>,
     /// The composite op that it was expanded from.
     pub origin: Option<Arc<str>>,
+    /// Where it is to run, if its declaration says so; derived nodes inherit it.
+    pub pin: Option<Pin>,
+    /// Which declaration it stems from, as the place of that node among those declared: expansions and gradients have that
+    /// of the node that they are derived from, so that a layer and its gradient can be told to be one thing.
+    pub stem: u32,
     /// Where a person asked for it; derived nodes inherit it.
     pub site: Site,
 }
 
 impl PartialEq for Node {
+    /// What it computes, what it is called and where it is pinned; not which lines and declarations it stems from.
     fn eq(&self, other: &Self) -> bool {
+        let named = |n: &Self| (n.scope.clone(), n.name.clone(), n.origin.clone(), n.pin.clone());
         *self.op == *other.op
             && self.operands == other.operands
             && self.types == other.types
-            && (&self.scope, &self.name, &self.origin) == (&other.scope, &other.name, &other.origin)
+            && named(self) == named(other)
     }
 }
 

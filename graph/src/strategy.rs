@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ir::{Graph, Program, VarKind, Variable};
-use crate::place::{Mesh, Request};
+use crate::cluster::Cluster;
+use crate::ir::{Graph, Pin, Program, Site, VarKind, Variable};
+use crate::passes::{STANDARD, run_passes, select_program};
+use crate::place::balance::{StageOn, balance, layers};
+use crate::place::{Mesh, PipelineSchedule, Request};
 use crate::types::Dim;
 
 /// How a model is spread over the devices of a cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Strategy {
-    /// Virtual devices; none said: as many as there are devices.
+    /// Virtual devices; none said: as many as the rest asks for.
     leaves: Option<u16>,
     /// Whether optimizer state is shared out over the devices.
     shards_state: bool,
@@ -23,6 +26,15 @@ pub struct Strategy {
     shards: Vec<(Arc<str>, u16)>,
     /// What the user says of an input: along which axis it is spread, or that it is everywhere.
     inputs: BTreeMap<Arc<str>, Option<u16>>,
+    /// Stages of a pipeline.
+    stages: u16,
+    /// How many parts of a batch are on their way in each pipeline; none said: four per stage.
+    microbatches: Option<u16>,
+    schedule: PipelineSchedule,
+    /// In which proportion devices host leaves; empty: evenly.
+    shares: Vec<u16>,
+    /// Only what is pinned leaves the first device.
+    only_pinned: bool,
 }
 
 /// Why a strategy does not fit.
@@ -43,6 +55,48 @@ pub enum StrategyError {
         width: u16,
         /// How many there are.
         devices: usize,
+    },
+    /// Each group of devices has a share.
+    #[error("{shares} shares are said, and leaves are spread over {groups} devices or groups of them")]
+    Shares {
+        /// How many shares.
+        shares: usize,
+        /// How many groups.
+        groups: usize,
+    },
+    /// Shares give a device no leaf.
+    #[error("{leaves} leaves in proportion {shares:?} leave a device without any: give more leaves")]
+    NoLeaf {
+        /// How many leaves.
+        leaves: u16,
+        /// The proportion.
+        shares: Vec<u16>,
+    },
+    /// The model says stages, other ones.
+    #[error("the model declares {declared} stages, from 0 on, and the strategy has {asked}")]
+    Stages {
+        /// In the model.
+        declared: u16,
+        /// In the strategy.
+        asked: u16,
+    },
+    /// A pipeline is cut between layers.
+    #[error("the model has too few layers for {stages} stages")]
+    TooFewLayers {
+        /// How many stages.
+        stages: u16,
+    },
+    /// Something is pinned to a device that is not there.
+    #[error("`{label}` at {site} is pinned to `{device}`; there are {}", known.join(", "))]
+    NoDevice {
+        /// What is pinned.
+        label: String,
+        /// Its line.
+        site: Site,
+        /// To what.
+        device: Arc<str>,
+        /// What there is.
+        known: Vec<String>,
     },
     /// It cuts a parameter that the model has not.
     #[error("the strategy cuts `{name}`, and the model has no such parameter")]
@@ -74,7 +128,45 @@ impl Strategy {
     /// Every device has all variables and takes its rows of each batch; gradients are added up. What a batch is: the inputs
     /// of a program whose leading dimension is the one that most of them have.
     pub fn data_parallel() -> Self {
-        Self { leaves: None, shards_state: false, tensor_parallel: 1, shards: vec![], inputs: BTreeMap::new() }
+        Self {
+            leaves: None,
+            shards_state: false,
+            tensor_parallel: 1,
+            shards: vec![],
+            inputs: BTreeMap::new(),
+            stages: 1,
+            microbatches: None,
+            schedule: PipelineSchedule::default(),
+            shares: vec![],
+            only_pinned: false,
+        }
+    }
+    /// Layers are cut into so many stages, each on a device of its own, and each batch into
+    /// [`microbatches`](Self::microbatches) that go from stage to stage: where `g.stage` says, or else so that the slowest stage
+    /// is as fast as can be. Where there are more devices than stages, pipelines stand side by side and are data parallel.
+    /// The bits are those of as many leaves as there are microbatches.
+    pub fn pipeline(stages: u16) -> Self {
+        Self { stages: stages.max(1), ..Self::data_parallel() }
+    }
+    /// Only what `g.on` pins to a device is there, and everything else on the first device: model parallelism by hand.
+    pub fn pinned() -> Self {
+        Self { only_pinned: true, ..Self::data_parallel() }
+    }
+    /// Under [`pipeline`](Self::pipeline), how many parts of a batch are on their way in each pipeline; four per stage, unless
+    /// this says otherwise.
+    pub fn microbatches(mut self, count: u16) -> Self {
+        self.microbatches = Some(count.max(1));
+        self
+    }
+    /// In which order a stage takes microbatches.
+    pub fn schedule(mut self, schedule: PipelineSchedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+    /// In which proportion devices (or groups or pipelines of them) host leaves: `[1, 3]` where the second is three times as fast.
+    pub fn shares(mut self, shares: &[u16]) -> Self {
+        self.shares = shares.to_vec();
+        self
     }
     /// On so many leaves, whatever the number of devices: the same leaves give the same bits on any number of devices.
     pub fn leaves(mut self, leaves: u16) -> Self {
@@ -106,26 +198,13 @@ impl Strategy {
         self
     }
 
-    /// What it says of `graph` on `devices` devices.
+    /// What it says of `graph` on the devices of `cluster`.
     ///
     /// # Errors
     /// If it does not fit.
-    pub fn request(&self, graph: &Graph, devices: usize) -> Result<Request, StrategyError> {
-        let width = self.tensor_parallel;
-        let groups = u16::try_from(devices).unwrap_or(u16::MAX) / width;
-        if groups == 0 || usize::from(groups) * usize::from(width) != devices {
-            return Err(StrategyError::Width { width, devices });
-        }
-        let leaves = self.leaves.unwrap_or(groups);
-        if leaves < groups {
-            return Err(StrategyError::Leaves { leaves, devices: usize::from(groups) });
-        }
-        let mut mesh = Mesh::line("dp", leaves, groups);
-        let axes = 1 + usize::from(width > 1);
-        if width > 1 {
-            mesh.axes.push(("tp".into(), width));
-            mesh.devices = mesh.devices.iter().flat_map(|host| (0..width).map(move |j| host * width + j)).collect();
-        }
+    pub fn request(&self, graph: &Graph, cluster: &Cluster) -> Result<Request, StrategyError> {
+        let mesh = self.mesh(cluster.devices.len())?;
+        let (axes, width) = (mesh.axes.len(), self.tensor_parallel);
         let spread = |m: usize, axis: Option<u16>| {
             let mut all = vec![None; axes];
             all[m] = axis;
@@ -171,8 +250,93 @@ impl Strategy {
                 variables.insert(variable.name.clone(), spread(1, Some(*axis)));
             }
         }
-        Ok(Request { mesh, inputs, variables, owns_slots: self.shards_state })
+        let mut request = Request { inputs, variables, owns_slots: self.shards_state, ..Request::new(mesh) };
+        self.place_stages(graph, cluster, &mut request)?;
+        Ok(request)
     }
+
+    /// The leaves, and which device hosts each in each stage of a pipeline.
+    fn mesh(&self, devices: usize) -> Result<Mesh, StrategyError> {
+        let (width, stages) = (self.tensor_parallel, self.stages);
+        let used = if self.only_pinned { 1 } else { devices };
+        let per_stage = used / usize::from(stages);
+        let groups = u16::try_from(per_stage).unwrap_or(u16::MAX) / width;
+        if groups == 0 || usize::from(groups) * usize::from(width) * usize::from(stages) != used {
+            return Err(StrategyError::Width { width: width * stages, devices });
+        }
+        let microbatches = self.microbatches.unwrap_or(4 * stages);
+        let leaves = self.leaves.unwrap_or(if stages > 1 { groups.saturating_mul(microbatches) } else { groups });
+        if leaves < groups {
+            return Err(StrategyError::Leaves { leaves, devices: usize::from(groups) });
+        }
+        let mut mesh = match &self.shares[..] {
+            [] => Mesh::line("dp", leaves, groups),
+            shares if shares.len() != usize::from(groups) => {
+                return Err(StrategyError::Shares { shares: shares.len(), groups: groups.into() });
+            }
+            shares => Mesh::in_proportion("dp", leaves, shares)
+                .ok_or_else(|| StrategyError::NoLeaf { leaves, shares: shares.to_vec() })?,
+        };
+        if width > 1 {
+            mesh.axes.push(("tp".into(), width));
+            let wide = mesh.stages[0].iter().flat_map(|host| (0..width).map(move |j| host * width + j));
+            mesh.stages = vec![wide.collect()];
+        }
+        let first = mesh.stages.remove(0);
+        mesh.stages = (0..stages).map(|s| first.iter().map(|d| s * groups * width + d).collect()).collect();
+        Ok(mesh)
+    }
+
+    /// Where the layers of a pipeline are cut, what is pinned, and where variables live then.
+    fn place_stages(&self, graph: &Graph, cluster: &Cluster, request: &mut Request) -> Result<(), StrategyError> {
+        let stages = &mut request.stages;
+        (stages.pipeline, stages.schedule) = (if self.stages > 1 { self.stages } else { 0 }, self.schedule);
+        let mut declared = 0;
+        for node in graph.nodes.values() {
+            match &node.pin {
+                Some(Pin::Stage(stage)) => declared = declared.max(stage.saturating_add(1)),
+                Some(Pin::On(device)) => {
+                    let Some(at) = cluster.devices.iter().position(|d| d.name == *device) else {
+                        let known = cluster.devices.iter().map(|d| format!("`{}`", d.name)).collect();
+                        let (label, site, device) = (node.label(), node.site.clone(), device.clone());
+                        return Err(StrategyError::NoDevice { label, site, device, known });
+                    };
+                    if !stages.named.contains_key(device) {
+                        stages.named.insert(device.clone(), request.mesh.stages.len() as u16);
+                        request.mesh.stages.push(vec![at as u16; request.mesh.leaves()]);
+                    }
+                }
+                None => {}
+            }
+        }
+        if stages.pipeline > 0 && declared == 0 {
+            let on = |stage: u16| {
+                let device = request.mesh.device(stage, 0);
+                let next = request.mesh.device((stage + 1).min(self.stages - 1), 0);
+                StageOn {
+                    rates: cluster.devices[usize::from(device)].rates(),
+                    bytes_per_second: cluster.way(device, next).1,
+                }
+            };
+            let on: Vec<StageOn> = (0..self.stages).map(on).collect();
+            let cut = typical(graph).and_then(|bound| balance(&layers(graph), &bound, &on));
+            stages.stems = cut.ok_or(StrategyError::TooFewLayers { stages: self.stages })?;
+        } else if stages.pipeline > 0 && declared != self.stages {
+            return Err(StrategyError::Stages { declared, asked: self.stages });
+        }
+        if request.mesh.stages.len() > 1 {
+            stages.settle(graph);
+        }
+        Ok(())
+    }
+}
+
+/// The program that learns, or else the first, in primitives and for extents of a usual size: what a pipeline is balanced for.
+fn typical(graph: &Graph) -> Option<Graph> {
+    let program = graph.programs.iter().find(|p| !p.updates.is_empty()).or(graph.programs.first())?;
+    let alone = select_program(graph, &program.name)?;
+    let usual = |(name, (low, high)): (&Arc<str>, &(u64, u64))| (name.clone(), 64.clamp(*low, *high));
+    run_passes(&alone, STANDARD, &mut |_, _| {}).bind(&graph.dims.iter().map(usual).collect())
 }
 
 /// The dimension that most inputs of a program begin with: a named one rather than a number, then the first.

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::attrs::{AttrError, AttrList};
-use crate::id::Arena;
-use crate::ir::{DimBounds, Graph, Node, NodeId, Program, Site, Value, VarId, Variable};
+use crate::id::{Arena, Id};
+use crate::ir::{DimBounds, Graph, Node, NodeId, Pin, Program, Site, Value, VarId, Variable};
 use crate::kernel::Kernel;
 use crate::op::Registry;
 use crate::plan::Plan;
@@ -19,7 +19,7 @@ use crate::types::Types;
 use crate::verify::Fault;
 
 /// How graphs are framed.
-pub const GRAPH: Format = Format { magic: *b"TW.graph", version: 2 };
+pub const GRAPH: Format = Format { magic: *b"TW.graph", version: 3 };
 /// How kernels are framed.
 pub const KERNEL: Format = Format { magic: *b"TW.kernl", version: 2 };
 /// How plans are framed.
@@ -169,6 +169,7 @@ struct WireGraph {
     state: Arena<VarId, Variable>,
     nodes: Vec<WireNode>,
     programs: Vec<Program>,
+    pins: Vec<(NodeId, Pin)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -194,16 +195,20 @@ impl WireNode {
             origin: node.origin.clone(),
         }
     }
-    fn into_node(self, registry: &Registry) -> Result<Node, AttrError> {
+    fn into_node(self, registry: &Registry, stem: u32) -> Result<Node, AttrError> {
         let op = registry.make(&self.op, &self.attrs, &self.types)?;
         let Self { operands, types, scope, name, origin, .. } = self;
-        Ok(Node { op, operands, types, scope, name, origin, site: Site::default() })
+        Ok(Node { op, operands, types, scope, name, origin, pin: None, stem, site: Site::default() })
     }
 }
 
 impl Graph {
     /// Canonical bytes; source lines are not among them.
     pub fn to_bytes(&self) -> Vec<u8> {
+        let pins = self.nodes.iter().filter_map(|(id, node)| Some((id, node.pin.clone()?)));
+        self.encode(pins.collect())
+    }
+    fn encode(&self, pins: Vec<(NodeId, Pin)>) -> Vec<u8> {
         GRAPH.encode(&WireGraph {
             name: self.name.clone(),
             seed: self.seed,
@@ -211,15 +216,22 @@ impl Graph {
             state: self.state.clone(),
             nodes: self.nodes.values().iter().map(WireNode::of).collect(),
             programs: self.programs.clone(),
+            pins,
         })
     }
     /// The graph whose canonical bytes these are, verified; its ops are looked up in `registry`.
     pub fn from_bytes(bytes: &[u8], registry: &Registry) -> Result<Graph, WireError> {
-        let WireGraph { name, seed, dims, state, nodes, programs } = GRAPH.decode_any_spelling(bytes)?;
+        let WireGraph { name, seed, dims, state, nodes, programs, pins } = GRAPH.decode_any_spelling(bytes)?;
         let nodes = nodes.into_iter().enumerate().map(|(i, node)| {
-            node.into_node(registry).map_err(|source| WireError::Op { node: NodeId(i as u32), source })
+            node.into_node(registry, i as u32).map_err(|source| WireError::Op { node: NodeId(i as u32), source })
         });
-        let nodes = nodes.collect::<Result<_, _>>()?;
+        let mut nodes: Arena<NodeId, Node> = nodes.collect::<Result<_, _>>()?;
+        for (id, pin) in pins {
+            if id.index() >= nodes.len() {
+                return Err(WireError::NotCanonical);
+            }
+            nodes[id].pin = Some(pin);
+        }
         let graph = Graph { name, seed, dims: dims.into_iter().collect(), nodes, state, programs };
         let faults = graph.verify();
         if !faults.is_empty() {
@@ -228,9 +240,9 @@ impl Graph {
         // Only now, with the ops made: an attribute that is spelled out but equals its default counts as well.
         if graph.to_bytes() == bytes { Ok(graph) } else { Err(WireError::NotCanonical) }
     }
-    /// The name of what this graph says.
+    /// The name of what this graph computes. Where it is to run is no part of that.
     pub fn hash(&self) -> Hash {
-        Hash::of(&self.to_bytes())
+        Hash::of(&self.encode(vec![]))
     }
 }
 

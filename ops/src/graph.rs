@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use thalweg_graph::builder::Builder;
-use thalweg_graph::{DType, Diagnostic, Dim, Init, Shape, Site, Value, VarId, VarKind};
+use thalweg_graph::{DType, Diagnostic, Dim, Init, Pin, Shape, Site, Value, VarId, VarKind};
 
 use crate::optim::LossScale;
 use crate::precision::{self, Precision, mixed_precision};
@@ -53,6 +53,16 @@ impl Graph {
     /// Declares what `body` declares inside a scope.
     pub fn scope<T>(&self, name: &str, body: impl FnOnce() -> T) -> T {
         self.builder.scope(name, body)
+    }
+    /// What `body` declares, with its gradients, is stage `stage` of a pipeline, from 0; so are the variables that it reads
+    /// first. See [`Strategy::pipeline`](thalweg_graph::Strategy::pipeline).
+    pub fn stage<T>(&self, stage: u16, body: impl FnOnce() -> T) -> T {
+        self.builder.pinned(Pin::Stage(stage), body)
+    }
+    /// What `body` declares, with its gradients, runs on the device of this name (`gpu:0`), whatever a strategy says; so do the
+    /// variables that it reads first.
+    pub fn on<T>(&self, device: &str, body: impl FnOnce() -> T) -> T {
+        self.builder.pinned(Pin::On(device.into()), body)
     }
     /// Declares a program: `g.program("train").outputs([loss]).update(…)`.
     #[track_caller]

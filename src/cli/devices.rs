@@ -10,7 +10,7 @@ use thalweg::Cluster;
 use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg::graph::cost::Rates;
 use thalweg::measured::{self, Entry};
-use thalweg::prelude::{Compile, Model, Strategy};
+use thalweg::prelude::{Compile, Model, PipelineSchedule, Strategy};
 
 /// `thalweg devices`.
 #[derive(Args)]
@@ -36,9 +36,18 @@ pub(crate) struct Where {
     /// Several devices: `cpu:0,cpu:1` for two of one thread each, `gpu:0` for an adapter.
     #[arg(long, value_delimiter = ',', value_parser = device, conflicts_with_all = ["device", "threads"])]
     devices: Vec<Device>,
-    /// How the model is spread over them: `dp`, by rows of the batch; `zero1`, and what the optimizer keeps is shared out.
-    #[arg(long, default_value = "dp", value_parser = strategy)]
-    strategy: Strategy,
+    /// How the model is spread over them.
+    #[arg(long, value_enum, default_value = "dp")]
+    strategy: Kind,
+    /// Stages of a pipeline: as many as there are devices, unless this says otherwise. What remains is data parallel.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(2..))]
+    stages: Option<u16>,
+    /// Parts of a batch that are on their way in each pipeline: four per stage, unless this says otherwise.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    microbatches: Option<u16>,
+    /// In which order a stage of a pipeline takes them.
+    #[arg(long, value_enum, default_value = "1f1b")]
+    schedule: Order,
     /// Groups of so many devices share the parameters that `--shard` names (tensor parallel).
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     tensor_parallel: u16,
@@ -69,14 +78,19 @@ impl Where {
     }
     /// How the model is spread, unless it is simply on one device.
     pub(super) fn strategy(&self) -> Option<Strategy> {
-        let strategy = || {
-            let groups = self.strategy.clone().tensor_parallel(self.tensor_parallel);
-            self.shard.iter().fold(groups, |s, (name, axis)| s.shard(name, *axis))
-        };
-        match self.leaves {
-            Some(leaves) => Some(strategy().leaves(leaves)),
-            None => (self.devices.len() > 1).then(strategy),
+        if self.leaves.is_none() && self.devices.len() < 2 {
+            return None;
         }
+        let stages = || self.stages.unwrap_or(self.devices.len().max(1) as u16);
+        let kind = match self.strategy {
+            Kind::Dp => Strategy::data_parallel(),
+            Kind::Zero1 => Strategy::data_parallel().shard_state(),
+            Kind::Pp => Strategy::pipeline(stages()).schedule(self.schedule.into()),
+        };
+        let groups = kind.tensor_parallel(self.tensor_parallel);
+        let cut = self.shard.iter().fold(groups, |s, (name, axis)| s.shard(name, *axis));
+        let cut = self.microbatches.map_or(cut.clone(), |count| cut.microbatches(count));
+        Some(self.leaves.map_or(cut.clone(), |leaves| cut.leaves(leaves)))
     }
     /// Threads that a process so placed should be pinned to; none: all.
     pub(super) fn pinned(&self) -> Option<usize> {
@@ -122,11 +136,33 @@ fn shard(text: &str) -> Result<(String, u16), String> {
 }
 
 /// A strategy by its name.
-fn strategy(text: &str) -> Result<Strategy, String> {
-    match text {
-        "dp" => Ok(Strategy::data_parallel()),
-        "zero1" => Ok(Strategy::data_parallel().shard_state()),
-        _ => Err(format!("`{text}` is no strategy: `dp` or `zero1`")),
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    /// Data parallel: by rows of the batch.
+    Dp,
+    /// The same, and what the optimizer keeps is shared out (ZeRO stage 1).
+    Zero1,
+    /// A pipeline: by layers.
+    Pp,
+}
+
+/// An order of microbatches by its name.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Order {
+    /// One forwards, one backwards: as few values are kept as can be.
+    #[value(name = "1f1b")]
+    OneForwardOneBackward,
+    /// All forwards, then all backwards.
+    #[value(name = "gpipe")]
+    GPipe,
+}
+
+impl From<Order> for PipelineSchedule {
+    fn from(order: Order) -> Self {
+        match order {
+            Order::OneForwardOneBackward => PipelineSchedule::OneForwardOneBackward,
+            Order::GPipe => PipelineSchedule::GPipe,
+        }
     }
 }
 

@@ -46,7 +46,8 @@ pub(crate) fn case(name: &str, devices: usize) -> Named {
 /// A graph of random ops on interpreters or on threads.
 pub(crate) fn session(choices: &[(u8, u8, u8)], train: bool, leaves: u16, devices: Vec<Box<dyn Device>>) -> Session {
     let graph = random::grow(choices, train);
-    let request = Strategy::data_parallel().leaves(leaves).request(&graph, devices.len()).expect("it fits");
+    let request =
+        Strategy::data_parallel().leaves(leaves).request(&graph, &Cluster::cpus(devices.len())).expect("it fits");
     let planner = Box::new(Placing::new(&graph, request, devices.len()));
     Session::over(graph, devices, planner).expect("it opens")
 }

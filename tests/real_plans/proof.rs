@@ -83,7 +83,7 @@ fn the_same_leaves_mean_the_same_on_any_number_of_devices() {
         let meant = [1, 2, 3, 4, 8].map(|devices| {
             let model = digits(1, 1);
             let graph = model.graph();
-            let request = Strategy::data_parallel().leaves(8).request(graph, devices).expect("it fits");
+            let request = Strategy::data_parallel().leaves(8).request(graph, &Cluster::cpus(devices)).expect("it fits");
             let primitive = run_passes(&select_program(graph, program).expect("a program"), STANDARD, &mut |_, _| {});
             let bindings: Bindings = [("batch".into(), BATCH)].into();
             let bound = primitive.bind(&bindings).expect("bound");

@@ -10,7 +10,7 @@ use std::time::Duration;
 pub use rates::Rates;
 pub use work::Work;
 
-use crate::cluster::{Cluster, DeviceKind};
+use crate::cluster::{Cluster, DeviceSpec};
 use crate::id::{Arena, Id};
 use crate::kernel::Kernel;
 use crate::plan::simulate::Cost;
@@ -25,7 +25,7 @@ pub struct CostModel {
     known: Vec<bool>,
     /// By device and kernel.
     launches: Vec<Arena<KernelId, Duration>>,
-    links: Vec<(Endpoint, Endpoint, f64, f64)>,
+    cluster: Cluster,
 }
 
 impl CostModel {
@@ -33,25 +33,13 @@ impl CostModel {
     /// one of which nothing is known.
     pub fn new(plan: &Plan, cluster: &Cluster) -> Self {
         let spec = |device: usize| cluster.devices.get(device);
-        let rates: Vec<Rates> = (0..plan.devices.len())
-            .map(|d| {
-                let default = match spec(d).map(|s| s.kind) {
-                    Some(DeviceKind::Gpu { .. }) => Rates::DEFAULT_GPU,
-                    _ => Rates::DEFAULT,
-                };
-                spec(d).and_then(|s| s.rates).unwrap_or(default)
-            })
-            .collect();
+        let rates: Vec<Rates> =
+            (0..plan.devices.len()).map(|d| spec(d).map_or(Rates::DEFAULT, DeviceSpec::rates)).collect();
         let known = (0..plan.devices.len()).map(|d| spec(d).is_some_and(|s| s.rates.is_some())).collect();
         let work: Vec<Work> = plan.kernels.values().iter().map(Work::of).collect();
         let priced = |rates: &Rates| work.iter().map(|w| duration(w.seconds(rates))).collect();
         let launches = rates.iter().map(priced).collect();
-        let place = |name: &str| cluster.devices.iter().position(|d| &*d.name == name);
-        let links = cluster.links.iter().filter_map(|link| {
-            let end = |name: &str| Some(Endpoint::Device(u16::try_from(place(name)?).ok()?));
-            Some((end(&link.from)?, end(&link.to)?, link.latency_seconds, link.bytes_per_second))
-        });
-        Self { known, launches, links: links.collect(), rates }
+        Self { known, launches, cluster: cluster.clone(), rates }
     }
     /// Whether the rates of a device were measured or stated; otherwise they are a default, and predictions are of their
     /// order alone.
@@ -90,22 +78,20 @@ impl Cost for CostModel {
     }
     fn channel(&self, channel: &Channel) -> (Duration, Duration) {
         let bytes = channel.ty.size_bytes() as f64;
-        let (from, to) = (channel.from, channel.to);
         let end = |end| match end {
-            Endpoint::Device(d) => Some(self.rates(d)),
+            Endpoint::Device(d) => Some(d),
             Endpoint::Driver => None,
         };
-        match (end(from), end(to)) {
-            (Some(a), Some(b)) => {
-                let stated = self.links.iter().find(|(x, y, ..)| (*x, *y) == (from, to) || (*x, *y) == (to, from));
-                let (latency, rate) = stated.map_or_else(
-                    || (a.hop_seconds.max(b.hop_seconds), a.hop_bytes.min(b.hop_bytes)),
-                    |(_, _, latency, rate)| (*latency, *rate),
-                );
+        match (end(channel.from), end(channel.to)) {
+            (Some(from), Some(to)) => {
+                let (latency, rate) = self.cluster.way(from, to);
                 (duration(latency), duration(bytes / rate))
             }
             // The caller's: what is large is lent, what is small is copied in no time.
-            (Some(one), None) | (None, Some(one)) => (duration(one.feed_seconds), duration(bytes / one.feed_bytes)),
+            (Some(one), None) | (None, Some(one)) => {
+                let rates = self.rates(one);
+                (duration(rates.feed_seconds), duration(bytes / rates.feed_bytes))
+            }
             (None, None) => (Duration::ZERO, Duration::ZERO),
         }
     }

@@ -11,7 +11,7 @@ mod state;
 mod steps;
 mod tail;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 pub use state::{Share, StateLayout, StateMap, StateSlot};
@@ -21,7 +21,7 @@ use rows::Span;
 use crate::id::Arena;
 use crate::ir::{Graph, Program, Site, VarId};
 use crate::kernel::{BufferType, Kernel};
-use crate::partition::{DeviceGraph, Partitioned};
+use crate::partition::{Levels, Partitioned};
 use crate::plan::{Buffer, BufferId, ChannelId, DevicePlan, Instruction, KernelId, Launch, Memory, Piece, Plan};
 use crate::types::Bindings;
 
@@ -132,7 +132,7 @@ struct Place {
 
 #[derive(Clone, Debug)]
 struct Step {
-    /// Over how many crossings between devices, one behind the other, what it reads has come.
+    /// When it is due: see [`Levels`](crate::partition::Levels).
     level: u32,
     kernel: Kernel,
     reads: Vec<Root>,
@@ -214,8 +214,8 @@ pub fn lower_devices(
     assert!((layouts.len(), targets.len()) == (parts.devices.len(), parts.devices.len()), "one of each per device");
     let (levels, mut kernels) = (parts.levels(), Kernels::default());
     let mut devices = Vec::with_capacity(parts.devices.len());
-    for (part, (layout, target)) in parts.devices.iter().zip(layouts.iter().zip(targets)) {
-        devices.push(device(parts, &levels, part, layout, *target, &mut kernels)?);
+    for (at, (layout, target)) in layouts.iter().zip(targets).enumerate() {
+        devices.push(device(parts, at, &levels, layout, *target, &mut kernels)?);
     }
     Ok(Plan {
         graph: parts.devices[0].graph.name.clone(),
@@ -230,16 +230,17 @@ pub fn lower_devices(
 /// The part of one device.
 fn device(
     parts: &Partitioned,
-    levels: &BTreeMap<ChannelId, u32>,
-    part: &DeviceGraph,
+    at: usize,
+    levels: &Levels,
     layout: &StateLayout,
     target: &dyn Target,
     kernels: &mut Kernels,
 ) -> Result<DevicePlan, LowerError> {
-    let mut lowered = steps::collect(&part.graph, &part.graph.programs[0], &|name| levels[&part.arrives[name]])?;
+    let part = &parts.devices[at];
+    let mut lowered = steps::collect(&part.graph, &part.graph.programs[0], &levels.nodes[at])?;
     let limits = target.limits();
     let mut steps = limit::within(std::mem::take(&mut lowered.steps), &mut lowered.places, limits);
-    // What needs no more from others comes first, on every device: so nobody waits for somebody who waits for him.
+    // In the order in which things are due, on every device: so nobody waits for somebody who waits for him.
     steps.sort_by_key(|s| s.level);
     let leaves: Vec<(ChannelId, Root)> =
         part.leaves.iter().copied().zip(lowered.outputs.iter().map(|(_, root, _)| *root)).collect();
@@ -260,7 +261,7 @@ fn device(
 
     let arrivals: Vec<(ChannelId, Root)> =
         lowered.inputs.iter().map(|(name, root)| (part.arrives[name], *root)).collect();
-    let actions = order::order(&parts.channels, &places, &arrivals, &leaves, body, tail);
+    let actions = order::order(&parts.channels, levels, &places, &arrivals, &leaves, body, tail);
     // What each kernel needs is asked of this target once.
     let mut workspaces: HashMap<Kernel, u64> = HashMap::new();
     let needs: Vec<u64> = actions.iter().map(|a| workspace(a, target, &mut workspaces)).collect();

@@ -5,10 +5,12 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Action, Places, Root, Slot};
 use crate::id::Arena;
+use crate::partition::Levels;
 use crate::plan::{Channel, ChannelId, Endpoint};
 
 pub(super) fn order(
     channels: &Arena<ChannelId, Channel>,
+    levels: &Levels,
     places: &Places,
     arrivals: &[(ChannelId, Root)],
     leaves: &[(ChannelId, Root)],
@@ -23,21 +25,29 @@ pub(super) fn order(
     slots.extend(fed.iter().map(|(c, root)| Slot::Wait(*c, *root)));
 
     let mut to = Order { places, awaited: received.into_iter().map(|(c, root)| (root, c)).collect(), slots };
-    // What is still to be made of each thing that is sent.
+    // What is still to be made of each thing that is sent. What arrives and is sent on is due when it arrives.
     let made: HashSet<Root> = body.iter().flat_map(Action::writes).flat_map(|r| places.leaves(*r)).collect();
-    let mut missing: Vec<(ChannelId, Root, HashSet<Root>)> = Vec::new();
+    let mut missing: Vec<Missing> = Vec::new();
     for (channel, root) in &sent {
-        let parts: HashSet<Root> = places.leaves(*root).into_iter().filter(|r| made.contains(r)).collect();
-        missing.push((*channel, *root, parts));
+        let leaves = places.leaves(*root);
+        let due = leaves.iter().filter_map(|r| to.awaited.get(r)).map(|c| levels.channels[c]).max().unwrap_or(0);
+        let parts = leaves.into_iter().filter(|r| made.contains(r)).collect();
+        missing.push(Missing { channel: *channel, root: *root, due, parts });
     }
-    to.post(&mut missing);
+    missing.sort_by_key(|m| m.due);
     for action in body {
+        let level = match &action {
+            Action::Launch(step) => step.level,
+            Action::Copy(..) => u32::MAX,
+        };
+        to.post(&mut missing, level);
         to.arrive(action.reads());
         let written: Vec<Root> = action.writes().iter().flat_map(|r| places.leaves(*r)).collect();
         to.slots.push(Slot::Do(action));
-        missing.iter_mut().for_each(|(.., parts)| parts.retain(|r| !written.contains(r)));
-        to.post(&mut missing);
+        missing.iter_mut().for_each(|m| m.parts.retain(|r| !written.contains(r)));
+        to.post(&mut missing, level);
     }
+    to.post(&mut missing, u32::MAX);
     for action in &tail {
         to.arrive(action.reads());
     }
@@ -70,11 +80,21 @@ impl Order<'_> {
             }
         }
     }
-    /// Posts what is whole.
-    fn post(&mut self, missing: &mut Vec<(ChannelId, Root, HashSet<Root>)>) {
-        for (channel, root, _) in missing.extract_if(.., |(.., parts)| parts.is_empty()) {
+    /// Posts what is whole, and due at `level`.
+    fn post(&mut self, missing: &mut Vec<Missing>, level: u32) {
+        for Missing { channel, root, .. } in missing.extract_if(.., |m| m.parts.is_empty() && m.due <= level) {
             self.arrive(std::slice::from_ref(&root));
             self.slots.push(Slot::Post(channel, root));
         }
     }
+}
+
+/// Something that is to be sent.
+struct Missing {
+    channel: ChannelId,
+    root: Root,
+    /// The level of what it arrives with, if it does.
+    due: u32,
+    /// What is still to be made of it.
+    parts: HashSet<Root>,
 }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Home, LowerError, Places, Root, Span, Step};
-use crate::ir::{Graph, Node, Program, Value, VarId};
+use crate::id::Side;
+use crate::ir::{Graph, Node, NodeId, Program, Value, VarId};
 use crate::kernel::{BufferType, Kernel, Literal, LoopNest};
 use crate::structural::{Input, ReadVariable, Row};
 
@@ -29,14 +30,13 @@ struct Collector<'a> {
     roots: HashMap<Value, Root>,
     /// Constants that have no place yet.
     literals: HashMap<Value, (Literal, Kernel)>,
-    /// Of places that depend on other devices.
-    levels: HashMap<Root, u32>,
+    levels: &'a Side<NodeId, u32>,
 }
 
-/// The launches of `program`; `arrival` gives the level of an input by its name.
-pub(super) fn collect(graph: &Graph, program: &Program, arrival: &dyn Fn(&str) -> u32) -> Result<Steps, LowerError> {
+/// The launches of `program`, whose nodes are due as `levels` say.
+pub(super) fn collect(graph: &Graph, program: &Program, levels: &Side<NodeId, u32>) -> Result<Steps, LowerError> {
     let needed = graph.needed_by(program);
-    let (roots, literals, levels) = (HashMap::new(), HashMap::new(), HashMap::new());
+    let (roots, literals) = (HashMap::new(), HashMap::new());
     let mut to = Collector { graph, places: Places::default(), steps: vec![], roots, literals, levels };
     let variables: HashMap<&str, VarId> = graph.state.iter().map(|(id, v)| (&*v.name, id)).collect();
     let mut inputs = Vec::new();
@@ -45,7 +45,6 @@ pub(super) fn collect(graph: &Graph, program: &Program, arrival: &dyn Fn(&str) -
         if let Some(input) = node.op_as::<Input>() {
             let root = to.places.add(results[0].clone(), Home::Staging);
             to.roots.insert(id.into(), root);
-            to.levels.insert(root, arrival(&input.name));
             inputs.push((input.name.clone(), root));
         } else if let Some(read) = node.op_as::<ReadVariable>() {
             let variable =
@@ -117,8 +116,7 @@ impl Collector<'_> {
         for (slot, root) in writes.iter().enumerate() {
             self.roots.insert(Value { node: value.node, slot: slot as u16 }, *root);
         }
-        let level = self.level(&reads);
-        self.levels.extend(writes.iter().map(|w| (*w, level)));
+        let level = self.levels[value.node];
         self.steps.push(Step { level, kernel, reads, writes, label: label(node), site: node.site.clone() });
         Ok(())
     }
@@ -126,7 +124,7 @@ impl Collector<'_> {
     /// Operands end to end, and what had to be copied for it.
     fn row(&mut self, value: Value, node: &Node, row: &Row, mut results: Vec<BufferType>) {
         let members: Vec<Root> = node.operands.iter().map(|v| self.root(*v)).collect();
-        let level = self.level(&members);
+        let level = self.levels[value.node];
         let steps = &mut self.steps;
         let mut copy = |places: &mut Places, span: Span| {
             let dtype = places.at(span.root).ty.dtype;
@@ -138,11 +136,7 @@ impl Collector<'_> {
             to
         };
         let root = self.places.row(results.remove(0), &members, (row.start, row.end), &mut copy);
-        self.levels.insert(root, level);
         self.roots.insert(value, root);
-    }
-    fn level(&self, reads: &[Root]) -> u32 {
-        reads.iter().filter_map(|r| self.levels.get(r)).copied().max().unwrap_or(0)
     }
 
     /// The place of a value; a constant that has to have one gets it here.

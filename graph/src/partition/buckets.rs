@@ -95,11 +95,13 @@ impl Buckets {
                 continue;
             };
             let ty = placed.ty(value);
-            let fits = |(b, bytes): &(Bucket, u64)| {
+            let alike = |b: &Bucket| {
+                let first = b.values[0];
                 b.from == from
-                    && placed.ty(b.values[0]).dtype == ty.dtype
-                    && (*bytes == 0 || bytes + ty.size_bytes() <= FULL_BYTES)
+                    && placed.ty(first).dtype == ty.dtype
+                    && placed.stages[first.node] == placed.stages[value.node]
             };
+            let fits = |(b, bytes): &(Bucket, u64)| alike(b) && (*bytes == 0 || bytes + ty.size_bytes() <= FULL_BYTES);
             match open.iter_mut().find(|b| fits(b)) {
                 Some((bucket, bytes)) => {
                     bucket.values.push(value);
@@ -107,8 +109,7 @@ impl Buckets {
                 }
                 None => {
                     // A full one leaves; what has another type goes on.
-                    let full = |(b, _): &(Bucket, u64)| b.from == from && placed.ty(b.values[0]).dtype == ty.dtype;
-                    if let Some(i) = open.iter().position(full) {
+                    if let Some(i) = open.iter().position(|(b, _)| alike(b)) {
                         buckets.close(open.remove(i).0, placed, &readers);
                     }
                     open.push((Bucket { values: vec![value], axis, from }, ty.size_bytes()));

@@ -1,6 +1,6 @@
 //! One node on every leaf: the kernel that each runs of it, once per device where leaves of a device run the same.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Cutter, Instances, with_kernel};
@@ -14,6 +14,7 @@ impl Cutter<'_> {
     pub(super) fn compute(
         &mut self,
         id: NodeId,
+        stage: u16,
         ways: &[Way],
         cuts: &[Arc<[u64]>],
         operands: &[Instances],
@@ -25,10 +26,10 @@ impl Cutter<'_> {
         // By device, what is read, and which part is made.
         type Key = (u16, Vec<Value>, Vec<(u64, u64)>);
         let mut known: HashMap<Key, NodeId> = HashMap::new();
-        let mut instances: Vec<Instances> = vec![vec![]; node.types.len()];
+        let mut instances = vec![Instances { stage, of: vec![] }; node.types.len()];
         for leaf in 0..self.leaf_count() {
-            let (device, at) = (self.device(leaf), placed.mesh().coordinates(leaf));
-            let reads: Vec<Value> = operands.iter().map(|o| o[leaf]).collect();
+            let (device, at) = (placed.mesh().device(stage, leaf), placed.mesh().coordinates(leaf));
+            let reads: Vec<Value> = operands.iter().map(|o| o.of[leaf]).collect();
             let ranges: Vec<(u64, u64)> = results
                 .iter()
                 .enumerate()
@@ -36,7 +37,8 @@ impl Cutter<'_> {
                 .map(|r| (r.start, r.end))
                 .chain(folded(ways, &at))
                 .collect();
-            let emitted = *known.entry((device, reads.clone(), ranges)).or_insert_with(|| {
+            let key = (device, reads.clone(), ranges);
+            let emit = || {
                 let to = self.on(device);
                 if ways.iter().all(|w| w.cut == Cut::Nothing) {
                     return to.copy(node, reads);
@@ -47,38 +49,43 @@ impl Cutter<'_> {
                 let from_types = reads.iter().map(|v| self.ty(device, *v)).collect();
                 let kernel = cut(kernel.of(placed, id), ways, cuts, &at, from_types, to_types);
                 to.copy(&with_kernel(node, kernel), reads)
-            });
-            for (slot, of) in instances.iter_mut().enumerate() {
-                of.push(Value { node: emitted, slot: slot as u16 });
+            };
+            let emitted = match known.get(&key) {
+                Some(emitted) => *emitted,
+                None => {
+                    let emitted = emit();
+                    self.turns.note(placed, id, stage, leaf, emitted);
+                    known.insert(key, emitted);
+                    emitted
+                }
+            };
+            for (slot, instances) in instances.iter_mut().enumerate() {
+                instances.of.push(Value { node: emitted, slot: slot as u16 });
             }
         }
         for (slot, (of, placement)) in instances.into_iter().zip(results).enumerate() {
-            self.made.insert((Value { node: id, slot: slot as u16 }, placement.clone()), of);
+            self.made.insert((Value { node: id, slot: slot as u16 }, placement.clone(), stage), of);
         }
     }
 
     /// Emits an element-wise node over each device's range of all elements.
-    pub(super) fn compute_flat(&mut self, id: NodeId, operands: &[Instances]) {
+    pub(super) fn compute_flat(&mut self, id: NodeId, stage: u16, operands: &[Instances]) {
         let placed = self.placed;
         let (node, kernel) = (&placed.graph.nodes[id], OnceKernel::default());
-        let mut known: BTreeMap<u16, NodeId> = BTreeMap::new();
-        let mut instances: Vec<Instances> = vec![vec![]; node.types.len()];
-        for leaf in 0..self.leaf_count() {
-            let device = self.device(leaf);
-            let emitted = *known.entry(device).or_insert_with(|| {
-                let Spread::Owned { cuts } = &placed.values[id][0][0] else { unreachable!("a flat way owns") };
-                let i = usize::from(device);
-                let kernel = kernel.of(placed, id).flattened(cuts[i + 1] - cuts[i]).expect("placing has flattened it");
-                let reads = operands.iter().zip(kernel.operands());
-                let reads = reads.map(|(o, ty)| self.relabel(device, node, o[leaf], &ty.shape)).collect();
-                self.on(device).copy(&with_kernel(node, kernel), reads)
-            });
-            for (slot, of) in instances.iter_mut().enumerate() {
-                of.push(Value { node: emitted, slot: slot as u16 });
-            }
-        }
-        for (slot, of) in instances.into_iter().enumerate() {
-            self.made.insert((Value { node: id, slot: slot as u16 }, placed.values[id][slot].clone()), of);
+        let Spread::Owned { cuts } = &placed.values[id][0][0] else { unreachable!("a flat way owns") };
+        let here = |device: u16| {
+            let i = usize::from(device);
+            let kernel = kernel.of(placed, id).flattened(cuts[i + 1] - cuts[i]).expect("placing has flattened it");
+            let reads = operands.iter().zip(kernel.operands());
+            let here = |o: &Instances| self.first_of(o, device);
+            let reads = reads.map(|(o, ty)| self.relabel(device, node, here(o), &ty.shape)).collect();
+            self.on(device).copy(&with_kernel(node, kernel), reads).into()
+        };
+        let made = self.once_per_device(stage, here);
+        for slot in 0..node.types.len() as u16 {
+            let of = made.of.iter().map(|v| Value { slot, ..*v }).collect();
+            let key = (Value { node: id, slot }, placed.values[id][usize::from(slot)].clone(), stage);
+            self.made.insert(key, Instances { stage, of });
         }
     }
 }

@@ -8,12 +8,20 @@ use crate::kernel::{BufferType, Kernel};
 use crate::place::{Cut, Part, Placement, Spread, Way, share_type, ways};
 
 impl Cutter<'_> {
-    /// The instances of a value under `placement`.
-    pub(super) fn get(&mut self, value: Value, placement: &Placement) -> Instances {
-        if let Some(known) = self.made.get(&(value, placement.clone())) {
+    /// The instances of a value under `placement`, in a stage. A value of another stage is brought as it is needed, leaf by leaf.
+    pub(super) fn get(&mut self, value: Value, placement: &Placement, stage: u16) -> Instances {
+        if let Some(known) = self.made.get(&(value, placement.clone(), stage)) {
             return known.clone();
         }
+        let home = self.placed.stage(value, stage);
+        if home != stage {
+            return self.cross(value, placement, home, stage);
+        }
         let mut at = self.placed.of(value).clone();
+        if !self.made.contains_key(&(value, at.clone(), stage)) {
+            // What is in no one stage is made where it is first needed.
+            self.node(value.node, stage);
+        }
         for m in 0..at.len() {
             // Sums first, while the tensors are small or still whole; a share of a sum is cut out of it.
             for spread in [Spread::Replicate, placement[m].clone()] {
@@ -23,34 +31,53 @@ impl Cutter<'_> {
                 }
                 let mut to = at.clone();
                 to[m] = spread;
-                if !self.made.contains_key(&(value, to.clone())) {
-                    let instances = self.along(value, m, &at, &to);
-                    self.made.insert((value, to.clone()), instances);
+                if !self.made.contains_key(&(value, to.clone(), stage)) {
+                    let instances = self.along(value, m, &at, &to, stage);
+                    self.made.insert((value, to.clone(), stage), instances);
                 }
                 at = to;
             }
         }
-        self.made[&(value, placement.clone())].clone()
+        self.made[&(value, placement.clone(), stage)].clone()
+    }
+
+    /// The instances of a value of stage `home` in another one. What devices own, each stage shares out anew.
+    fn cross(&mut self, value: Value, placement: &Placement, home: u16, stage: u16) -> Instances {
+        let (placed, mesh) = (self.placed, self.placed.mesh());
+        let owned = |s: &Spread| matches!(s, Spread::Owned { .. });
+        let all = |s: &Spread| if owned(s) { Spread::Replicate } else { s.clone() };
+        let crossing: Placement = placement.iter().map(all).collect();
+        let there = self.get(value, &crossing, home);
+        let bring = |(leaf, of): (usize, Value)| {
+            self.bring(mesh.device(home, leaf), of, mesh.device(stage, leaf), &placed.graph.nodes[value.node])
+        };
+        let mut here = Instances { stage, of: there.of.into_iter().enumerate().map(bring).collect() };
+        self.made.insert((value, crossing.clone(), stage), here.clone());
+        if let Some(m) = placement.iter().position(owned) {
+            here = self.along(value, m, &crossing, placement, stage);
+            self.made.insert((value, placement.clone(), stage), here.clone());
+        }
+        here
     }
 
     /// From `from` to `to`, which differ along axis `m` of the mesh.
-    fn along(&mut self, value: Value, m: usize, from: &Placement, to: &Placement) -> Instances {
+    fn along(&mut self, value: Value, m: usize, from: &Placement, to: &Placement, stage: u16) -> Instances {
         match (&from[m], &to[m]) {
-            (Spread::Partial(monoid), Spread::Replicate) => self.sum_one(value, m, from, *monoid),
-            (Spread::Shard { axis, .. }, Spread::Replicate) => self.gather(value, m, from, *axis),
+            (Spread::Partial(monoid), Spread::Replicate) => self.sum_one(value, m, from, *monoid, stage),
+            (Spread::Shard { axis, .. }, Spread::Replicate) => self.gather(value, m, from, *axis, stage),
             (Spread::Replicate, Spread::Shard { .. }) => {
-                self.again(value, m, from, to).unwrap_or_else(|| self.slices(value, m, from, to))
+                self.again(value, m, from, to, stage).unwrap_or_else(|| self.slices(value, m, from, to, stage))
             }
-            (Spread::Partial(monoid), Spread::Owned { cuts }) => self.scatter_sum(value, m, from, *monoid, cuts),
-            (Spread::Replicate, Spread::Owned { cuts }) => self.own(value, from, cuts),
-            (Spread::Owned { .. }, Spread::Replicate) => self.collect(value, from),
+            (Spread::Partial(monoid), Spread::Owned { cuts }) => self.scatter_sum(value, m, from, *monoid, cuts, stage),
+            (Spread::Replicate, Spread::Owned { cuts }) => self.own(value, from, cuts, stage),
+            (Spread::Owned { .. }, Spread::Replicate) => self.collect(value, from, stage),
             (from, to) => unreachable!("from {from:?} to {to:?} by way of all of it"),
         }
     }
 
     /// Shares computed by each leaf for itself, where that costs nothing to bring: the node reads only what is everywhere, and
     /// its kernel can be cut as wanted.
-    fn again(&mut self, value: Value, m: usize, from: &Placement, to: &Placement) -> Option<Instances> {
+    fn again(&mut self, value: Value, m: usize, from: &Placement, to: &Placement, stage: u16) -> Option<Instances> {
         let placed = self.placed;
         let node = &placed.graph.nodes[value.node];
         let base = placed.of(value);
@@ -69,82 +96,78 @@ impl Cutter<'_> {
             if let Part::Along(along) = part {
                 want[m] = Spread::Shard { axis: *along, cuts: cuts.clone() };
             }
-            instances.push(self.get(*operand, &want));
+            instances.push(self.get(*operand, &want, stage));
         }
         let nothing = Way { cut: Cut::Nothing, operands: vec![], results: vec![Part::Whole] };
         let (mut ways, mut at) = (vec![nothing; to.len()], vec![std::sync::Arc::default(); to.len()]);
         (ways[m], at[m]) = (way, cuts.clone());
-        self.compute(value.node, &ways, &at, &instances, std::slice::from_ref(to));
-        self.made.get(&(value, to.clone())).cloned()
+        self.compute(value.node, stage, &ways, &at, &instances, std::slice::from_ref(to));
+        self.made.get(&(value, to.clone(), stage)).cloned()
     }
 
     /// Shares cut out of what every leaf has.
-    fn slices(&mut self, value: Value, m: usize, from: &Placement, to: &Placement) -> Instances {
-        let placed = self.placed;
+    fn slices(&mut self, value: Value, m: usize, from: &Placement, to: &Placement, stage: u16) -> Instances {
+        let (placed, mesh) = (self.placed, self.placed.mesh());
         let node = &placed.graph.nodes[value.node];
-        let whole = self.get(value, from);
+        let whole = self.get(value, from, stage);
         let Spread::Shard { axis, cuts } = &to[m] else { unreachable!("a share is cut out") };
         let mut known = std::collections::HashMap::new();
-        let mut out = Vec::new();
-        for (leaf, of) in whole.into_iter().enumerate() {
-            let (device, i) = (self.device(leaf), placed.mesh().coordinates(leaf)[m]);
-            let range = cuts[i]..cuts[i + 1];
-            let ty = share_type(&placed.ty(value), from, &placed.mesh().coordinates(leaf));
-            let key = (device, of, i);
-            out.push(
-                *known.entry(key).or_insert_with(|| self.emit(device, node, Kernel::slice(ty, *axis, range), vec![of])),
-            );
-        }
-        out
+        let share = |(leaf, of): (usize, Value)| {
+            let (device, at) = (mesh.device(stage, leaf), mesh.coordinates(leaf));
+            let range = cuts[at[m]]..cuts[at[m] + 1];
+            let ty = share_type(&placed.ty(value), from, &at);
+            let cut_out = || self.emit(device, node, Kernel::slice(ty, *axis, range), vec![of]);
+            *known.entry((device, of, at[m])).or_insert_with(cut_out)
+        };
+        Instances { stage, of: whole.of.into_iter().enumerate().map(share).collect() }
     }
 
     /// Each device's range of all elements, looked at where it lies.
-    fn own(&mut self, value: Value, from: &Placement, cuts: &[u64]) -> Instances {
+    fn own(&mut self, value: Value, from: &Placement, cuts: &[u64], stage: u16) -> Instances {
         let placed = self.placed;
         let node = &placed.graph.nodes[value.node];
-        let whole = self.get(value, from);
-        let mut known = std::collections::BTreeMap::new();
-        let mut out = Vec::new();
-        for (leaf, of) in whole.into_iter().enumerate() {
-            let device = self.device(leaf);
-            out.push(*known.entry(device).or_insert_with(|| {
-                let (flat, i) = (self.flat(device, node, of), usize::from(device));
-                self.row(device, node, vec![flat], cuts[i], cuts[i + 1])
-            }));
-        }
-        out
+        let whole = self.get(value, from, stage);
+        self.once_per_device(stage, |device| {
+            let (flat, i) = (self.flat(device, node, self.first_of(&whole, device)), usize::from(device));
+            self.row(device, node, vec![flat], cuts[i], cuts[i + 1])
+        })
     }
     /// All elements on every device, from those that own some.
-    fn collect(&mut self, value: Value, from: &Placement) -> Instances {
+    fn collect(&mut self, value: Value, from: &Placement, stage: u16) -> Instances {
         let placed = self.placed;
         let node = &placed.graph.nodes[value.node];
-        let shares = self.get(value, from);
-        let leaves: Vec<usize> = (0..self.leaf_count()).collect();
-        let mut devices = placed.mesh().devices_of(&leaves);
-        devices.sort_unstable();
-        let owner = |device: &u16| leaves.iter().find(|l| placed.mesh().devices[**l] == *device).copied();
+        let shares = self.get(value, from, stage);
+        let devices = placed.mesh().hosts(stage);
         let mut whole = std::collections::BTreeMap::new();
         for device in &devices {
             let mut parts = Vec::new();
             for from in &devices {
-                parts.push(self.bring(*from, shares[owner(from).expect("a device hosts a leaf")], *device, node));
+                parts.push(self.bring(*from, self.first_of(&shares, *from), *device, node));
             }
             let row = self.end_to_end(*device, node, parts);
             whole.insert(*device, self.relabel(*device, node, row, &placed.ty(value).shape));
         }
-        leaves.iter().map(|leaf| whole[&self.device(*leaf)]).collect()
+        self.once_per_device(stage, |device| whole[&device])
+    }
+    /// What a device has for the first leaf that it hosts.
+    pub(super) fn first_of(&self, instances: &Instances, device: u16) -> Value {
+        let hosts = &self.placed.mesh().stages[usize::from(instances.stage)];
+        let leaf = hosts.iter().position(|host| *host == device);
+        instances.of[leaf.expect("a device of the stage")]
     }
 
     /// All shares on every device that has one of them.
-    fn gather(&mut self, value: Value, m: usize, from: &Placement, axis: u16) -> Instances {
-        let placed = self.placed;
+    fn gather(&mut self, value: Value, m: usize, from: &Placement, axis: u16, stage: u16) -> Instances {
+        let (placed, mesh) = (self.placed, self.placed.mesh());
         let node = &placed.graph.nodes[value.node];
-        let shares = self.get(value, from);
+        let shares = self.get(value, from, stage);
         let mut out = shares.clone();
-        for group in placed.mesh().groups(m) {
-            for device in placed.mesh().devices_of(&group) {
-                let parts: Vec<Value> =
-                    group.iter().map(|leaf| self.bring(self.device(*leaf), shares[*leaf], device, node)).collect();
+        for group in mesh.groups(m) {
+            for device in mesh.devices_of(stage, group.iter().copied()) {
+                let parts: Vec<Value> = group
+                    .iter()
+                    .map(|leaf| self.bring(mesh.device(stage, *leaf), shares.of[*leaf], device, node))
+                    .collect();
                 let types: Vec<BufferType> = parts.iter().map(|v| self.ty(device, *v)).collect();
                 let whole = if leads(&types[0], axis) {
                     // Rows lie end to end: nothing has to be moved.
@@ -156,8 +179,8 @@ impl Cutter<'_> {
                 } else {
                     self.emit(device, node, Kernel::join(&types, axis), parts)
                 };
-                for leaf in group.iter().filter(|leaf| self.device(**leaf) == device) {
-                    out[*leaf] = whole;
+                for leaf in group.iter().filter(|leaf| mesh.device(stage, **leaf) == device) {
+                    out.of[*leaf] = whole;
                 }
             }
         }

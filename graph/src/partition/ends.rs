@@ -13,14 +13,14 @@ use crate::plan::{Channel, Endpoint};
 use crate::structural::Input;
 
 impl Cutter<'_> {
-    /// The rows of an input that each leaf needs, from the driver.
-    pub(super) fn feed(&mut self, id: NodeId, node: &Node, input: &Input) -> Instances {
+    /// The rows of an input that each leaf needs in a stage, from the driver.
+    pub(super) fn feed(&mut self, id: NodeId, node: &Node, input: &Input, stage: u16) -> Instances {
         let placed = self.placed;
         let (ty, placement) = (placed.ty(id.into()), placed.of(id.into()));
         let mut known: HashMap<(u16, u64, u64), Value> = HashMap::new();
-        let mut instances = Vec::new();
+        let mut of = Vec::new();
         for leaf in 0..self.leaf_count() {
-            let (device, at) = (self.device(leaf), placed.mesh().coordinates(leaf));
+            let (device, at) = (placed.mesh().device(stage, leaf), placed.mesh().coordinates(leaf));
             let ranges = share(&ty, placement, &at);
             // Rows of the outermost axis lie side by side; of another axis they do not, and each device takes all.
             let (share_ty, start, rest) = contiguous(&ty, &ranges);
@@ -30,12 +30,12 @@ impl Cutter<'_> {
                 let (ty, label) = (share_ty.clone(), input.name.clone());
                 self.arrive(device, Channel { from, to, ty, start, label }, node).1
             });
-            instances.push(match rest {
+            of.push(match rest {
                 None => whole,
                 Some((axis, range)) => self.emit(device, node, Kernel::slice(share_ty, axis, range), vec![whole]),
             });
         }
-        instances
+        Instances { stage, of }
     }
     /// An output, from those that have it: rows from each leaf, or all of it from the first.
     pub(super) fn fetch(&mut self, name: &Arc<str>, value: Value) {
@@ -47,10 +47,11 @@ impl Cutter<'_> {
                 *spread = Spread::Replicate;
             }
         }
-        let instances = self.get(value, &placement);
+        let stage = placed.stage(value, 0);
+        let instances = self.get(value, &placement, stage);
         let (mut known, whole) = (Vec::new(), ty);
-        for (leaf, value) in instances.into_iter().enumerate() {
-            let (device, at) = (self.device(leaf), placed.mesh().coordinates(leaf));
+        for (leaf, value) in instances.of.into_iter().enumerate() {
+            let (device, at) = (placed.mesh().device(stage, leaf), placed.mesh().coordinates(leaf));
             let (ty, start, rest) = contiguous(&whole, &share(&whole, &placement, &at));
             assert!(rest.is_none(), "only rows of the outermost axis are fetched in parts");
             let what = (start, ty.len());

@@ -10,11 +10,12 @@ mod convert;
 mod ends;
 mod parts;
 mod reduce;
+mod turns;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-pub use parts::{DeviceGraph, Partitioned};
+pub use parts::{DeviceGraph, Levels, Partitioned};
 
 use crate::builder::Builder;
 use crate::id::Arena;
@@ -31,8 +32,12 @@ pub fn partition(placed: &Placed, devices: usize) -> Partitioned {
     cutter.finish()
 }
 
-/// By leaf: its share of a value, in the graph of its device.
-type Instances = Vec<Value>;
+/// A value under some placement: each leaf's share, in the graph of the device that hosts the leaf in a stage.
+#[derive(Clone)]
+struct Instances {
+    stage: u16,
+    of: Vec<Value>,
+}
 
 struct Cutter<'a> {
     placed: &'a Placed,
@@ -40,12 +45,14 @@ struct Cutter<'a> {
     channels: Arena<ChannelId, Channel>,
     arrives: Vec<BTreeMap<Arc<str>, ChannelId>>,
     leaves: Vec<Vec<(ChannelId, Value)>>,
-    /// Values as they are and as they were converted.
-    made: HashMap<(Value, Placement), Instances>,
+    /// Values as they are, as they were converted, and in which stage.
+    made: HashMap<(Value, Placement, u16), Instances>,
     /// What has crossed, by where it was and where it went.
     crossed: HashMap<(u16, Value, u16), Value>,
     /// Which sums are formed together.
     buckets: buckets::Buckets,
+    /// When what is computed is due.
+    turns: turns::Turns,
 }
 
 impl<'a> Cutter<'a> {
@@ -59,10 +66,8 @@ impl<'a> Cutter<'a> {
             made: HashMap::new(),
             crossed: HashMap::new(),
             buckets: buckets::Buckets::of(placed),
+            turns: turns::Turns::of(placed, devices),
         }
-    }
-    fn device(&self, leaf: usize) -> u16 {
-        self.placed.mesh().devices[leaf]
     }
     fn on(&self, device: u16) -> &Builder {
         &self.devices[usize::from(device)]
@@ -75,56 +80,56 @@ impl<'a> Cutter<'a> {
         self.placed.mesh().leaves()
     }
 
-    /// Every node, in order; but those that read what buckets sum up come when that is there.
+    /// Every node that is in one stage, in order; but those that read what buckets sum up come when that is there.
     fn nodes(&mut self) {
-        let needed = self.placed.needed();
-        let nodes: Vec<NodeId> = self.placed.graph.nodes.ids().filter(|id| needed[*id]).collect();
-        let (late, early): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|id| self.buckets.is_late(*id));
-        for id in early {
-            self.node(id);
+        let (placed, needed) = (self.placed, self.placed.needed());
+        let nodes = placed.graph.nodes.ids().filter(|id| needed[*id]);
+        let nodes: Vec<_> = nodes.filter_map(|id| Some((id, placed.stages[id]?))).collect();
+        let (late, early): (Vec<_>, Vec<_>) = nodes.into_iter().partition(|(id, _)| self.buckets.is_late(*id));
+        for (id, stage) in early {
+            self.node(id, stage);
             for bucket in self.buckets.ready(id) {
-                self.sum_bucket(&bucket);
+                self.sum_bucket(&bucket, stage);
             }
         }
-        late.into_iter().for_each(|id| self.node(id));
+        late.into_iter().for_each(|(id, stage)| self.node(id, stage));
     }
 
-    /// The instances of one node's results.
-    fn node(&mut self, id: NodeId) {
+    /// The instances of one node's results in a stage.
+    fn node(&mut self, id: NodeId, stage: u16) {
         let placed = self.placed;
         let node = &placed.graph.nodes[id];
-        if let Some(input) = node.op_as::<Input>() {
-            let instances = self.feed(id, node, input);
-            self.made.insert((id.into(), placed.of(id.into()).clone()), instances);
-            return;
-        }
-        if let Some(read) = node.op_as::<ReadVariable>() {
-            let instances = self.variable(node, read);
-            self.made.insert((id.into(), placed.of(id.into()).clone()), instances);
+        let given = match (node.op_as::<Input>(), node.op_as::<ReadVariable>()) {
+            (Some(input), _) => Some(self.feed(id, node, input, stage)),
+            (_, Some(read)) => Some(self.variable(node, read, stage)),
+            _ => None,
+        };
+        if let Some(instances) = given {
+            self.made.insert((id.into(), placed.of(id.into()).clone(), stage), instances);
             return;
         }
         let operands: Vec<Instances> =
-            node.operands.iter().zip(&placed.wants[id]).map(|(v, want)| self.get(*v, want)).collect();
+            node.operands.iter().zip(&placed.wants[id]).map(|(v, want)| self.get(*v, want, stage)).collect();
         if let [Way { cut: Cut::Flat, .. }] = &placed.ways[id][..] {
-            return self.compute_flat(id, &operands);
+            return self.compute_flat(id, stage, &operands);
         }
         let cuts: Vec<_> = (0..placed.mesh().axes.len()).map(|m| cuts_of(placed, id, m)).collect();
-        self.compute(id, &placed.ways[id], &cuts, &operands, &placed.values[id]);
+        self.compute(id, stage, &placed.ways[id], &cuts, &operands, &placed.values[id]);
     }
-    fn variable(&mut self, node: &Node, read: &ReadVariable) -> Instances {
-        let mut known: BTreeMap<u16, Value> = BTreeMap::new();
-        let leaves = 0..self.leaf_count();
-        leaves
-            .map(|leaf| {
-                let device = self.device(leaf);
-                *known.entry(device).or_insert_with(|| {
-                    let to = self.on(device);
-                    let ty = to.with_graph(|g| g.state[g.variable(&read.variable).expect("placed")].ty.clone());
-                    let op = Arc::new(ReadVariable { variable: read.variable.clone(), ty: ty.clone() });
-                    to.copy(&Node { op, types: vec![ty], ..node.clone() }, vec![]).into()
-                })
-            })
-            .collect()
+    fn variable(&mut self, node: &Node, read: &ReadVariable, stage: u16) -> Instances {
+        let here = |device: u16| {
+            let to = self.on(device);
+            let ty = to.with_graph(|g| g.state[g.variable(&read.variable).expect("placed")].ty.clone());
+            let op = Arc::new(ReadVariable { variable: read.variable.clone(), ty: ty.clone() });
+            to.copy(&Node { op, types: vec![ty], ..node.clone() }, vec![]).into()
+        };
+        self.once_per_device(stage, here)
+    }
+    /// The same for all leaves of a device.
+    fn once_per_device(&self, stage: u16, mut make: impl FnMut(u16) -> Value) -> Instances {
+        let mesh = self.placed.mesh();
+        let made: BTreeMap<u16, Value> = mesh.hosts(stage).into_iter().map(|device| (device, make(device))).collect();
+        Instances { stage, of: (0..mesh.leaves()).map(|leaf| made[&mesh.device(stage, leaf)]).collect() }
     }
 
     /// A kernel as a node of a device's graph, in the name of `like`.
@@ -196,21 +201,25 @@ impl<'a> Cutter<'a> {
         }
         let mut updates: Vec<Vec<_>> = vec![vec![]; self.devices.len()];
         for (variable, value) in &program.updates {
-            let instances = self.get(*value, &placed.request.variable(&placed.graph.state[*variable]));
+            let of = &placed.graph.state[*variable];
             let mut seen = vec![false; self.devices.len()];
-            for (leaf, value) in instances.into_iter().enumerate() {
-                let device = usize::from(self.device(leaf));
-                if !std::mem::replace(&mut seen[device], true) {
-                    updates[device].push((*variable, value));
+            for stage in placed.request.lives_in(of) {
+                let instances = self.get(*value, &placed.request.variable(of), stage);
+                for (leaf, value) in instances.of.into_iter().enumerate() {
+                    let device = usize::from(placed.mesh().device(stage, leaf));
+                    if !std::mem::replace(&mut seen[device], true) {
+                        updates[device].push((*variable, value));
+                    }
                 }
             }
         }
-        let parts = self.devices.into_iter().zip(self.arrives).zip(self.leaves).zip(updates);
-        let devices = parts.map(|(((builder, arrives), leaves), updates)| {
+        let turns = self.turns.into_devices();
+        let parts = self.devices.into_iter().zip(self.arrives).zip(self.leaves).zip(updates).zip(turns);
+        let devices = parts.map(|((((builder, arrives), leaves), updates), turns)| {
             let outputs = leaves.iter().map(|(channel, value)| (channel.to_string().into(), *value)).collect();
             let mut graph = builder.into_graph();
             graph.programs = vec![Program { name: program.name.clone(), outputs, updates, checks: vec![] }];
-            DeviceGraph { graph, arrives, leaves: leaves.into_iter().map(|(channel, _)| channel).collect() }
+            DeviceGraph { graph, arrives, leaves: leaves.into_iter().map(|(channel, _)| channel).collect(), turns }
         });
         let mut parts =
             Partitioned { program: program.name.clone(), devices: devices.collect(), channels: self.channels };

@@ -21,6 +21,8 @@ pub struct DeviceGraph {
     pub arrives: BTreeMap<Arc<str>, ChannelId>,
     /// Which channel each output leaves by, in order.
     pub leaves: Vec<ChannelId>,
+    /// Of some nodes, not before which turn of a pipeline they are due.
+    pub turns: BTreeMap<NodeId, u32>,
 }
 
 /// A program over several devices.
@@ -62,7 +64,7 @@ impl Partitioned {
             leaves.push(channels.push(Channel { from, to, ty, start: 0, label: name.clone() }));
         }
         let graph = Graph { programs: vec![program.clone()], ..graph.clone() };
-        let devices = vec![DeviceGraph { graph, arrives, leaves }];
+        let devices = vec![DeviceGraph { graph, arrives, leaves, turns: BTreeMap::new() }];
         Ok(Self { program: program.name.clone(), channels, devices })
     }
     /// Takes away what arrives and nobody reads, with what was computed for it alone, and numbers the other channels anew.
@@ -70,6 +72,10 @@ impl Partitioned {
         loop {
             let mut unread: BTreeSet<ChannelId> = BTreeSet::new();
             for device in &mut self.devices {
+                let needed = device.graph.needed_by(&device.graph.programs[0]);
+                let now = device.graph.nodes.ids().filter(|id| needed[*id]).enumerate();
+                let now: BTreeMap<NodeId, NodeId> = now.map(|(i, was)| (was, Id::new(i))).collect();
+                device.turns = device.turns.iter().filter_map(|(id, turn)| Some((*now.get(id)?, *turn))).collect();
                 device.graph = drop_dead_nodes(&device.graph);
                 let read: BTreeSet<Arc<str>> =
                     device.graph.nodes.values().iter().filter_map(|n| Some(n.op_as::<Input>()?.name.clone())).collect();
@@ -92,27 +98,30 @@ impl Partitioned {
         }
         self.renumber();
     }
-    /// Over how many crossings between devices, one behind the other, what arrives by each channel has come.
-    pub fn levels(&self) -> BTreeMap<ChannelId, u32> {
+    /// When everything is due.
+    pub fn levels(&self) -> Levels {
         let own = |c: &Channel| u32::from(c.from != Endpoint::Driver && c.to != Endpoint::Driver);
-        let mut levels: BTreeMap<ChannelId, u32> = self.channels.iter().map(|(id, c)| (id, own(c))).collect();
+        let channels = self.channels.iter().map(|(id, c)| (id, own(c))).collect();
+        let nodes = self.devices.iter().map(|d| Side::filled(d.graph.nodes.len(), 0)).collect();
+        let mut levels = Levels { channels, nodes };
         loop {
-            let before = levels.clone();
-            for device in &self.devices {
+            let mut changed = false;
+            for (device, of) in self.devices.iter().zip(&mut levels.nodes) {
                 let graph = &device.graph;
-                let mut of: Side<NodeId, u32> = Side::filled(graph.nodes.len(), 0);
                 for (id, node) in graph.nodes.iter() {
                     // What the program does not need arrives by no channel.
                     let channel = node.op_as::<Input>().and_then(|i| device.arrives.get(&i.name));
-                    let arrived = channel.map(|c| levels[c]);
+                    let arrived = channel.map(|c| levels.channels[c]).or_else(|| device.turns.get(&id).copied());
                     of[id] = node.operands.iter().map(|v| of[v.node]).chain(arrived).max().unwrap_or(0);
                 }
                 for ((_, value), channel) in graph.programs[0].outputs.iter().zip(&device.leaves) {
                     let level = of[value.node] + own(&self.channels[*channel]);
-                    levels.entry(*channel).and_modify(|l| *l = (*l).max(level));
+                    let known = levels.channels.entry(*channel).or_default();
+                    changed |= *known < level;
+                    *known = level.max(*known);
                 }
             }
-            if levels == before {
+            if !changed {
                 return levels;
             }
         }
@@ -136,4 +145,15 @@ impl Partitioned {
             outputs.iter_mut().zip(&device.leaves).for_each(|((name, _), c)| *name = c.to_string().into());
         }
     }
+}
+
+/// When things are due, as a number that grows along every way from a device to another and is nowhere less than that of what
+/// is read: over how many crossings it has come, and not before its turn. Whoever does what is due first waits for nobody who
+/// waits for him.
+#[derive(Clone, Debug)]
+pub struct Levels {
+    /// When what arrives by each channel does so.
+    pub channels: BTreeMap<ChannelId, u32>,
+    /// By device and node.
+    pub nodes: Vec<Side<NodeId, u32>>,
 }

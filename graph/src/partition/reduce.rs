@@ -32,8 +32,15 @@ fn halves(leaves: &Range<usize>) -> Option<(Range<usize>, Range<usize>)> {
 
 impl Cutter<'_> {
     /// One value, combined over the leaves.
-    pub(super) fn sum_one(&mut self, value: Value, m: usize, from: &Placement, monoid: Monoid) -> Instances {
-        let parts = self.get(value, from);
+    pub(super) fn sum_one(
+        &mut self,
+        value: Value,
+        m: usize,
+        from: &Placement,
+        monoid: Monoid,
+        stage: u16,
+    ) -> Instances {
+        let parts = self.get(value, from, stage);
         self.sum(&[value], &[parts], m, monoid).remove(0)
     }
     /// One value, combined over the leaves: of each device only the elements that it owns.
@@ -44,78 +51,71 @@ impl Cutter<'_> {
         from: &Placement,
         monoid: Monoid,
         cuts: &[u64],
+        stage: u16,
     ) -> Instances {
-        let placed = self.placed;
-        let (like, parts) = (&placed.graph.nodes[value.node], self.get(value, from));
-        let group = placed.mesh().groups(m).remove(0);
-        let mut rows = Vec::new();
-        for leaf in &group {
-            rows.push(self.flat(self.device(*leaf), like, parts[*leaf]));
-        }
-        let hosts: Vec<u16> = group.iter().map(|leaf| self.device(*leaf)).collect();
+        let (placed, mesh) = (self.placed, self.placed.mesh());
+        let (like, parts) = (&placed.graph.nodes[value.node], self.get(value, from, stage));
+        let group = mesh.groups(m).remove(0);
+        let hosts: Vec<u16> = group.iter().map(|leaf| mesh.device(stage, *leaf)).collect();
+        let rows = group.iter().zip(&hosts).map(|(leaf, host)| self.flat(*host, like, parts.of[*leaf])).collect();
         let dtype = placed.ty(value).dtype;
         let mut tree = Tree { rows, hosts: hosts.clone(), monoid, dtype, known: HashMap::new() };
         let leaves = 0..group.len();
         let mut sums = HashMap::new();
-        for device in placed.mesh().devices_of(&group) {
+        for device in mesh.devices_of(stage, group) {
             let slice = cuts[usize::from(device)]..cuts[usize::from(device) + 1];
             sums.insert(device, self.add_up(&mut tree, &leaves, Some(&slice), device, like));
         }
-        hosts.iter().map(|host| sums[host]).collect()
+        Instances { stage, of: hosts.iter().map(|host| sums[host]).collect() }
     }
     /// All values of a bucket, and a note of what became of them.
-    pub(super) fn sum_bucket(&mut self, bucket: &Bucket) {
+    pub(super) fn sum_bucket(&mut self, bucket: &Bucket, stage: u16) {
         let Bucket { values, axis, from } = bucket;
-        let parts: Vec<Instances> = values.iter().map(|v| self.get(*v, from)).collect();
+        let parts: Vec<Instances> = values.iter().map(|v| self.get(*v, from, stage)).collect();
         let sums = self.sum(values, &parts, *axis, Monoid::Sum);
         let mut to = from.clone();
         to[*axis] = Spread::Replicate;
         for (value, sum) in values.iter().zip(sums) {
-            self.made.insert((*value, to.clone()), sum);
+            self.made.insert((*value, to.clone(), stage), sum);
         }
     }
 
     /// Values combined over axis `m` of the mesh, all of them as one row.
     fn sum(&mut self, values: &[Value], parts: &[Instances], m: usize, monoid: Monoid) -> Vec<Instances> {
         let placed = self.placed;
-        let mut out = parts.to_vec();
-        for group in placed.mesh().groups(m) {
+        let (mut out, stage, mesh) = (parts.to_vec(), parts[0].stage, placed.mesh());
+        for group in mesh.groups(m) {
             let like = &placed.graph.nodes[values[0].node];
             // By leaf of the group, a row of its parts.
             let mut rows: Vec<Value> = Vec::new();
             for leaf in &group {
-                let device = self.device(*leaf);
-                let flat: Vec<Value> = parts.iter().map(|p| self.flat(device, like, p[*leaf])).collect();
+                let device = mesh.device(stage, *leaf);
+                let flat: Vec<Value> = parts.iter().map(|p| self.flat(device, like, p.of[*leaf])).collect();
                 rows.push(if flat.len() == 1 { flat[0] } else { self.end_to_end(device, like, flat) });
             }
-            let ty = self.ty(self.device(group[0]), rows[0]);
-            let hosts: Vec<u16> = group.iter().map(|leaf| self.device(*leaf)).collect();
-            let devices = placed.mesh().devices_of(&group);
+            let hosts: Vec<u16> = group.iter().map(|leaf| mesh.device(stage, *leaf)).collect();
+            let ty = self.ty(hosts[0], rows[0]);
+            let devices = mesh.devices_of(stage, group.iter().copied());
             let mut tree = Tree { rows, hosts, monoid, dtype: ty.dtype, known: HashMap::new() };
             let sums = self.everywhere(&mut tree, &devices, ty.len() as u64, like);
             for (device, sum) in devices.iter().zip(sums) {
+                let here: Vec<usize> =
+                    group.iter().copied().filter(|leaf| mesh.device(stage, *leaf) == *device).collect();
                 let mut begin = 0;
                 for (k, value) in values.iter().enumerate() {
-                    let shape = self.shape_of(*device, &group, &parts[k]);
+                    let shape = self.ty(*device, parts[k].of[here[0]]).shape;
                     let n: u64 = if shape.contains(&0) { 0 } else { shape.iter().product() };
                     let like = &placed.graph.nodes[value.node];
                     let one =
                         if values.len() == 1 { sum } else { self.row(*device, like, vec![sum], begin, begin + n) };
                     let one = self.relabel(*device, like, one, &shape);
                     begin += n;
-                    for leaf in group.iter().filter(|leaf| self.device(**leaf) == *device) {
-                        out[k][*leaf] = one;
-                    }
+                    here.iter().for_each(|leaf| out[k].of[*leaf] = one);
                 }
             }
         }
         out
     }
-    fn shape_of(&self, device: u16, group: &[usize], parts: &Instances) -> Vec<u64> {
-        let leaf = group.iter().find(|leaf| self.device(**leaf) == device).expect("a device of the group");
-        self.ty(device, parts[*leaf]).shape
-    }
-
     /// The sum of a tree's rows of `n` elements, on each of `devices`.
     fn everywhere(&mut self, tree: &mut Tree, devices: &[u16], n: u64, like: &Node) -> Vec<Value> {
         let leaves = 0..tree.rows.len();

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 
 use super::rules::{self, Cut, Part, Way};
-use super::{Mesh, Note, Placed, Placement, Request, Spread};
+use super::{Mesh, Note, Placed, Placement, Request, Spread, stages};
 use crate::id::Arena;
-use crate::ir::{Graph, Node};
+use crate::ir::{Graph, NodeId, Value};
 use crate::kernel::{BufferType, Kernel, Monoid};
 use crate::lower::LowerError;
 use crate::structural::{Input, ReadVariable};
@@ -19,8 +19,17 @@ use crate::structural::{Input, ReadVariable};
 pub fn place(graph: &Graph, request: &Request) -> Result<Placed, LowerError> {
     let everywhere: Placement = vec![Spread::Replicate; request.mesh.axes.len()];
     let (values, ways, wants) = (Arena::default(), Arena::default(), Arena::default());
-    let mut placed = Placed { graph: graph.clone(), request: request.clone(), values, ways, wants, notes: vec![] };
-    for (_, node) in graph.nodes.iter() {
+    let stages = stages::of_nodes(graph, request);
+    let mut placed = Placed {
+        graph: graph.clone(),
+        request: request.clone(),
+        values,
+        ways,
+        wants,
+        stages,
+        notes: request.stages.warnings.clone(),
+    };
+    for (id, node) in graph.nodes.iter() {
         let buffers = |types: &[crate::TensorType]| types.iter().map(BufferType::of).collect::<Option<Vec<_>>>();
         let label = || (node.label(), node.site.clone());
         let unbound = || LowerError::Unbound { label: label().0, site: label().1, ty: node.types[0].to_string() };
@@ -50,7 +59,7 @@ pub fn place(graph: &Graph, request: &Request) -> Result<Placed, LowerError> {
         if !faults.is_empty() {
             return Err(LowerError::Kernel { label: label().0, site: label().1, faults });
         }
-        one(&mut placed, node, &kernel, &operands, &results);
+        one(&mut placed, id, &kernel, &operands, &results);
     }
     Ok(placed)
 }
@@ -66,12 +75,19 @@ pub(super) fn asked(ty: &BufferType, axes: &[Option<u16>], mesh: &Mesh) -> Optio
 }
 
 /// Places one node.
-fn one(placed: &mut Placed, node: &Node, kernel: &Kernel, operands: &[BufferType], results: &[BufferType]) {
+fn one(placed: &mut Placed, id: NodeId, kernel: &Kernel, operands: &[BufferType], results: &[BufferType]) {
+    let node = placed.graph.nodes[id].clone();
     let mut chosen: Vec<Way> = Vec::new();
     let mut wants: Vec<Placement> = vec![vec![]; operands.len()];
     let mut makes: Vec<Placement> = vec![vec![]; results.len()];
     for m in 0..placed.mesh().axes.len() {
-        let have: Vec<Spread> = node.operands.iter().map(|v| placed.of(*v)[m].clone()).collect();
+        // Parts of a sum are added up before they go to another stage, and so is put together what devices own.
+        let crosses = |v: &Value| placed.stages[v.node].is_some_and(|s| Some(s) != placed.stages[id]);
+        let have = |v: &Value| match &placed.of(*v)[m] {
+            Spread::Partial(_) | Spread::Owned { .. } if crosses(v) => Spread::Replicate,
+            spread => spread.clone(),
+        };
+        let have: Vec<Spread> = node.operands.iter().map(have).collect();
         let sizes: Vec<u64> = operands.iter().map(BufferType::size_bytes).collect();
         let choice = Choice { kernel, have: &have, sizes: &sizes, operands, results, taken: &chosen };
         let (way, cuts) = choice.best();

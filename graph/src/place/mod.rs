@@ -5,8 +5,10 @@
 //! runs each with the same extents and kernels; so which device hosts which leaf changes no bit of any result.
 
 mod assign;
+pub(crate) mod balance;
 mod linear;
 mod rules;
+mod stages;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -17,19 +19,21 @@ use serde::{Deserialize, Serialize};
 pub use assign::place;
 pub(crate) use rules::ways;
 pub use rules::{Cut, Part, Way};
+pub use stages::{Home, PipelineSchedule, Stages};
 
 use crate::id::{Arena, Side};
 use crate::ir::{Graph, NodeId, Site, Value, VarId, VarKind, Variable};
 use crate::kernel::{BufferType, Monoid};
 use crate::lower::{Share, StateLayout, StateMap};
 
-/// A named grid of leaves, and which device hosts each.
+/// A named grid of leaves, and which device hosts each. A graph that is cut into stages has a host per stage and leaf: a leaf
+/// then goes from device to device, as a microbatch of a pipeline does.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Mesh {
     /// Name and extent of each axis, outermost first.
     pub axes: Vec<(Arc<str>, u16)>,
-    /// By leaf, in row-major order: its device, by its place in the cluster.
-    pub devices: Vec<u16>,
+    /// By stage, and by leaf in row-major order: its device, by its place in the cluster.
+    pub stages: Vec<Vec<u16>>,
 }
 
 impl Mesh {
@@ -40,11 +44,31 @@ impl Mesh {
     pub fn line(name: &str, leaves: u16, devices: u16) -> Self {
         assert!(0 < devices && devices <= leaves, "{leaves} leaves cannot be spread over {devices} devices");
         let host = |leaf: u16| (u32::from(leaf) * u32::from(devices) / u32::from(leaves)) as u16;
-        Self { axes: vec![(name.into(), leaves)], devices: (0..leaves).map(host).collect() }
+        Self { axes: vec![(name.into(), leaves)], stages: vec![(0..leaves).map(host).collect()] }
+    }
+    /// One axis of `leaves` leaves over as many devices as there are shares, in that proportion, in order. `None` if a device
+    /// would host none.
+    pub fn in_proportion(name: &str, leaves: u16, shares: &[u16]) -> Option<Self> {
+        let all: u32 = shares.iter().map(|s| u32::from(*s)).sum();
+        let mut hosts = vec![];
+        let mut before = 0;
+        for (device, share) in shares.iter().enumerate() {
+            before += u32::from(*share);
+            let end = (u32::from(leaves) * before + all / 2).checked_div(all)? as usize;
+            if end <= hosts.len() {
+                return None;
+            }
+            hosts.resize(end, device as u16);
+        }
+        Some(Self { axes: vec![(name.into(), leaves)], stages: vec![hosts] })
     }
     /// How many leaves.
     pub fn leaves(&self) -> usize {
-        self.devices.len()
+        self.stages[0].len()
+    }
+    /// The host of a leaf in a stage.
+    pub fn device(&self, stage: u16, leaf: usize) -> u16 {
+        self.stages[usize::from(stage)][leaf]
     }
     /// Where a leaf stands along each axis.
     pub fn coordinates(&self, mut leaf: usize) -> Vec<usize> {
@@ -64,15 +88,21 @@ impl Mesh {
         }
         groups.into_values().collect()
     }
-    /// The devices of some leaves, each once, in order of first leaf.
-    pub fn devices_of(&self, leaves: &[usize]) -> Vec<u16> {
+    /// The devices of some leaves in a stage, each once, in order of first leaf.
+    pub fn devices_of(&self, stage: u16, leaves: impl IntoIterator<Item = usize>) -> Vec<u16> {
         let mut devices = Vec::new();
         for leaf in leaves {
-            if !devices.contains(&self.devices[*leaf]) {
-                devices.push(self.devices[*leaf]);
+            if !devices.contains(&self.device(stage, leaf)) {
+                devices.push(self.device(stage, leaf));
             }
         }
         devices
+    }
+    /// All devices of a stage, in their own order.
+    pub fn hosts(&self, stage: u16) -> Vec<u16> {
+        let mut hosts = self.devices_of(stage, 0..self.leaves());
+        hosts.sort_unstable();
+        hosts
     }
 }
 
@@ -98,9 +128,11 @@ pub enum Spread {
 }
 
 impl Spread {
-    /// `elements` elements over `devices` devices.
-    pub fn owned(elements: u64, devices: usize) -> Self {
-        Spread::Owned { cuts: shares(elements, devices).into() }
+    /// `elements` elements over `owners`, some of `devices` devices, in ascending order.
+    pub fn owned(elements: u64, owners: &[u16], devices: usize) -> Self {
+        let shares = shares(elements, owners.len());
+        let before = |device: usize| owners.iter().filter(|o| usize::from(**o) < device).count();
+        Spread::Owned { cuts: (0..=devices).map(|d| shares[before(d)]).collect() }
     }
     /// The axis of extent `extent` cut for `leaves` leaves, as evenly as can be.
     pub fn even(axis: u16, extent: u64, leaves: u16) -> Self {
@@ -142,7 +174,7 @@ pub fn share_type(ty: &BufferType, placement: &[Spread], at: &[usize]) -> Buffer
 }
 
 /// What a strategy says of a graph; everything else follows.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Request {
     /// The leaves, and where they are.
     pub mesh: Mesh,
@@ -154,10 +186,17 @@ pub struct Request {
     /// Whether what optimizers keep is cut into one share per device, and each device updates its share of the parameters for
     /// all (ZeRO stage 1). Only on meshes of one axis.
     pub owns_slots: bool,
+    /// Which stage of the mesh is whose.
+    pub stages: Stages,
 }
 
 impl Request {
-    /// How a variable is spread.
+    /// On one stage, as all strategies without pipelines have it.
+    pub fn new(mesh: Mesh) -> Self {
+        let (inputs, variables) = (BTreeMap::new(), BTreeMap::new());
+        Self { mesh, inputs, variables, owns_slots: false, stages: Stages::default() }
+    }
+    /// How a variable is spread, on the devices of the stage where it lives.
     pub fn variable(&self, variable: &Variable) -> Placement {
         if let Some(axes) = self.axes_of(variable)
             && let Some(ty) = BufferType::of(&variable.ty)
@@ -166,38 +205,53 @@ impl Request {
             return spread;
         }
         let elements = BufferType::of(&variable.ty).map_or(0, |t| t.len() as u64);
-        let devices = self.mesh.devices.iter().max().map_or(0, |d| usize::from(*d) + 1);
-        let owned = self.owns_slots && variable.kind == VarKind::Slot && elements >= GRAIN * devices as u64;
-        match owned && self.mesh.axes.len() == 1 && devices > 1 {
-            true => vec![Spread::owned(elements, devices)],
-            false => vec![Spread::Replicate; self.mesh.axes.len()],
+        let homes = self.lives_in(variable);
+        let owners = self.mesh.hosts(homes.start);
+        let owned = self.owns_slots && variable.kind == VarKind::Slot && elements >= GRAIN * owners.len() as u64;
+        if owned && self.mesh.axes.len() == 1 && owners.len() > 1 && homes.len() == 1 {
+            let devices = self.mesh.stages.iter().flatten().max().map_or(0, |d| usize::from(*d) + 1);
+            return vec![Spread::owned(elements, &owners, devices)];
         }
+        vec![Spread::Replicate; self.mesh.axes.len()]
     }
     /// What is said of a variable, or of the parameter that it is a slot of: `adamw.m.fc1.weight` is one of `fc1.weight`.
     fn axes_of(&self, variable: &Variable) -> Option<&[Option<u16>]> {
-        let slot_of = |name: &str| variable.kind == VarKind::Slot && variable.name.ends_with(&format!(".{name}"));
-        let said = self.variables.iter().find(|(name, _)| **name == variable.name || slot_of(name));
+        let said = self.variables.iter().find(|(name, _)| **name == variable.name || is_slot_of(variable, name));
         said.map(|(_, axes)| &axes[..])
     }
-    /// The coordinates of the first leaf that a device hosts. What is spread over an axis of several leaves of one device has no
-    /// one place there: strategies spread variables only over axes with a device per leaf.
-    fn seat(&self, device: usize) -> Vec<usize> {
-        let leaf = self.mesh.devices.iter().position(|d| usize::from(*d) == device).unwrap_or(0);
-        self.mesh.coordinates(leaf)
+    /// The stages in which a variable lives.
+    pub fn lives_in(&self, variable: &Variable) -> std::ops::Range<u16> {
+        let stages = self.mesh.stages.len() as u16;
+        self.stages.home(&variable.name).filter(|_| stages > 1).map_or(0..stages, |home| home..home + 1)
+    }
+    /// What a device has of a variable: the type of its share, and where that begins in which view of the whole. Nothing where
+    /// the variable lives in other stages.
+    fn share_of(&self, variable: &Variable, whole: &BufferType, device: usize) -> (BufferType, Vec<u64>, Vec<u64>) {
+        let vector = |start, end| BufferType { dtype: whole.dtype, shape: vec![end - start] };
+        let n = whole.len() as u64;
+        // The first leaf that the device hosts. What is spread over an axis of several leaves of one device has no one place
+        // there: strategies spread variables only over axes with a device per leaf.
+        let seat = self.lives_in(variable).find_map(|stage| {
+            let hosts = &self.mesh.stages[usize::from(stage)];
+            hosts.iter().position(|d| usize::from(*d) == device)
+        });
+        match (&self.variable(variable)[..], seat) {
+            (_, None) => (vector(0, 0), vec![n], vec![0]),
+            ([Spread::Owned { cuts }], _) => (vector(cuts[device], cuts[device + 1]), vec![n], vec![cuts[device]]),
+            (placement, Some(leaf)) => {
+                let at = self.mesh.coordinates(leaf);
+                let start = share(whole, placement, &at).into_iter().map(|r| r.start).collect();
+                (share_type(whole, placement, &at), whole.shape.clone(), start)
+            }
+        }
     }
     /// The variables as a device has them: its share of those that are spread, and of those that are shared out its elements as
     /// a vector.
     pub fn local_state(&self, graph: &Graph, device: usize) -> Arena<VarId, Variable> {
-        let local = |variable: &Variable| match &self.variable(variable)[..] {
-            [Spread::Owned { cuts }] => {
-                let ty = variable.ty.dtype.of(&[cuts[device + 1] - cuts[device]][..]);
-                Variable { ty, ..variable.clone() }
-            }
-            placement => {
-                let share = BufferType::of(&variable.ty).map(|ty| share_type(&ty, placement, &self.seat(device)));
-                let ty = share.map_or_else(|| variable.ty.clone(), |t| t.dtype.of(&t.shape[..]));
-                Variable { ty, ..variable.clone() }
-            }
+        let local = |variable: &Variable| {
+            let share = BufferType::of(&variable.ty).map(|ty| self.share_of(variable, &ty, device).0);
+            let ty = share.map_or_else(|| variable.ty.clone(), |t| t.dtype.of(&t.shape[..]));
+            Variable { ty, ..variable.clone() }
         };
         graph.state.values().iter().map(local).collect()
     }
@@ -206,22 +260,20 @@ impl Request {
         let local = |device| Graph { state: self.local_state(graph, device), ..Graph::default() };
         let layouts: Vec<StateLayout> = (0..devices).map(|device| StateLayout::of(&local(device))).collect();
         let held = |id: VarId, variable: &Variable, device: usize| {
-            let slot = &layouts[device].slots[id];
             let whole = BufferType::of(&variable.ty).expect("a variable's extents are numbers");
-            let (view, start) = match &self.variable(variable)[..] {
-                [Spread::Owned { cuts }] => (vec![whole.len() as u64], vec![cuts[device]]),
-                placement => {
-                    let ranges = share(&whole, placement, &self.seat(device));
-                    (whole.shape.clone(), ranges.into_iter().map(|r| r.start).collect())
-                }
-            };
-            Share { device: device as u16, offset: slot.offset, ty: slot.ty.clone(), view, start }
+            let (ty, view, start) = self.share_of(variable, &whole, device);
+            Share { device: device as u16, offset: layouts[device].slots[id].offset, ty, view, start }
         };
         let shares = |(id, v): (VarId, &Variable)| (0..devices).map(|d| held(id, v, d)).collect();
         let shares = graph.state.iter().map(shares).collect();
         let bytes = layouts.iter().map(|l| l.bytes).collect();
         (layouts, StateMap { bytes, shares })
     }
+}
+
+/// Whether a variable is what an optimizer keeps of `parameter`.
+fn is_slot_of(variable: &Variable, parameter: &str) -> bool {
+    variable.kind == VarKind::Slot && variable.name.strip_suffix(parameter).is_some_and(|front| front.ends_with('.'))
 }
 
 /// A program, where its values live, and how its kernels are spread.
@@ -237,6 +289,8 @@ pub struct Placed {
     pub ways: Arena<NodeId, Vec<Way>>,
     /// Per node and operand, how it needs it.
     pub wants: Arena<NodeId, Vec<Placement>>,
+    /// Per node, in which stage it is computed; none: in each that needs it.
+    pub stages: Arena<NodeId, Option<u16>>,
     /// What the program's needs cost beyond what the strategy asks for.
     pub notes: Vec<Note>,
 }
@@ -250,6 +304,10 @@ impl Placed {
     pub fn of(&self, value: Value) -> &Placement {
         &self.values[value.node][usize::from(value.slot)]
     }
+    /// The stage in which a value is made, where somebody in stage `asked` needs it.
+    pub fn stage(&self, value: Value, asked: u16) -> u16 {
+        self.stages[value.node].unwrap_or(asked)
+    }
     /// The type of a value's buffer.
     pub fn ty(&self, value: Value) -> BufferType {
         BufferType::of(self.graph.ty(value)).expect("a placed graph has no named dimensions")
@@ -260,9 +318,9 @@ impl Placed {
     }
 }
 
-/// Something that placement had to do and that costs: a value that is brought together on every device, since no leaf can
-/// compute its share of what reads it.
-#[derive(Clone, PartialEq, Debug)]
+/// Something that placement had to do and that was not asked for: a value is brought together on every device, since no leaf can
+/// compute its share of what reads it; or a variable is elsewhere than where it was wished for.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Note {
     /// The reader.
     pub label: String,
@@ -270,6 +328,6 @@ pub struct Note {
     pub site: Site,
     /// What is brought together, and why.
     pub what: String,
-    /// Bytes that every device then receives, at most.
+    /// Bytes that every device then receives for it, at most.
     pub bytes: u64,
 }

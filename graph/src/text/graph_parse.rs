@@ -10,7 +10,7 @@ use super::value::{parse_attr, parse_float, parse_site, parse_tensor_type};
 use crate::attrs::{AttrError, AttrList};
 use crate::diagnostic::nearest;
 use crate::id::Id;
-use crate::ir::{Check, Graph, Init, Node, NodeId, Program, Site, Value, VarId, VarKind, Variable};
+use crate::ir::{Check, Graph, Init, Node, NodeId, Pin, Program, Site, Value, VarId, VarKind, Variable};
 use crate::op::{DynOp, Registry};
 use crate::types::Types;
 use crate::verify::{Subject, results as counted};
@@ -156,8 +156,14 @@ impl Reader<'_, '_, '_> {
             _ => None,
         };
         let origin = if self.cursor.eat("from") { Some(self.cursor.text("an op, quoted")?.into()) } else { None };
+        let pin = match () {
+            () if self.cursor.eat("stage") => Some(Pin::Stage(self.cursor.int("a stage")?)),
+            () if self.cursor.eat("on") => Some(Pin::On(self.cursor.text("a device, quoted")?.into())),
+            () => None,
+        };
         let site = if self.cursor.eat("at") { parse_site(self.cursor)? } else { Site::default() };
-        self.graph.nodes.push(Node { op, operands, types, scope, name, origin, site });
+        let stem = self.graph.nodes.len() as u32;
+        self.graph.nodes.push(Node { op, operands, types, scope, name, origin, pin, stem, site });
         self.places.nodes.push(at);
         Ok(())
     }

@@ -94,6 +94,9 @@ fn print_node(id: NodeId, node: &Node, f: &mut Formatter<'_>, indent: usize) -> 
     if let Some(origin) = &node.origin {
         write!(f, " from {origin:?}")?;
     }
+    if let Some(pin) = &node.pin {
+        write!(f, " {pin}")?;
+    }
     write_site(f, &node.site)?;
     writeln!(f)
 }

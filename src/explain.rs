@@ -3,16 +3,16 @@
 
 use thalweg_graph::explain::{Analysis, Explanation};
 use thalweg_graph::passes::{STANDARD, run_passes, select_program};
-use thalweg_graph::place::{Placed, place};
+use thalweg_graph::place::{Placed, Request, place};
 use thalweg_graph::plan::Plan;
-use thalweg_graph::{Bindings, Cluster, Graph, Strategy};
+use thalweg_graph::{Bindings, Cluster, Graph};
 use thalweg_runtime::Trace;
 
 use crate::error::{Error, Result};
 use crate::model::Model;
 
-/// Says what a program of `model` is predicted to take on `cluster`, over which it was compiled as `strategy` says. Gives
-/// the plan that is spoken of as well.
+/// Says what a program of `model` is predicted to take on `cluster`, over which it was compiled. Gives the plan that is spoken
+/// of as well.
 ///
 /// # Errors
 /// If there is no such program, a dimension has no value, or the cluster is not the model's.
@@ -21,27 +21,25 @@ pub fn explain(
     program: &str,
     bindings: &Bindings,
     cluster: &Cluster,
-    strategy: Option<&Strategy>,
 ) -> Result<(std::sync::Arc<Plan>, Explanation)> {
     let plan = model.session().plan(program, bindings)?;
     if plan.devices.len() != cluster.devices.len() {
         let (model, cluster) = (plan.devices.len(), cluster.devices.len());
         return Err(Error::Cluster(format!("the model runs on {model} devices, and the cluster has {cluster}")));
     }
-    let placed = strategy.map(|s| placed(model.graph(), program, bindings, s, cluster)).transpose()?;
+    let placed = model.spread().map(|s| placed(model.graph(), program, bindings, &s.request)).transpose()?;
     let explained = thalweg_graph::explain::explain(&plan, cluster, placed.as_ref());
     let explanation = explained.map_err(|harm| Error::Cluster(format!("internal error, please report: {harm}")))?;
     Ok((plan, explanation))
 }
 
 /// Where the values of a program are.
-fn placed(graph: &Graph, program: &str, bindings: &Bindings, strategy: &Strategy, cluster: &Cluster) -> Result<Placed> {
+fn placed(graph: &Graph, program: &str, bindings: &Bindings, request: &Request) -> Result<Placed> {
     let refused = |e: &dyn std::fmt::Display| Error::Cluster(e.to_string());
-    let request = strategy.request(graph, cluster).map_err(|e| refused(&e))?;
     let alone = select_program(graph, program).ok_or_else(|| refused(&format!("there is no program `{program}`")))?;
     let primitives = run_passes(&alone, STANDARD, &mut |_, _| {});
     let bound = primitives.bind(bindings).ok_or_else(|| refused(&"give every named dimension a value"))?;
-    place(&bound, &request).map_err(|e| refused(&e))
+    place(&bound, request).map_err(|e| refused(&e))
 }
 
 /// Compares what was said with the steps of a trace, as they ran.

@@ -32,7 +32,7 @@ pub mod measured;
 mod model;
 
 pub use error::{Error, Result};
-pub use model::{Compile, Model, Point, open_device};
+pub use model::{Compile, Model, Point, Spread, open_device};
 #[cfg(feature = "gpu")]
 pub use thalweg_gpu as gpu;
 pub use thalweg_graph as graph;

@@ -4,7 +4,9 @@
 use std::path::Path;
 
 use thalweg_data::{Batches, Loader};
+use thalweg_graph::choose::{Choice, choose};
 use thalweg_graph::cluster::{DeviceKind, DeviceSpec};
+use thalweg_graph::place::Request;
 use thalweg_graph::{Array, Bindings, Cluster, Strategy, Summary};
 use thalweg_ops::Tensor;
 use thalweg_ops::precision::MIXED_PRECISION;
@@ -39,17 +41,23 @@ impl Compile for thalweg_ops::Graph {
             )));
         };
         let graph = finished(self)?;
-        Ok(model(Session::new(graph, open_device(device)?)?))
+        Ok(model(Session::new(graph, open_device(device)?)?, None))
     }
     fn compile_with(&self, cluster: &Cluster, strategy: &Strategy) -> Result<Model> {
         if cluster.devices.is_empty() {
             return Err(Error::Cluster("a cluster without devices".into()));
         }
         let graph = finished(self)?;
-        let request = strategy.request(&graph, cluster).map_err(|e| Error::Cluster(e.to_string()))?;
+        let refused = |e: &dyn std::fmt::Display| Error::Cluster(e.to_string());
         let devices = cluster.devices.iter().map(open_device).collect::<Result<Vec<_>>>()?;
-        let planner = Placing::new(&graph, request, devices.len());
-        Ok(model(Session::over(graph, devices, Box::new(planner))?))
+        let targets: Vec<_> = devices.iter().map(|d| d.target()).collect();
+        let choice = strategy.is_auto().then(|| choose(strategy, &graph, cluster, &targets)).transpose();
+        let choice = choice.map_err(|e| refused(&e))?;
+        let strategy = choice.as_ref().map_or(strategy, |c| &c.strategy);
+        let request = strategy.request(&graph, cluster).map_err(|e| refused(&e))?;
+        let planner = Placing::new(&graph, request.clone(), devices.len());
+        let spread = Spread { strategy: strategy.clone(), request, choice };
+        Ok(model(Session::over(graph, devices, Box::new(planner))?, Some(spread)))
     }
 }
 
@@ -62,9 +70,9 @@ fn finished(declared: &thalweg_ops::Graph) -> Result<thalweg_graph::Graph> {
     Ok(graph)
 }
 
-fn model(mut session: Session) -> Model {
+fn model(mut session: Session, spread: Option<Spread>) -> Model {
     session.observe_passes(dump);
-    Model { session }
+    Model { session, spread }
 }
 
 /// Shows a graph after the pass that `DUMP=after:PASS` names, or after all.
@@ -108,9 +116,21 @@ impl<'a> Point<'a> for &'a str {
     }
 }
 
-/// A model on a device: variables and programs.
+/// A model on a device or several: variables and programs.
 pub struct Model {
     session: Session,
+    spread: Option<Spread>,
+}
+
+/// How a model is spread over several devices.
+#[derive(Clone, Debug)]
+pub struct Spread {
+    /// In a word.
+    pub strategy: Strategy,
+    /// What that says of the model.
+    pub request: Request,
+    /// What it was chosen among, if it was.
+    pub choice: Option<Choice>,
 }
 
 impl Model {
@@ -230,6 +250,10 @@ impl Model {
     /// The steps noted since; `write` makes a file of it that Perfetto opens.
     pub fn finish_trace(&mut self) -> Trace {
         self.session.finish_trace()
+    }
+    /// How it is spread over several devices; nothing for a model that was compiled for one.
+    pub fn spread(&self) -> Option<&Spread> {
+        self.spread.as_ref()
     }
     /// The graph that was compiled.
     pub fn graph(&self) -> &thalweg_graph::Graph {

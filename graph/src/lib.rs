@@ -4,6 +4,7 @@
 pub mod array;
 pub mod attrs;
 pub mod builder;
+pub mod choose;
 pub mod cluster;
 pub mod cost;
 pub mod diagnostic;

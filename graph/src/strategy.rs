@@ -2,6 +2,7 @@
 //! on how many leaves; all communication follows from that.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use crate::ir::{Graph, Pin, Program, Site, VarKind, Variable};
 use crate::passes::{STANDARD, run_passes, select_program};
 use crate::place::balance::{StageOn, balance, layers};
 use crate::place::{Mesh, PipelineSchedule, Request};
-use crate::types::Dim;
+use crate::types::{Bindings, Dim};
 
 /// How a model is spread over the devices of a cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -33,8 +34,10 @@ pub struct Strategy {
     schedule: PipelineSchedule,
     /// In which proportion devices host leaves; empty: evenly.
     shares: Vec<u16>,
-    /// Only what is pinned leaves the first device.
-    only_pinned: bool,
+    /// Everything is on this device that is not pinned to another.
+    alone: Option<Arc<str>>,
+    /// It is to be chosen, for these extents.
+    auto: Option<Bindings>,
 }
 
 /// Why a strategy does not fit.
@@ -98,6 +101,17 @@ pub enum StrategyError {
         /// What there is.
         known: Vec<String>,
     },
+    /// Everything is to be on a device that is not there.
+    #[error("the strategy speaks of a device `{device}`; there are {}", known.join(", "))]
+    NotThere {
+        /// Which.
+        device: Arc<str>,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// It is still to be chosen.
+    #[error("`Strategy::auto` has to be decided first: `choose` does that, as compiling does")]
+    Undecided,
     /// It cuts a parameter that the model has not.
     #[error("the strategy cuts `{name}`, and the model has no such parameter")]
     NoParameter {
@@ -138,7 +152,8 @@ impl Strategy {
             microbatches: None,
             schedule: PipelineSchedule::default(),
             shares: vec![],
-            only_pinned: false,
+            alone: None,
+            auto: None,
         }
     }
     /// Layers are cut into so many stages, each on a device of its own, and each batch into
@@ -148,9 +163,20 @@ impl Strategy {
     pub fn pipeline(stages: u16) -> Self {
         Self { stages: stages.max(1), ..Self::data_parallel() }
     }
-    /// Only what `g.on` pins to a device is there, and everything else on the first device: model parallelism by hand.
-    pub fn pinned() -> Self {
-        Self { only_pinned: true, ..Self::data_parallel() }
+    /// Everything is on one device, but what `g.on` pins to others: model parallelism by hand.
+    pub fn alone(device: &str) -> Self {
+        Self { alone: Some(device.into()), ..Self::data_parallel() }
+    }
+    /// Whatever is predicted to be the fastest and fits the devices' memory: one device alone, data parallel, ZeRO-1, pipelines
+    /// and, where parameters are named to be cut, tensor parallel. What else is said ([`leaves`](Self::leaves),
+    /// [`shard`](Self::shard), [`input`](Self::input)) goes for all of them. See [`choose`](crate::choose::choose).
+    pub fn auto() -> Self {
+        Self { auto: Some(Bindings::new()), ..Self::data_parallel() }
+    }
+    /// Under [`auto`](Self::auto), the extent of a named dimension that counts; 64, unless this says otherwise.
+    pub fn at(mut self, dimension: &str, extent: u64) -> Self {
+        self.auto.get_or_insert_default().insert(dimension.into(), extent);
+        self
     }
     /// Under [`pipeline`](Self::pipeline), how many parts of a batch are on their way in each pipeline; four per stage, unless
     /// this says otherwise.
@@ -203,7 +229,10 @@ impl Strategy {
     /// # Errors
     /// If it does not fit.
     pub fn request(&self, graph: &Graph, cluster: &Cluster) -> Result<Request, StrategyError> {
-        let mesh = self.mesh(cluster.devices.len())?;
+        if self.is_auto() {
+            return Err(StrategyError::Undecided);
+        }
+        let mesh = self.mesh(cluster)?;
         let (axes, width) = (mesh.axes.len(), self.tensor_parallel);
         let spread = |m: usize, axis: Option<u16>| {
             let mut all = vec![None; axes];
@@ -255,13 +284,45 @@ impl Strategy {
         Ok(request)
     }
 
+    /// Whether it is still to be chosen.
+    pub fn is_auto(&self) -> bool {
+        self.auto.is_some()
+    }
+    /// The extents that count where it is to be chosen.
+    pub(crate) fn extents(&self) -> &Bindings {
+        static NONE: Bindings = Bindings::new();
+        self.auto.as_ref().unwrap_or(&NONE)
+    }
+    /// Whether parameters are named that may be cut.
+    pub(crate) fn has_shards(&self) -> bool {
+        !self.shards.is_empty()
+    }
+    /// `other`, with what this says of leaves, parameters and inputs.
+    pub(crate) fn like(&self, other: Self) -> Self {
+        Self { leaves: self.leaves, shards: self.shards.clone(), inputs: self.inputs.clone(), ..other }
+    }
+    /// `other` on as many leaves as this says, if it says so.
+    pub(crate) fn with_leaves(&self, other: Self) -> Self {
+        Self { leaves: self.leaves.or(other.leaves), ..other }
+    }
+    /// Whether the number of leaves is said.
+    pub(crate) fn fixes_leaves(&self) -> bool {
+        self.leaves.is_some()
+    }
+
     /// The leaves, and which device hosts each in each stage of a pipeline.
-    fn mesh(&self, devices: usize) -> Result<Mesh, StrategyError> {
-        let (width, stages) = (self.tensor_parallel, self.stages);
-        let used = if self.only_pinned { 1 } else { devices };
-        let per_stage = used / usize::from(stages);
+    fn mesh(&self, cluster: &Cluster) -> Result<Mesh, StrategyError> {
+        let (width, stages, devices) = (self.tensor_parallel, self.stages, cluster.devices.len());
+        if let Some(device) = &self.alone {
+            let at = cluster.devices.iter().position(|d| d.name == *device);
+            let at = at.ok_or_else(|| StrategyError::NotThere { device: device.clone(), known: names(cluster) })?;
+            let leaves = self.leaves.unwrap_or(1).max(1);
+            let mesh = Mesh::line("dp", leaves, 1);
+            return Ok(Mesh { stages: vec![vec![at as u16; leaves.into()]], ..mesh });
+        }
+        let per_stage = devices / usize::from(stages);
         let groups = u16::try_from(per_stage).unwrap_or(u16::MAX) / width;
-        if groups == 0 || usize::from(groups) * usize::from(width) * usize::from(stages) != used {
+        if groups == 0 || usize::from(groups) * usize::from(width) * usize::from(stages) != devices {
             return Err(StrategyError::Width { width: width * stages, devices });
         }
         let microbatches = self.microbatches.unwrap_or(4 * stages);
@@ -297,9 +358,8 @@ impl Strategy {
                 Some(Pin::Stage(stage)) => declared = declared.max(stage.saturating_add(1)),
                 Some(Pin::On(device)) => {
                     let Some(at) = cluster.devices.iter().position(|d| d.name == *device) else {
-                        let known = cluster.devices.iter().map(|d| format!("`{}`", d.name)).collect();
                         let (label, site, device) = (node.label(), node.site.clone(), device.clone());
-                        return Err(StrategyError::NoDevice { label, site, device, known });
+                        return Err(StrategyError::NoDevice { label, site, device, known: names(cluster) });
                     };
                     if !stages.named.contains_key(device) {
                         stages.named.insert(device.clone(), request.mesh.stages.len() as u16);
@@ -319,7 +379,7 @@ impl Strategy {
                 }
             };
             let on: Vec<StageOn> = (0..self.stages).map(on).collect();
-            let cut = typical(graph).and_then(|bound| balance(&layers(graph), &bound, &on));
+            let cut = typical(graph, &Bindings::new()).and_then(|bound| balance(&layers(graph), &bound, &on));
             stages.stems = cut.ok_or(StrategyError::TooFewLayers { stages: self.stages })?;
         } else if stages.pipeline > 0 && declared != self.stages {
             return Err(StrategyError::Stages { declared, asked: self.stages });
@@ -331,12 +391,51 @@ impl Strategy {
     }
 }
 
-/// The program that learns, or else the first, in primitives and for extents of a usual size: what a pipeline is balanced for.
-fn typical(graph: &Graph) -> Option<Graph> {
+fn names(cluster: &Cluster) -> Vec<String> {
+    cluster.devices.iter().map(|d| format!("`{}`", d.name)).collect()
+}
+
+/// The program that learns, or else the first, in primitives and for extents of a usual size, where none are said: what
+/// strategies are judged by.
+pub(crate) fn typical(graph: &Graph, said: &Bindings) -> Option<Graph> {
     let program = graph.programs.iter().find(|p| !p.updates.is_empty()).or(graph.programs.first())?;
     let alone = select_program(graph, &program.name)?;
-    let usual = |(name, (low, high)): (&Arc<str>, &(u64, u64))| (name.clone(), 64.clamp(*low, *high));
-    run_passes(&alone, STANDARD, &mut |_, _| {}).bind(&graph.dims.iter().map(usual).collect())
+    let extent = |(name, (low, high)): (&Arc<str>, &(u64, u64))| {
+        (name.clone(), said.get(name).copied().unwrap_or_else(|| 64.clamp(*low, *high)))
+    };
+    run_passes(&alone, STANDARD, &mut |_, _| {}).bind(&graph.dims.iter().map(extent).collect())
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_auto() {
+            return f.write_str("whatever is fastest");
+        }
+        match (&self.alone, self.stages) {
+            (Some(device), _) => write!(f, "{device} alone")?,
+            (None, 1) => f.write_str("data parallel")?,
+            (None, stages) => {
+                write!(f, "pipeline of {stages} stages, {} microbatches", self.microbatches.unwrap_or(4 * stages))?;
+                if self.schedule == PipelineSchedule::GPipe {
+                    f.write_str(", GPipe")?;
+                }
+            }
+        }
+        if self.tensor_parallel > 1 {
+            write!(f, ", groups of {}", self.tensor_parallel)?;
+        }
+        if self.shards_state {
+            f.write_str(", optimizer state shared out")?;
+        }
+        if let Some(leaves) = self.leaves {
+            write!(f, ", {leaves} leaves")?;
+        }
+        if !self.shares.is_empty() {
+            let shares: Vec<String> = self.shares.iter().map(u16::to_string).collect();
+            write!(f, " in proportion {}", shares.join(":"))?;
+        }
+        Ok(())
+    }
 }
 
 /// The dimension that most inputs of a program begin with: a named one rather than a number, then the first.

@@ -77,7 +77,7 @@ const SOURCE: &str = "digits";
 impl Demo {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let (train, test) = thalweg::data::digits()?;
-        let cluster = self.place.cluster();
+        let cluster = self.place.cluster()?;
         let mut model = self.place.compile(&digits_model(self.seed, self.precision))?;
         let data = train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
         let steps = self.steps.unwrap_or(self.passes * data.steps_per_pass());
@@ -95,6 +95,9 @@ impl Demo {
                 test.len(),
                 devices.join(", ")
             )?;
+        }
+        if let Some(choice) = model.spread().and_then(|s| s.choice.as_ref()).filter(|_| !self.json) {
+            writeln!(stdout(), "{choice}")?;
         }
         let first = self.first_pass(&mut model)?;
         let progress = Progress::new(steps, model.step());
@@ -149,8 +152,9 @@ impl Demo {
         let digest = model.digest()?;
         if self.json {
             let devices: Vec<_> = cluster.devices.iter().map(|d| d.name.to_string()).collect();
+            let strategy = model.spread().map(|s| s.strategy.to_string());
             let summary = json!({
-                "test_accuracy": accuracy, "train_seconds": train_seconds, "devices": devices, "world": 1,
+                "strategy": strategy, "test_accuracy": accuracy, "train_seconds": train_seconds, "devices": devices, "world": 1,
                 "bytes_sent": model.bytes_sent(), "digest": digest, "steps": model.step(), "seed": self.seed,
             });
             writeln!(stdout(), "{summary}")?;

@@ -2,8 +2,9 @@
 //! for every adapter; others open the one they are told to.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
 use thalweg::Cluster;
@@ -59,11 +60,39 @@ pub(crate) struct Where {
     /// otherwise. The same leaves give the same bits on any number of devices.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     leaves: Option<u16>,
+    /// A TOML file of a cluster: what it says of the devices' rates, memory and links counts before what was measured.
+    #[arg(long, value_name = "FILE")]
+    cluster: Option<PathBuf>,
 }
 
 impl Where {
-    /// The devices.
-    pub(super) fn cluster(&self) -> Cluster {
+    /// The devices; where there are several, with all that is known of them.
+    pub(super) fn cluster(&self) -> anyhow::Result<Cluster> {
+        if self.devices.is_empty() { Ok(self.named()) } else { self.known_cluster() }
+    }
+    /// The devices, with all that is known of them.
+    pub(super) fn known_cluster(&self) -> anyhow::Result<Cluster> {
+        let mut cluster = self.named();
+        if let Some(path) = &self.cluster {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let said = Cluster::from_toml(&text).with_context(|| path.display().to_string())?;
+            for device in &mut cluster.devices {
+                let Some(known) = said.devices.iter().find(|d| d.name == device.name) else {
+                    anyhow::bail!("{}: says nothing of {}, where this is to run", path.display(), device.name);
+                };
+                (device.rates, device.memory_bytes) = (known.rates, known.memory_bytes);
+            }
+            cluster.links = said.links;
+        }
+        let kept = measured::file().and_then(|path| measured::load(&path)).unwrap_or_else(|e| {
+            eprintln!("{e}");
+            vec![]
+        });
+        measured::fill(&mut cluster, &kept);
+        Ok(cluster)
+    }
+    /// The devices by name.
+    fn named(&self) -> Cluster {
         if self.devices.is_empty() {
             return match self.device {
                 Device::Cpu(_) => self.threads.map_or_else(Cluster::local, Cluster::cpu),
@@ -85,6 +114,7 @@ impl Where {
         let kind = match self.strategy {
             Kind::Dp => Strategy::data_parallel(),
             Kind::Zero1 => Strategy::data_parallel().shard_state(),
+            Kind::Auto => Strategy::auto(),
             Kind::Pp => Strategy::pipeline(stages()).schedule(self.schedule.into()),
         };
         let groups = kind.tensor_parallel(self.tensor_parallel);
@@ -103,9 +133,9 @@ impl Where {
         elsewhere || self.threads.is_some() || self.leaves.is_some()
     }
     /// A model compiled for that.
-    pub(super) fn compile(&self, graph: &thalweg::Graph) -> thalweg::Result<Model> {
-        let cluster = self.cluster();
-        self.strategy().map_or_else(|| graph.compile(&cluster), |s| graph.compile_with(&cluster, &s))
+    pub(super) fn compile(&self, graph: &thalweg::Graph) -> anyhow::Result<Model> {
+        let cluster = self.cluster()?;
+        Ok(self.strategy().map_or_else(|| graph.compile(&cluster), |s| graph.compile_with(&cluster, &s))?)
     }
 }
 
@@ -114,7 +144,7 @@ impl std::fmt::Display for Where {
         if self.devices.is_empty() {
             return self.device.fmt(f);
         }
-        let names: Vec<String> = self.cluster().devices.iter().map(|d| d.name.to_string()).collect();
+        let names: Vec<String> = self.named().devices.iter().map(|d| d.name.to_string()).collect();
         f.write_str(&names.join(","))
     }
 }
@@ -144,6 +174,8 @@ enum Kind {
     Zero1,
     /// A pipeline: by layers.
     Pp,
+    /// Whichever of these is predicted to be the fastest.
+    Auto,
 }
 
 /// An order of microbatches by its name.

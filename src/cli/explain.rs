@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use thalweg::graph::Bindings;
 use thalweg::graph::draw::{plan_dot, plan_mermaid, plan_svg};
 use thalweg::graph::explain::Explanation;
 use thalweg::graph::plan::Plan;
-use thalweg::graph::{Bindings, Cluster};
 use thalweg::kit::{Case, NAMES};
-use thalweg::measured;
 use thalweg::prelude::*;
 
 use super::devices::Where;
@@ -30,9 +29,6 @@ pub(crate) struct Explain {
     /// Values of named dimensions: `--bind batch=64`.
     #[arg(long, value_parser = super::plan::binding)]
     bind: Vec<(String, u64)>,
-    /// A TOML file of a cluster: what it says of the devices' rates, memory and links counts before what was measured.
-    #[arg(long, value_name = "FILE")]
-    cluster: Option<PathBuf>,
     /// Run steps as well, and print predicted beside measured, what is furthest off first.
     #[arg(long)]
     analyze: bool,
@@ -60,11 +56,9 @@ impl Explain {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         // Before anything is computed in vain.
         let draw = self.draw.as_deref().map(Picture::of).transpose()?;
-        let cluster = self.cluster()?;
+        let cluster = self.place.known_cluster()?;
         let (mut subject, program, bindings) = self.subject()?;
-        let strategy = self.place.strategy();
-        let (plan, mut explanation) =
-            thalweg::explain::explain(subject.model(), &program, &bindings, &cluster, strategy.as_ref())?;
+        let (plan, mut explanation) = thalweg::explain::explain(subject.model(), &program, &bindings, &cluster)?;
         if self.analyze {
             subject.measure(&program, usize::from(self.steps), &mut explanation)?;
         }
@@ -82,28 +76,6 @@ impl Explain {
         Ok(())
     }
 
-    /// The devices, with all that is known of them.
-    fn cluster(&self) -> anyhow::Result<Cluster> {
-        let mut cluster = self.place.cluster();
-        if let Some(path) = &self.cluster {
-            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let said = Cluster::from_toml(&text).with_context(|| path.display().to_string())?;
-            for device in &mut cluster.devices {
-                let Some(known) = said.devices.iter().find(|d| d.name == device.name) else {
-                    anyhow::bail!("{}: says nothing of {}, where this is to run", path.display(), device.name);
-                };
-                (device.rates, device.memory_bytes) = (known.rates, known.memory_bytes);
-            }
-            cluster.links = said.links;
-        }
-        let kept = measured::file().and_then(|path| measured::load(&path)).unwrap_or_else(|e| {
-            eprintln!("{e}");
-            vec![]
-        });
-        measured::fill(&mut cluster, &kept);
-        Ok(cluster)
-    }
-
     /// The model, its program and the extents that are spoken of.
     fn subject(&self) -> anyhow::Result<(Subject, String, Bindings)> {
         let mut bindings: Bindings = self.bind.iter().map(|(n, v)| (n.as_str().into(), *v)).collect();
@@ -114,7 +86,7 @@ impl Explain {
             let program = self.program.clone().unwrap_or_else(|| "train".into());
             return Ok((Subject::Digits { model, batch }, program, bindings));
         }
-        let (cluster, strategy) = (self.place.cluster(), self.place.strategy());
+        let (cluster, strategy) = (self.place.cluster()?, self.place.strategy());
         let Some(case) = Case::open(&self.model, &cluster, strategy.as_ref())? else {
             anyhow::bail!("there is no model `{}`; there are digits, {}", self.model, NAMES.join(", "));
         };

@@ -81,7 +81,7 @@ impl Kit {
         let started = Instant::now();
         let threads = pin(self.place.pinned())?;
         let reference = self.reference()?;
-        let (cluster, strategy) = (self.place.cluster(), self.place.strategy());
+        let (cluster, strategy) = (self.place.cluster()?, self.place.strategy());
         let Some(mut case) = Case::open(&self.case, &cluster, strategy.as_ref())? else {
             // The driver asks for cases that not every peer has.
             eprintln!("there is no case `{}`; there are {}", self.case, NAMES.join(", "));

@@ -108,7 +108,7 @@ impl Verify {
             self.model
         );
         if NAMES.contains(&&*self.model)
-            && let Some(mut case) = Case::open(&self.model, &self.place.cluster(), strategy.as_ref())?
+            && let Some(mut case) = Case::open(&self.model, &self.place.cluster()?, strategy.as_ref())?
         {
             return Ok(case.plan()?);
         }

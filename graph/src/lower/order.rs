@@ -1,5 +1,7 @@
 //! The order of a device's instructions: grants, feeds, body, fetches, commit, tail. What crosses to another device leaves as
-//! soon as it is made, and is waited for when it is first read, so that it crosses while both compute.
+//! soon as it is made, and is waited for when it is first read, so that it crosses while both compute. What was sent is taken
+//! back two levels later, when it has long arrived, and its room serves what comes then. Slots are all granted when a step
+//! begins: granted later they could share room, but a sender could not write into them what it makes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,41 +23,39 @@ pub(super) fn order(
         arrivals.iter().copied().partition(|(c, _)| channels[*c].from == Endpoint::Driver);
     let (fetched, sent): (Vec<_>, Vec<_>) =
         leaves.iter().copied().partition(|(c, _)| channels[*c].to == Endpoint::Driver);
+    let awaited: HashMap<Root, ChannelId> = received.iter().map(|(c, root)| (*root, *c)).collect();
+    let made: HashSet<Root> = body.iter().flat_map(Action::writes).flat_map(|r| places.leaves(*r)).collect();
+    let missing = |(channel, root): (ChannelId, Root)| {
+        let parts = places.leaves(root).into_iter().filter(|r| made.contains(r)).collect();
+        Missing { channel, root, due: levels.channels[&channel].saturating_sub(1), parts }
+    };
+    let mut missing: Vec<Missing> = sent.into_iter().map(missing).collect();
+    missing.sort_by_key(|m| m.due);
+
     let mut slots: Vec<Slot> = received.iter().map(|(c, root)| Slot::Grant(*c, *root)).collect();
     slots.extend(fed.iter().map(|(c, root)| Slot::Wait(*c, *root)));
-
-    let mut to = Order { places, awaited: received.into_iter().map(|(c, root)| (root, c)).collect(), slots };
-    // What is still to be made of each thing that is sent. What arrives and is sent on is due when it arrives.
-    let made: HashSet<Root> = body.iter().flat_map(Action::writes).flat_map(|r| places.leaves(*r)).collect();
-    let mut missing: Vec<Missing> = Vec::new();
-    for (channel, root) in &sent {
-        let leaves = places.leaves(*root);
-        let due = leaves.iter().filter_map(|r| to.awaited.get(r)).map(|c| levels.channels[c]).max().unwrap_or(0);
-        let parts = leaves.into_iter().filter(|r| made.contains(r)).collect();
-        missing.push(Missing { channel: *channel, root: *root, due, parts });
-    }
-    missing.sort_by_key(|m| m.due);
+    let mut to = Order { places, awaited, missing, posted: vec![], slots };
     for action in body {
         let level = match &action {
             Action::Launch(step) => step.level,
             Action::Copy(..) => u32::MAX,
         };
-        to.post(&mut missing, level);
+        to.reach(level);
         to.arrive(action.reads());
         let written: Vec<Root> = action.writes().iter().flat_map(|r| places.leaves(*r)).collect();
         to.slots.push(Slot::Do(action));
-        missing.iter_mut().for_each(|m| m.parts.retain(|r| !written.contains(r)));
-        to.post(&mut missing, level);
+        to.missing.iter_mut().for_each(|m| m.parts.retain(|r| !written.contains(r)));
+        to.post(level);
     }
-    to.post(&mut missing, u32::MAX);
+    to.reach(u32::MAX);
     for action in &tail {
         to.arrive(action.reads());
     }
     for (_, root) in &fetched {
         to.arrive(std::slice::from_ref(root));
     }
-    let Order { mut slots, .. } = to;
-    slots.extend(sent.into_iter().map(|(c, root)| Slot::Sent(c, root)));
+    let Order { mut slots, posted, .. } = to;
+    slots.extend(posted.into_iter().map(|(_, c, root)| Slot::Sent(c, root)));
     slots.extend(fetched.into_iter().map(|(c, root)| Slot::Post(c, root)));
     if !tail.is_empty() {
         slots.push(Slot::Commit);
@@ -64,14 +64,33 @@ pub(super) fn order(
     slots
 }
 
+/// Something that is to be sent.
+struct Missing {
+    channel: ChannelId,
+    root: Root,
+    /// Not before this level, even if it is only sent on.
+    due: u32,
+    /// What is still to be made of it.
+    parts: HashSet<Root>,
+}
+
 struct Order<'a> {
     places: &'a Places,
     /// What has not been waited for.
     awaited: HashMap<Root, ChannelId>,
+    missing: Vec<Missing>,
+    /// Buffers that have not been taken back, and on which level they were posted.
+    posted: Vec<(u32, ChannelId, Root)>,
     slots: Vec<Slot>,
 }
 
 impl Order<'_> {
+    /// Does what is due before anything of a level is computed.
+    fn reach(&mut self, level: u32) {
+        let gone = self.posted.extract_if(.., |(posted, ..)| posted.saturating_add(2) <= level && level < u32::MAX);
+        self.slots.extend(gone.map(|(_, channel, root)| Slot::Sent(channel, root)));
+        self.post(level);
+    }
     /// Waits for what is about to be read.
     fn arrive(&mut self, reads: &[Root]) {
         for root in reads.iter().flat_map(|r| self.places.leaves(*r)) {
@@ -81,20 +100,12 @@ impl Order<'_> {
         }
     }
     /// Posts what is whole, and due at `level`.
-    fn post(&mut self, missing: &mut Vec<Missing>, level: u32) {
-        for Missing { channel, root, .. } in missing.extract_if(.., |m| m.parts.is_empty() && m.due <= level) {
+    fn post(&mut self, level: u32) {
+        let whole: Vec<Missing> = self.missing.extract_if(.., |m| m.parts.is_empty() && m.due <= level).collect();
+        for Missing { channel, root, .. } in whole {
             self.arrive(std::slice::from_ref(&root));
             self.slots.push(Slot::Post(channel, root));
+            self.posted.push((level, channel, root));
         }
     }
-}
-
-/// Something that is to be sent.
-struct Missing {
-    channel: ChannelId,
-    root: Root,
-    /// The level of what it arrives with, if it does.
-    due: u32,
-    /// What is still to be made of it.
-    parts: HashSet<Root>,
 }

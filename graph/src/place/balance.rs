@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cost::{Rates, seconds};
-use crate::ir::Graph;
+use crate::id::Side;
+use crate::ir::{Graph, NodeId, Value};
 use crate::kernel::BufferType;
 
 /// What a stage runs on.
@@ -17,13 +18,28 @@ pub(crate) struct StageOn {
     pub(crate) bytes_per_second: f64,
 }
 
-/// The declarations that have a gradient, which are what a pipeline is made of; all, where nothing has one.
+/// The declarations that a pipeline is made of: those that have a gradient, and those between them that need none, such as
+/// the sum behind a residual branch. All, where nothing has a gradient.
 pub(crate) fn layers(declared: &Graph) -> BTreeSet<u32> {
-    let nodes = declared.nodes.values();
-    let gradient = |origin: &str| origin.starts_with("grad.");
-    let of: BTreeSet<u32> =
-        nodes.iter().filter(|n| n.origin.as_deref().is_some_and(gradient)).map(|n| n.stem).collect();
-    if of.is_empty() { nodes.iter().filter(|n| !n.operands.is_empty()).map(|n| n.stem).collect() } else { of }
+    let nodes = &declared.nodes;
+    let is_gradient = |origin: &str| origin.starts_with("grad.");
+    let gradients = nodes.values().iter().filter(|n| n.origin.as_deref().is_some_and(is_gradient));
+    let mut layers: BTreeSet<u32> = gradients.map(|n| n.stem).collect();
+    if layers.is_empty() {
+        return nodes.values().iter().filter(|n| !n.operands.is_empty()).map(|n| n.stem).collect();
+    }
+    let is_layer = |id: NodeId| nodes[id].stem == id.0 && layers.contains(&id.0);
+    let (mut behind, mut before) = (Side::filled(nodes.len(), false), Side::filled(nodes.len(), false));
+    for (id, node) in nodes.iter() {
+        behind[id] = node.operands.iter().any(|v| behind[v.node] || is_layer(v.node));
+    }
+    for (id, node) in nodes.iter().rev().filter(|(id, node)| node.stem == id.0) {
+        if before[id] || is_layer(id) {
+            node.operands.iter().for_each(|v| before[v.node] = true);
+        }
+    }
+    layers.extend(nodes.ids().filter(|id| behind[*id] && before[*id]).map(|id| id.0));
+    layers
 }
 
 /// The stage of each layer. `bound` is one program, in primitives, with all extents bound. `None` if there are fewer layers
@@ -36,12 +52,12 @@ pub(crate) fn balance(layers: &BTreeSet<u32>, bound: &Graph, stages: &[StageOn])
         return None;
     }
     let place: BTreeMap<u32, usize> = order.iter().enumerate().map(|(i, stem)| (*stem, i)).collect();
-    let of = |node: crate::ir::NodeId| place.get(&bound.nodes[node].stem).copied();
+    let of = |node: NodeId| place.get(&bound.nodes[node].stem).copied();
 
     // Seconds of the first so many layers on each stage's device, and bytes that cross in front of each.
     let mut took = vec![vec![0.0; n + 1]; stages.len()];
     let mut crossing = vec![0i64; n + 1];
-    let mut reach: BTreeMap<crate::ir::Value, (usize, usize, usize)> = BTreeMap::new();
+    let mut reach: BTreeMap<Value, (usize, usize, usize)> = BTreeMap::new();
     for (id, node) in bound.nodes.iter() {
         let here = of(id);
         for operand in &node.operands {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Note, Request, is_slot_of};
 use crate::id::{Arena, Id};
 use crate::ir::{Graph, Node, NodeId, Pin, VarId, VarKind};
-use crate::structural::{Input, ReadVariable};
+use crate::structural::ReadVariable;
 
 /// In which order a stage takes the microbatches of a step.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -130,8 +130,11 @@ fn claims(graph: &Graph, stages: &Stages) -> Vec<Claim> {
         let Some(stage) = stages.said(node) else { continue };
         let own = graph.variable_read(node);
         let read = node.operands.iter().filter_map(|v| graph.variable_read(&graph.nodes[v.node]));
-        for variable in own.into_iter().chain(read) {
-            claims.push(Claim { variable, stage, node: id, is_asked: own.is_some() && node.pin.is_some() });
+        let is_asked = own.is_some() && node.pin.is_some();
+        // Counters are a few bytes, and everybody counts alike.
+        let counts = |v: &VarId| graph.state[*v].kind == VarKind::Counter;
+        for variable in own.into_iter().chain(read).filter(|v| is_asked || !counts(v)) {
+            claims.push(Claim { variable, stage, node: id, is_asked });
         }
     }
     for (variable, value) in graph.programs.iter().flat_map(|p| &p.updates) {
@@ -184,7 +187,7 @@ pub(super) fn of_nodes(graph: &Graph, request: &Request) -> Arena<NodeId, Option
             Some(0)
         } else if let Some(read) = node.op_as::<ReadVariable>() {
             request.stages.home(&read.variable)
-        } else if node.op_as::<Input>().is_some() {
+        } else if node.operands.is_empty() {
             None
         } else {
             request.stages.said(node).or_else(|| {

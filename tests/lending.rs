@@ -12,7 +12,7 @@ use std::time::Duration;
 use thalweg::graph::id::Id;
 use thalweg::graph::ir::VarId;
 use thalweg::graph::lower::Target;
-use thalweg::graph::plan::{BufferId, ChannelId, Instruction, Memory, Plan};
+use thalweg::graph::plan::{BufferId, Instruction, Memory, Plan};
 use thalweg::ops::Update;
 use thalweg::prelude::*;
 use thalweg::runtime::device::{Lent, Loaded};

@@ -28,8 +28,10 @@ pub fn explain(
         return Err(Error::Cluster(format!("the model runs on {model} devices, and the cluster has {cluster}")));
     }
     let placed = model.spread().map(|s| placed(model.graph(), program, bindings, &s.request)).transpose()?;
-    let explained = thalweg_graph::explain::explain(&plan, cluster, placed.as_ref());
-    let explanation = explained.map_err(|harm| Error::Cluster(format!("internal error, please report: {harm}")))?;
+    let session = model.session();
+    let explained = thalweg_graph::explain::explain(&plan, cluster, placed.as_ref(), &session.borrows());
+    let mut explanation = explained.map_err(|harm| Error::Cluster(format!("internal error, please report: {harm}")))?;
+    explanation.snapshot_bytes = Some(session.snapshot_bytes());
     Ok((plan, explanation))
 }
 

@@ -39,6 +39,7 @@ fn a_plan_is_shown_before_anything_runs() {
     for part in ["commit", "scratch", "launch", "adamw"] {
         assert!(plan.contains(part), "no {part} in the plan");
     }
+    assert!(plan.starts_with("// memory of cpu:0: ") && plan.contains("MiB: state "), "{plan:.200}");
     let output = thalweg(&["plan", "--program", "train"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("give every named dimension a value"));
@@ -226,7 +227,12 @@ fn a_step_is_explained_compared_and_drawn() {
     for why in ["cut along axis 0 with x", "sum over 4 leaves", "combines what came by #", "updates variables"] {
         assert!(launches.iter().any(|l| l["why"].as_str().is_some_and(|w| w.contains(why))), "no {why}");
     }
-    assert!(!told["channels"].as_array().expect("a list").is_empty());
+    // One buffer for each channel: of what crosses nobody has two.
+    let sum = |list: &str, figure: &str| -> u64 {
+        told[list].as_array().expect("a list").iter().filter_map(|row| row[figure].as_u64()).sum()
+    };
+    assert!(sum("channels", "bytes") > 0 && sum("devices", "channel_bytes") == sum("channels", "bytes"));
+    assert!(sum("devices", "state_bytes") >= 2 * told["snapshot_bytes"].as_u64().expect("a number"), "on both devices");
     // The path is a chain: nothing on it begins before what stands before it ended, and it ends with the step.
     let path = told["path"].as_array().expect("a list");
     let mut end = 0.0;
@@ -240,7 +246,9 @@ fn a_step_is_explained_compared_and_drawn() {
     assert!(drawn.starts_with("<svg") && drawn.contains("cpu:1") && drawn.contains("(backward)"), "{drawn}");
 
     let text = run(&two).stdout;
-    assert!(String::from_utf8_lossy(&text).contains("was not measured"), "{}", String::from_utf8_lossy(&text));
+    for part in ["was not measured", "MiB: state ", ", channels ", "memory in all: ", "from the first save on"] {
+        assert!(String::from_utf8_lossy(&text).contains(part), "no {part}: {}", String::from_utf8_lossy(&text));
+    }
     let refused = run(&[&two[..], &["--draw", "mlp.png"]].concat());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("a picture is"));
     let refused = run(&["explain", "--model", "mlp_tarin"]);

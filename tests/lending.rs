@@ -12,7 +12,7 @@ use std::time::Duration;
 use thalweg::graph::id::Id;
 use thalweg::graph::ir::VarId;
 use thalweg::graph::lower::Target;
-use thalweg::graph::plan::{BufferId, ChannelId, Instruction, Memory, Plan};
+use thalweg::graph::plan::{BufferId, Instruction, Memory, Plan};
 use thalweg::ops::Update;
 use thalweg::prelude::*;
 use thalweg::runtime::device::{Lent, Loaded};
@@ -50,8 +50,8 @@ impl Device for Watched {
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError> {
         self.run_lent(loaded, range, abort, &mut [])
     }
-    fn borrows(&self, loaded: Loaded, channel: ChannelId) -> bool {
-        self.0.borrows(loaded, channel)
+    fn borrows(&self) -> bool {
+        self.0.borrows()
     }
     fn run_lent(
         &mut self,

@@ -1,6 +1,8 @@
 //! How variables begin: numbers as a pure function of the graph's seed and the variable's name, so that every process,
 //! device and order of declaration starts from the same model.
 
+use std::ops::Range;
+
 use crate::array::Array;
 use crate::ir::{Init, Variable};
 use crate::kernel::philox::{stream_key, unit_f32, word};
@@ -9,10 +11,15 @@ use crate::types::DType;
 /// The value a variable begins with.
 pub fn initial_value(variable: &Variable, seed: u64) -> Array {
     let shape = variable.ty.shape.fixed().expect("a variable's extents are numbers");
-    let mut out = Array::zeros(variable.ty.dtype, &shape);
+    initial_elements(variable, seed, 0..shape.iter().product()).reshaped(&shape)
+}
+
+/// Some of its elements, row-major, as an array of one axis: a large variable need not be there twice.
+pub fn initial_elements(variable: &Variable, seed: u64, range: Range<u64>) -> Array {
+    let mut out = Array::zeros(variable.ty.dtype, &[range.end - range.start]);
     let stream = blake3::hash(variable.name.as_bytes());
     let key = stream_key(seed, u64::from_le_bytes(stream.as_bytes()[..8].try_into().expect("eight bytes")));
-    let unit = |i: usize, which: u64| f64::from(unit_f32(word(key, i as u64, which)));
+    let unit = |i: usize, which: u64| f64::from(unit_f32(word(key, range.start + i as u64, which)));
     let value = |i: usize| match variable.init {
         Init::Constant(x) => x,
         Init::Uniform { low, high } => low + (high - low) * unit(i, 0),

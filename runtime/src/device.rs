@@ -171,12 +171,13 @@ pub trait Device: Send {
     fn unload(&mut self, loaded: Loaded);
     /// Runs the launches and copies of `range`, in order. In the body it looks at `abort` between launches.
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError>;
-    /// Whether the caller's memory may stand in for the buffer of this channel, see [`Lent`]. A device says so only where
-    /// [`lendable`](crate::lend::lendable) does.
-    fn borrows(&self, _: Loaded, _: ChannelId) -> bool {
+    /// Whether other memory may stand in for the buffers of channels, see [`Lent`], wherever
+    /// [`lendable`](thalweg_graph::plan::lend::lendable) says so. The room that plans have for them in the arenas is then
+    /// not touched.
+    fn borrows(&self) -> bool {
         false
     }
-    /// [`Device::run`] with memory of the caller's. What is lent is what [`Device::borrows`] allows, as long as the channel
+    /// [`Device::run`] with memory of the caller's, if it [borrows](Device::borrows). What is lent is as long as the channel
     /// says, and the same for every stretch of a step that uses the buffer; other stretches may do without.
     fn run_lent(
         &mut self,

@@ -5,7 +5,6 @@ pub mod cursor;
 pub mod device;
 pub mod executor;
 pub mod feed;
-pub mod lend;
 pub mod memory;
 pub mod outputs;
 pub mod planner;

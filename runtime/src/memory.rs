@@ -1,16 +1,19 @@
 //! A device's arenas in host memory: three runs of bytes that are allocated when plans are loaded and never during a
-//! step.
+//! step. They come from the system as zeros that nobody has written: a page that no step touches takes no memory.
 
+use bytemuck::allocation::try_zeroed_slice_box;
 use thalweg_graph::plan::Memory;
 
 /// A cache line; also the widest vector.
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
+const LINE: usize = 64;
 
-/// Bytes that pass from hand to hand, 64-byte aligned.
+/// Bytes that pass from hand to hand, 64-byte aligned. Not a vector of lines: of what is aligned to more than a word, Rust
+/// writes the zeros itself, and so touches every page.
+#[derive(Default)]
 pub(crate) struct LineBuffer {
-    lines: Vec<Line>,
+    memory: Box<[u8]>,
+    /// Where the first line begins.
+    start: usize,
     bytes: usize,
 }
 
@@ -18,23 +21,30 @@ impl LineBuffer {
     /// `bytes` zeros; nothing if there is no such memory.
     pub(crate) fn new(bytes: u64) -> Option<Self> {
         let bytes = usize::try_from(bytes).ok()?;
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(bytes.div_ceil(64)).ok()?;
-        lines.resize(bytes.div_ceil(64), bytemuck::Zeroable::zeroed());
-        Some(Self { lines, bytes })
+        let memory = try_zeroed_slice_box(bytes.checked_add(LINE - 1)?).ok()?;
+        let start = <[u8]>::as_ptr(&memory).align_offset(LINE);
+        (start < LINE).then_some(Self { memory, start, bytes })
+    }
+    /// How many bytes it can have.
+    pub(crate) fn room(&self) -> u64 {
+        self.memory.len().saturating_sub(LINE - 1) as u64
+    }
+    /// Makes it so long; what is in it is unspecified. No longer than there is room.
+    pub(crate) fn set_bytes(&mut self, bytes: u64) {
+        self.bytes = bytes.min(self.room()) as usize;
     }
     pub(crate) fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.lines)[..self.bytes]
+        &self.memory[self.start..self.start + self.bytes]
     }
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.bytes]
+        &mut self.memory[self.start..self.start + self.bytes]
     }
 }
 
 /// State, scratch and staging, each 64-byte aligned.
 #[derive(Default)]
 pub struct HostArenas {
-    arenas: [Vec<Line>; 3],
+    arenas: [LineBuffer; 3],
 }
 
 impl HostArenas {
@@ -45,30 +55,34 @@ impl HostArenas {
             Memory::Staging => 2,
         }
     }
-    /// Makes an arena at least `bytes` long; new bytes are zero, old ones stay. `false` if there is no such memory: the
-    /// arenas are then as they were.
+    /// Makes an arena at least `bytes` long. Of state, old bytes stay and new ones are zero; of the others, which mean nothing
+    /// between steps, all are unspecified when the arena grows. `false` if there is no such memory: the arenas are then as they
+    /// were.
     #[must_use]
     pub fn reserve(&mut self, memory: Memory, bytes: u64) -> bool {
         let arena = &mut self.arenas[Self::index(memory)];
-        let Ok(lines) = usize::try_from(bytes.div_ceil(64)) else { return false };
-        let more = lines.saturating_sub(arena.len());
-        if more > 0 && arena.try_reserve_exact(more).is_err() {
-            return false;
+        let Some(bytes) = bytes.checked_next_multiple_of(LINE as u64) else { return false };
+        if bytes <= arena.bytes().len() as u64 {
+            return true;
         }
-        arena.resize(arena.len() + more, bytemuck::Zeroable::zeroed());
+        let Some(mut larger) = LineBuffer::new(bytes) else { return false };
+        if memory == Memory::State {
+            larger.bytes_mut()[..arena.bytes().len()].copy_from_slice(arena.bytes());
+        }
+        *arena = larger;
         true
     }
     /// Bytes reserved.
     pub fn reserved(&self, memory: Memory) -> u64 {
-        self.arenas[Self::index(memory)].len() as u64 * 64
+        self.bytes(memory).len() as u64
     }
     /// The bytes of an arena.
     pub fn bytes(&self, memory: Memory) -> &[u8] {
-        bytemuck::cast_slice(&self.arenas[Self::index(memory)])
+        self.arenas[Self::index(memory)].bytes()
     }
     /// The bytes of an arena, to write.
     pub fn bytes_mut(&mut self, memory: Memory) -> &mut [u8] {
-        bytemuck::cast_slice_mut(&mut self.arenas[Self::index(memory)])
+        self.arenas[Self::index(memory)].bytes_mut()
     }
     /// Copies bytes into an arena.
     pub fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) {

@@ -13,9 +13,17 @@ pub struct Outputs {
 }
 
 /// Arrays of outputs that nobody looks at any more, to be filled again: fresh memory of many pages costs more than what is
-/// written to it.
+/// written to it. No more bytes than one step returns, however many extents there are.
 #[derive(Default)]
-pub(crate) struct Shelf(Mutex<Vec<Array>>);
+pub(crate) struct Shelf(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    /// The youngest last.
+    arrays: Vec<Array>,
+    /// The most bytes that a step has returned.
+    most: usize,
+}
 
 impl std::fmt::Debug for Shelf {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -26,21 +34,26 @@ impl std::fmt::Debug for Shelf {
 impl Shelf {
     /// Arrays smaller than this are cheaper to make than to find.
     const WORTH_BYTES: usize = 64 << 10;
-    /// Arrays that are kept, the youngest.
-    const KEPT: usize = 8;
     /// An array of this type, of unspecified content.
     pub(crate) fn take(&self, dtype: DType, shape: &[u64]) -> Array {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.iter().position(|a| a.dtype() == dtype && a.shape() == shape);
-        found.map_or_else(|| Array::zeros(dtype, shape), |i| kept.remove(i))
+        let found = kept.arrays.iter().position(|a| a.dtype() == dtype && a.shape() == shape);
+        found.map_or_else(|| Array::zeros(dtype, shape), |i| kept.arrays.remove(i))
+    }
+    /// A step returns so many bytes.
+    fn expect(&self, bytes: usize) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.most = kept.most.max(bytes);
     }
     fn give(&self, array: Array) {
-        if array.bytes().len() >= Self::WORTH_BYTES {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            if kept.len() == Self::KEPT {
-                kept.remove(0);
-            }
-            kept.push(array);
+        if array.bytes().len() < Self::WORTH_BYTES {
+            return;
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.arrays.push(array);
+        let mut bytes: usize = kept.arrays.iter().map(|a| a.bytes().len()).sum();
+        while bytes > kept.most {
+            bytes -= kept.arrays.remove(0).bytes().len();
         }
     }
 }
@@ -53,6 +66,7 @@ impl Drop for Outputs {
 
 impl Outputs {
     pub(crate) fn new(values: Vec<(Arc<str>, Array)>, shelf: Arc<Shelf>) -> Self {
+        shelf.expect(values.iter().map(|(_, a)| a.bytes().len()).sum());
         Self { values, shelf }
     }
     /// The arrays in the program's order, to be filled.
@@ -97,6 +111,19 @@ mod tests {
         assert_eq!(at(&third), place);
         assert_eq!(shelf.take(DType::U8, &[3]).shape(), [3]);
         drop((second, third));
-        assert_eq!(shelf.0.lock().expect("no panic").len(), 2);
+        assert_eq!(shelf.0.lock().expect("no panic").arrays.len(), 1, "as much as a step returns");
+    }
+
+    #[test]
+    fn outputs_of_many_extents_are_not_all_kept() {
+        let shelf = Arc::new(Shelf::default());
+        let most = 20 * Shelf::WORTH_BYTES;
+        for n in (1..=20).chain((1..=20).rev()) {
+            let shape = [(n * Shelf::WORTH_BYTES) as u64];
+            drop(Outputs::new(vec![("y".into(), shelf.take(DType::U8, &shape))], shelf.clone()));
+            let kept: Vec<usize> = shelf.0.lock().expect("no panic").arrays.iter().map(|a| a.bytes().len()).collect();
+            assert_eq!(kept.last(), Some(&(n * Shelf::WORTH_BYTES)), "the youngest is");
+            assert!(kept.iter().sum::<usize>() <= most, "{kept:?}");
+        }
     }
 }

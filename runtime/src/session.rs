@@ -152,6 +152,15 @@ impl Session {
     pub fn devices(&self) -> &[Box<dyn Device>] {
         self.executor.devices()
     }
+    /// Of each device whether other memory stands in for the buffers of channels: how much memory a plan needs depends on it,
+    /// see [`Plan::memory`].
+    pub fn borrows(&self) -> Vec<bool> {
+        self.devices().iter().map(|d| d.borrows()).collect()
+    }
+    /// Bytes of the copy of all variables that the first save or resume makes, and that is kept for the next.
+    pub fn snapshot_bytes(&self) -> u64 {
+        self.spread.layout.bytes
+    }
     /// How long all devices may wait for each other before a step is given up, see [`Executor::set_wait_limit`].
     pub fn set_wait_limit(&mut self, limit: std::time::Duration) {
         self.executor.set_wait_limit(limit);

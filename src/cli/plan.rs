@@ -34,7 +34,13 @@ impl PlanCommand {
             .ok_or_else(|| anyhow::anyhow!("a graph without programs"))?;
         let bindings: Bindings = self.bind.iter().map(|(n, v)| (n.as_str().into(), *v)).collect();
         let mut session = Session::new(graph, thalweg::open_device(&Cluster::local().devices[0])?)?;
-        writeln!(std::io::stdout(), "{}", session.plan(&program, &bindings)?)?;
+        let plan = session.plan(&program, &bindings)?;
+        let mut out = std::io::stdout().lock();
+        // Comments: what is derived is no part of the plan, and whoever reads it again passes over them.
+        for (device, memory) in plan.devices.iter().zip(plan.memory(&session.borrows())) {
+            writeln!(out, "// memory of {}: {memory}", device.device)?;
+        }
+        writeln!(out, "{plan}")?;
         Ok(())
     }
 }

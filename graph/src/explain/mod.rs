@@ -19,7 +19,7 @@ use crate::cost::{CostModel, Work};
 use crate::id::Id;
 use crate::place::Placed;
 use crate::plan::simulate::{Harm, Options, simulate};
-use crate::plan::{Endpoint, Instruction, Memory, Place, Plan};
+use crate::plan::{DeviceMemory, Endpoint, Instruction, Place, Plan};
 
 /// What is said of a plan. Times are in seconds of the prediction.
 #[derive(Clone, Debug, Serialize)]
@@ -40,6 +40,9 @@ pub struct Explanation {
     pub path: Vec<PathRow>,
     /// What placement had to do that costs.
     pub notes: Vec<String>,
+    /// Bytes that the first save takes for its copy of the variables and keeps, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot_bytes: Option<u64>,
     /// How it compares with steps that ran, once they have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
@@ -52,12 +55,9 @@ pub struct DeviceRow {
     pub device: Arc<str>,
     /// Whether its rates were measured or stated; if not, its times are of their order alone.
     pub rates_known: bool,
-    /// Bytes of variables.
-    pub state_bytes: u64,
-    /// Bytes of everything between.
-    pub scratch_bytes: u64,
-    /// Bytes of where channels arrive and leave.
-    pub staging_bytes: u64,
+    /// Bytes that it needs.
+    #[serde(flatten)]
+    pub memory: DeviceMemory,
     /// Bytes that it may use, where that is said.
     pub memory_bytes: Option<u64>,
     /// How long it launches and copies.
@@ -122,11 +122,17 @@ pub struct PathRow {
     pub seconds: f64,
 }
 
-/// Explains `plan` on `cluster`. `placed` is how its values were placed, where there are several devices.
+/// Explains `plan` on `cluster`. `placed` is how its values were placed, where there are several devices; `borrows` says of
+/// each device what [`Plan::memory`] asks.
 ///
 /// # Errors
 /// If the plan is not sound: it comes to harm when it is simulated.
-pub fn explain(plan: &Plan, cluster: &Cluster, placed: Option<&Placed>) -> Result<Explanation, Box<Harm>> {
+pub fn explain(
+    plan: &Plan,
+    cluster: &Cluster,
+    placed: Option<&Placed>,
+    borrows: &[bool],
+) -> Result<Explanation, Box<Harm>> {
     let cost = CostModel::new(plan, cluster);
     // Every step begins and ends with all devices together: one tells all.
     let step = simulate(plan, &cost, &Options { steps: 1, seeds: 0..0, replicas: true })?;
@@ -135,6 +141,7 @@ pub fn explain(plan: &Plan, cluster: &Cluster, placed: Option<&Placed>) -> Resul
         let found = step.timeline.iter().find(|i| i.place == place);
         found.map_or(Duration::ZERO, |i| i.end - i.begin)
     };
+    let memory = plan.memory(borrows);
     let reasons = placed.map(why::Reasons::new);
     let work: Vec<Work> = plan.kernels.values().iter().map(Work::of).collect();
     let (mut launches, mut devices) = (vec![], vec![]);
@@ -175,9 +182,7 @@ pub fn explain(plan: &Plan, cluster: &Cluster, placed: Option<&Placed>) -> Resul
         devices.push(DeviceRow {
             device: part.device.clone(),
             rates_known: cost.measured(d),
-            state_bytes: part.bytes(Memory::State),
-            scratch_bytes: part.bytes(Memory::Scratch),
-            staging_bytes: part.bytes(Memory::Staging),
+            memory: memory[d],
             memory_bytes: cluster.devices.get(d).and_then(|s| s.memory_bytes),
             busy_seconds: busy.as_secs_f64(),
             idle_seconds: end.saturating_sub(busy).as_secs_f64(),
@@ -213,6 +218,7 @@ pub fn explain(plan: &Plan, cluster: &Cluster, placed: Option<&Placed>) -> Resul
         step_seconds: end.as_secs_f64(),
         path: path::path(plan, &step),
         notes,
+        snapshot_bytes: None,
         analysis: None,
     })
 }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 
 use super::{Explanation, LaunchRow};
+use crate::plan::mib;
 
 /// Launches that take less are counted and not listed, unless they are among the first.
 const LISTED: usize = 40;
@@ -49,10 +50,6 @@ pub(super) fn short(label: &str) -> String {
     label.chars().take(MOST - 1).chain(['…']).collect()
 }
 
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / (1 << 20) as f64
-}
-
 impl Display for Explanation {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -71,15 +68,20 @@ impl Display for Explanation {
                 writeln!(f, "{ends:<18}  {seconds:>6.1} µs  {bytes:>9.1}  #{} {}", c.channel, short(&c.label))?;
             }
         }
-        writeln!(f, "\n{:<8}  {:>9}  {:>9}  state, scratch, staging (MiB)", "device", "busy", "idle")?;
+        writeln!(f, "\n{:<8}  {:>9}  {:>9}  memory", "device", "busy", "idle")?;
         for d in &self.devices {
             let (busy, idle) = (d.busy_seconds * 1e6, d.idle_seconds * 1e6);
-            let [state, scratch, staging] = [d.state_bytes, d.scratch_bytes, d.staging_bytes].map(mib);
-            write!(f, "{:<8}  {busy:>6.1} µs  {idle:>6.1} µs  {state:.1}, {scratch:.1}, {staging:.1}", d.device)?;
+            write!(f, "{:<8}  {busy:>6.1} µs  {idle:>6.1} µs  {}", d.device, d.memory)?;
             match d.memory_bytes {
-                Some(room) => writeln!(f, " of {:.1}", mib(room))?,
+                Some(room) => writeln!(f, "; it may use {:.1}", mib(room))?,
                 None => writeln!(f)?,
             }
+        }
+        let total: u64 = self.devices.iter().map(|d| d.memory.total_bytes()).sum();
+        write!(f, "memory in all: {:.1} MiB, beside what is fed and returned", mib(total))?;
+        match self.snapshot_bytes {
+            Some(bytes) => writeln!(f, "; {:.1} more from the first save on", mib(bytes))?,
+            None => writeln!(f)?,
         }
         writeln!(f, "\ncritical path (what ends the step; runs of one device are added up)")?;
         let mut rows = self.path.iter().peekable();

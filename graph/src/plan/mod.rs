@@ -19,11 +19,14 @@
 //! driver writes when the device waits and reads when the device posts. Nobody's tail begins before everybody's body has
 //! ended.
 
+pub mod lend;
+mod memory;
 pub mod mutate;
 pub mod simulate;
 pub mod trial;
 mod verify;
 
+pub use memory::{DeviceMemory, mib};
 pub use verify::{Certificate, Fault, FaultKind, Peak, Place};
 
 use std::sync::Arc;
@@ -210,6 +213,17 @@ pub enum Instruction {
     Snapshot,
     /// The body ends and the tail begins: from here on state is updated in place and nothing may be aborted.
     Commit,
+}
+
+impl Instruction {
+    /// The buffers that a launch or a copy uses; of others none.
+    pub fn uses(&self) -> Vec<BufferId> {
+        match self {
+            Instruction::Launch(launch) => launch.reads.iter().chain(&launch.writes).copied().collect(),
+            Instruction::Copy { from, to } => vec![*from, *to],
+            _ => vec![],
+        }
+    }
 }
 
 /// One run of one kernel.

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use thalweg_graph::kernel::Kernel;
 use thalweg_graph::lower::Target;
-use thalweg_graph::plan::{Buffer, BufferId, ChannelId, Endpoint, Instruction, Memory, Plan};
+use thalweg_graph::plan::lend::lendable as lendable_buffer;
+use thalweg_graph::plan::{Buffer, BufferId, Endpoint, Instruction, Memory, Plan};
 use thalweg_runtime::device::{AbortFlag, Device, DeviceError, Lent, Loaded, Timing};
-use thalweg_runtime::lend;
 use thalweg_runtime::memory::HostArenas;
 
 use crate::isa::Isa;
@@ -152,7 +152,7 @@ impl Device for CpuDevice {
         let inside = |b: &Buffer| b.range().end <= self.arenas.reserved(b.memory);
         let fits: Vec<bool> = device.buffers.values().iter().map(inside).collect();
         for (channel, ends) in plan.channels.iter() {
-            lendable.push(lend::lendable(device, channel).map(|id| {
+            lendable.push(lendable_buffer(device, channel).map(|id| {
                 let place = &mut places[id.0 as usize];
                 let bytes = place.bytes;
                 let lent = Place { base: Memory::ALL.len() + channel.0 as usize, offset: 0, bytes };
@@ -204,9 +204,8 @@ impl Device for CpuDevice {
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError> {
         self.run_lent(loaded, range, abort, &mut [])
     }
-    fn borrows(&self, loaded: Loaded, channel: ChannelId) -> bool {
-        let plan = self.plans[loaded.0].as_ref().expect("a loaded plan");
-        plan.lendable[channel.0 as usize].is_some()
+    fn borrows(&self) -> bool {
+        true
     }
     fn run_lent(
         &mut self,

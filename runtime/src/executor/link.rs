@@ -2,10 +2,15 @@
 //! through the slot to the receiver's, and comes back with the grant. So nobody ever sees bytes that another may be
 //! writing, and no lock is held while they are written or read.
 //!
-//! A sender that writes its result where it will be sent from has a buffer of its own, and gets the granted one in return.
+//! A sender that writes its result where it will be sent from writes it in the slot's buffer, if the slot is its own when a
+//! step begins, as it is in plans that were lowered. Otherwise it has a spare buffer, and gets the granted one in return.
 //! For every other sender the bytes have been taken once it has posted: `sent` has nothing to wait for.
+//!
+//! Between steps all buffers are here. They are not the link's own: see [`Room`](super::room::Room).
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use thalweg_graph::plan::lend::Crossing;
 
 use super::gate::{Gate, Watch};
 use crate::device::DeviceError;
@@ -31,31 +36,60 @@ struct Slot {
     /// It was filled and not yet received.
     full: bool,
     buffer: Option<LineBuffer>,
-    /// The sender's, between steps.
+    /// The sender's, between steps, where it has one.
     spare: Option<LineBuffer>,
 }
 
 /// A channel between two devices.
 pub(super) struct Link {
     slot: Gate<Slot>,
-    /// The grant follows the wait: the first value needs none.
-    starts_granted: bool,
+    crossing: Crossing,
     transfers: AtomicU64,
-    bytes: AtomicU64,
+    carried: AtomicU64,
     copied: AtomicU64,
 }
 
 impl Link {
-    /// A channel that carries `bytes`. `None` if there is no such memory.
-    pub(super) fn new(bytes: u64, starts_granted: bool, sender_writes_in_place: bool) -> Option<Self> {
-        let spare = if sender_writes_in_place { Some(LineBuffer::new(bytes)?) } else { None };
-        let slot = Slot { granted: starts_granted, full: false, buffer: Some(LineBuffer::new(bytes)?), spare };
-        let [transfers, bytes, copied] = Default::default();
-        Some(Self { slot: Gate::new(slot), starts_granted, transfers, bytes, copied })
+    /// A channel that has no buffers yet.
+    pub(super) fn new(crossing: Crossing) -> Self {
+        let slot = Slot { granted: crossing.starts_granted, ..Slot::default() };
+        let [transfers, carried, copied] = Default::default();
+        Self { slot: Gate::new(slot), crossing, transfers, carried, copied }
+    }
+    /// Bytes that it carries, and each of its buffers has.
+    pub(super) fn bytes(&self) -> u64 {
+        self.crossing.bytes
+    }
+    /// How many buffers it has: the slot's, and where that is not enough a spare one.
+    pub(super) fn buffers(&self) -> usize {
+        1 + usize::from(self.crossing.has_spare())
+    }
+    /// A buffer for it, between steps; it may be larger.
+    pub(super) fn equip(&self, mut buffer: LineBuffer) {
+        buffer.set_bytes(self.crossing.bytes);
+        self.put_back(buffer);
+    }
+    /// Its buffers, between steps.
+    pub(super) fn strip(&self) -> [Option<LineBuffer>; 2] {
+        self.slot.change(|s| [s.buffer.take(), s.spare.take()])
+    }
+    /// Whether the sender may fill the slot from the start of every step.
+    pub(super) fn starts_granted(&self) -> bool {
+        self.crossing.starts_granted
     }
     /// The buffer in which the sender makes what it will post.
     pub(super) fn own(&self) -> Option<LineBuffer> {
-        self.slot.change(|s| s.spare.take())
+        self.slot.change(|s| match self.crossing.has_spare() {
+            true => s.spare.take(),
+            false => {
+                s.granted = false;
+                s.buffer.take()
+            }
+        })
+    }
+    /// Whether what the sender makes is in the slot's buffer, so that it has been granted.
+    pub(super) fn is_made_in_slot(&self) -> bool {
+        self.crossing.sender_writes && !self.crossing.has_spare()
     }
     /// The receiver is done with what it received; `back` is the buffer, if it has it.
     pub(super) fn grant(&self, back: Option<LineBuffer>) {
@@ -80,7 +114,7 @@ impl Link {
     /// Hands over a full buffer.
     pub(super) fn post(&self, buffer: LineBuffer) {
         self.transfers.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(buffer.bytes().len() as u64, Ordering::Relaxed);
+        self.carried.fetch_add(buffer.bytes().len() as u64, Ordering::Relaxed);
         self.slot.change(|s| (s.buffer, s.full) = (Some(buffer), true));
     }
     /// What was posted.
@@ -109,7 +143,7 @@ impl Link {
     }
     /// As before the first step. All buffers have been put back.
     pub(super) fn rewind(&self) {
-        self.slot.change(|s| (s.granted, s.full) = (self.starts_granted, false));
+        self.slot.change(|s| (s.granted, s.full) = (self.crossing.starts_granted, false));
     }
     /// Lets who waits here look whether the step goes on.
     pub(super) fn wake(&self) {
@@ -117,7 +151,7 @@ impl Link {
     }
     pub(super) fn carried(&self) -> Carried {
         let [transfers, bytes, copied] =
-            [&self.transfers, &self.bytes, &self.copied].map(|n| n.load(Ordering::Relaxed));
+            [&self.transfers, &self.carried, &self.copied].map(|n| n.load(Ordering::Relaxed));
         Carried { transfers, bytes, copied }
     }
 }

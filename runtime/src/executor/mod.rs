@@ -9,13 +9,15 @@
 mod gate;
 mod link;
 mod part;
+mod room;
 mod seat;
 mod together;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use thalweg_graph::plan::{ChannelId, Endpoint, Memory, Plan};
+use thalweg_graph::plan::lend::{Crossing, Lending};
+use thalweg_graph::plan::{Channel, ChannelId, Endpoint, Memory, Plan};
 
 pub use link::Carried;
 pub use seat::Fetch;
@@ -24,7 +26,8 @@ use crate::device::{AbortFlag, Device, DeviceError, Loaded};
 use crate::trace::ChannelEvent;
 use gate::Watch;
 use link::Link;
-use part::{Lending, Part};
+use part::Part;
+use room::Room;
 use seat::{Seat, Stops, describe};
 
 /// How long all devices of a step may wait before it is given up, unless told otherwise.
@@ -41,6 +44,7 @@ pub struct Executor {
     torn: Option<DeviceError>,
     /// By device, while channels are watched: what crossed in the last step.
     events: Option<Vec<Vec<ChannelEvent>>>,
+    room: Room,
 }
 
 /// A plan that is loaded on all devices. It stays so until it is given to [`Executor::unload`].
@@ -52,6 +56,8 @@ struct Inner {
     parts: Vec<Part>,
     /// By channel; those that join devices.
     links: Vec<Option<Link>>,
+    /// Those of them that have buffers, see [`room::by_size`].
+    by_size: Vec<usize>,
 }
 
 /// What crosses between a step and its caller.
@@ -111,11 +117,16 @@ impl Executor {
             rayon::ThreadPoolBuilder::new().num_threads(devices.len()).thread_name(named).build()
         };
         let threads = (devices.len() > 1).then(pool).transpose().map_err(|e| failed(e.to_string()))?;
-        Ok(Self { devices, threads, abort: AbortFlag::default(), wait_limit: WAIT_LIMIT, torn: None, events: None })
+        let (abort, wait_limit, torn, events, room) = (AbortFlag::default(), WAIT_LIMIT, None, None, Room::default());
+        Ok(Self { devices, threads, abort, wait_limit, torn, events, room })
     }
     /// The devices, in the order of the plans' parts.
     pub fn devices(&self) -> &[Box<dyn Device>] {
         &self.devices
+    }
+    /// Bytes of the buffers that cross between devices: what the figures of plans are compared with.
+    pub fn channel_bytes(&self) -> u64 {
+        self.room.bytes()
     }
     /// One of the devices, between steps.
     pub fn device_mut(&mut self, index: usize) -> &mut dyn Device {
@@ -158,33 +169,37 @@ impl Executor {
         })
     }
     /// What a plan needs beside its parts. `loaded` are all there.
-    fn join(&self, plan: &Arc<Plan>, loaded: &[Result<Loaded, DeviceError>]) -> Result<Prepared, Option<DeviceError>> {
+    fn join(
+        &mut self,
+        plan: &Arc<Plan>,
+        loaded: &[Result<Loaded, DeviceError>],
+    ) -> Result<Prepared, Option<DeviceError>> {
         let loaded: Vec<Loaded> = loaded.iter().flatten().copied().collect();
-        let devices = self.devices.iter().zip(&loaded).enumerate();
-        let lending = devices.map(|(i, (device, loaded))| Lending::of(plan, i, &**device, *loaded));
-        let lending: Vec<Lending> = lending.collect();
-        let mut links = Vec::with_capacity(plan.channels.len());
-        for (id, channel) in plan.channels.iter() {
-            let (Endpoint::Device(from), Endpoint::Device(_)) = (channel.from, channel.to) else {
-                links.push(None);
-                continue;
+        let devices = self.devices.iter().enumerate();
+        let lending: Vec<Lending> = devices.map(|(i, device)| Lending::of(plan, i, device.borrows())).collect();
+        let crossing = |(id, channel): (ChannelId, &Channel)| match channel.from {
+            Endpoint::Device(from) => Crossing::of(plan, id, &lending[usize::from(from)]),
+            Endpoint::Driver => None,
+        };
+        let links: Vec<Option<Link>> = plan.channels.iter().map(crossing).map(|c| c.map(Link::new)).collect();
+        let by_size = room::by_size(&links);
+        let bytes = |at: &usize| links[*at].as_ref().map_or(0, Link::bytes);
+        self.room.enlarge(by_size.iter().map(bytes)).map_err(|place| {
+            let channel = &plan.channels[ChannelId(by_size[place] as u32)];
+            let device = match channel.to {
+                Endpoint::Device(to) => plan.devices[usize::from(to)].device.clone(),
+                Endpoint::Driver => "driver".into(),
             };
-            let in_place = lending[usize::from(from)].is_lent(id);
-            let link = Link::new(channel.ty.size_bytes(), part::starts_granted(plan, id), in_place);
-            let full = || DeviceError::OutOfMemory {
-                device: plan.devices[usize::from(from)].device.clone(),
-                memory: "channels",
-                needed: channel.ty.size_bytes(),
-                detail: format!(", for \"{}\"", channel.label),
-            };
-            links.push(Some(link.ok_or_else(|| Some(full()))?));
-        }
+            let detail = format!(", for \"{}\"", channel.label);
+            DeviceError::OutOfMemory { device, memory: "channels", needed: channel.ty.size_bytes(), detail }
+        })?;
         let parts = loaded.iter().zip(&lending).enumerate();
-        let parts = parts.map(|(i, (loaded, lending))| part::part(plan, i, *loaded, lending)).collect();
-        Ok(Prepared(Arc::new(Inner { plan: plan.clone(), parts, links })))
+        let parts = parts.map(|(i, (loaded, lending))| part::part(plan, i, *loaded, lending, &links)).collect();
+        Ok(Prepared(Arc::new(Inner { plan: plan.clone(), parts, links, by_size })))
     }
     /// Frees what was made ready.
     pub fn unload(&mut self, prepared: &Prepared) {
+        self.room.take_from(prepared);
         for (device, part) in self.devices.iter_mut().zip(&prepared.0.parts) {
             device.unload(part.loaded);
         }
@@ -224,6 +239,7 @@ impl Executor {
         }
         assert!(feeds.len() == inner.plan.channels.len() && fetches.len() == feeds.len(), "one of each per channel");
         self.whole()?;
+        self.room.give(prepared);
         if self.threads.is_some() {
             return self.together(inner, Exchange { feeds, fetches, agrees });
         }

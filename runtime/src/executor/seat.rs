@@ -201,12 +201,21 @@ impl Seat<'_> {
     fn post(&mut self, channel: ChannelId, from: &Source) -> Result<(), DeviceError> {
         let (started, link, at) = (self.started(), self.plan.link(channel), channel.0 as usize);
         let Stops::Together(watch) = self.stops else { unreachable!("a channel joins several devices") };
-        let granted = link.claim(watch, || self.plan.stalled(self.index, watch))?;
-        let bytes = granted.bytes().len();
-        // In hand before anything can go wrong: no buffer is lost.
-        let written = self.held[at].replace(granted);
+        let own = matches!(from, Source::Held(own) if *own == channel);
+        let mut written = if own { self.held[at].take() } else { None };
+        if !(own && link.is_made_in_slot()) {
+            // What is written comes back if nobody grants; what is granted is in hand before anything can go wrong.
+            match link.claim(watch, || self.plan.stalled(self.index, watch)) {
+                Ok(granted) => self.held[at] = Some(granted),
+                Err(error) => {
+                    self.held[at] = written.take();
+                    return Err(error);
+                }
+            }
+        }
+        let bytes = link.bytes() as usize;
         let full = match from {
-            Source::Held(own) if *own == channel => written,
+            Source::Held(_) if own => written,
             Source::Held(other) => {
                 let mut into = self.held[at].take();
                 let from = held(self.feeds, &self.held, *other);
@@ -219,7 +228,7 @@ impl Seat<'_> {
                 self.held[at].take()
             }
         };
-        if !matches!(from, Source::Held(own) if *own == channel) {
+        if !own {
             link.copied(bytes);
         }
         // Before the receiver can have it: whatever holds this thread up then is no part of the way.

@@ -16,7 +16,7 @@ impl Executor {
     /// [`Executor::run`] where there are several devices.
     pub(super) fn together(&mut self, plan: &Inner, exchange: Exchange<'_>) -> Result<bool, DeviceError> {
         let Exchange { feeds, fetches, agrees } = exchange;
-        let Self { devices, threads: Some(threads), abort, wait_limit, torn, events } = self else {
+        let Self { devices, threads: Some(threads), abort, wait_limit, torn, events, .. } = self else {
             unreachable!("several devices have threads")
         };
         let watch = Watch::new(devices.len(), abort.within(), *wait_limit);

@@ -3,12 +3,16 @@
 
 use std::ops::Range;
 
+use thalweg_graph::Array;
 use thalweg_graph::id::Arena;
 use thalweg_graph::ir::{Graph, VarId};
 use thalweg_graph::lower::{Share, StateLayout, StateMap};
 
 use crate::device::DeviceError;
 use crate::executor::Executor;
+
+/// Bytes of a variable that are made at once.
+const FILL_BYTES: u64 = 1 << 20;
 
 /// Where the variables of a session lie.
 pub(crate) struct Spread {
@@ -101,6 +105,46 @@ impl Spread {
                 bytes[here].copy_from_slice(&from[there]);
             }
             executor.write_state(share.device, share.offset, &bytes)?;
+        }
+        Ok(())
+    }
+    /// Writes a variable, wherever it lies, from what `elements` gives of it, a stretch at a time: so that it is not there a
+    /// second time.
+    pub(crate) fn fill(
+        &self,
+        executor: &mut Executor,
+        id: VarId,
+        elements: impl Fn(Range<u64>) -> Array,
+    ) -> Result<(), DeviceError> {
+        let ty = &self.layout.slots[id].ty;
+        let (count, size) = (ty.len() as u64, ty.dtype.size_bytes() as u64);
+        let most = FILL_BYTES / size;
+        let (whole, parts): (Vec<&Piece>, Vec<&Piece>) = self.shares[id].iter().partition(|p| p.is_whole);
+        for start in (0..count).step_by(most as usize).filter(|_| !whole.is_empty()) {
+            let stretch = elements(start..count.min(start + most));
+            for Piece { share, .. } in &whole {
+                executor.write_state(share.device, share.offset + start * size, stretch.bytes())?;
+            }
+        }
+        for Piece { share, .. } in parts {
+            let (mut bytes, mut at) = (Vec::new(), share.offset);
+            for (there, _, n) in share.runs() {
+                let (mut there, end) = (there, there + n);
+                while there < end {
+                    // Stretches end where lines do: a device may not be able to write less than a word.
+                    let n = (end - there).min(most - bytes.len() as u64 / size);
+                    bytes.extend_from_slice(elements(there..there + n).bytes());
+                    there += n;
+                    if bytes.len() as u64 / size == most {
+                        executor.write_state(share.device, at, &bytes)?;
+                        at += bytes.len() as u64;
+                        bytes.clear();
+                    }
+                }
+            }
+            if !bytes.is_empty() {
+                executor.write_state(share.device, at, &bytes)?;
+            }
         }
         Ok(())
     }
@@ -229,6 +273,46 @@ mod tests {
         spread.write_all(&mut executor, &all).expect("it is there");
         spread.read(&mut executor, v, &mut read).expect("it is there");
         assert_eq!(read, [6, 5, 4, 3, 2, 1]);
+    }
+
+    #[test]
+    fn a_variable_is_filled_a_stretch_at_a_time() {
+        // Rows of 700 KiB: stretches of 1 MiB begin and end inside of them. Device 0 has all of it, 1 and 2 a half of each row.
+        let columns = 700u64 << 10;
+        let ty = BufferType { dtype: DType::U8, shape: vec![3, columns] };
+        let (name, group, init) = ("v".into(), "".into(), Init::Constant(0.0));
+        let variable = Variable { name, ty: DType::U8.of([3, columns]), kind: VarKind::Param, init, group };
+        let graph = Graph { state: [variable].into_iter().collect(), ..Graph::default() };
+        let share = |device, columns_here: u64, first: u64| Share {
+            device,
+            offset: 0,
+            ty: BufferType { dtype: DType::U8, shape: vec![3, columns_here] },
+            view: ty.shape.clone(),
+            start: vec![0, first],
+        };
+        let shares = vec![share(0, columns, 0), share(1, columns / 2, 0), share(2, columns / 2, columns / 2)];
+        let map = StateMap { bytes: vec![3 * columns; 3], shares: [shares].into_iter().collect() };
+        let spread = Spread::new(&graph, &map, 3).expect("it is all there");
+        let devices = (0..3).map(|_| Box::new(ReferenceDevice::default()) as _).collect();
+        let mut executor = Executor::new(devices).expect("threads start");
+        executor.reserve_state(&map.bytes).expect("room");
+        let byte = |i: u64| (i * 7 + i / 251) as u8;
+        let made = |range: Range<u64>| {
+            assert!(range.end - range.start <= FILL_BYTES);
+            let bytes: Vec<u8> = range.map(byte).collect();
+            Array::from_slice(&[bytes.len() as u64], &bytes)
+        };
+        spread.fill(&mut executor, VarId::new(0), made).expect("it is there");
+        let mut at = |device: u16, bytes: u64| {
+            let mut all = vec![0; bytes as usize];
+            executor.read_state(device, 0, &mut all).expect("it is there");
+            all
+        };
+        assert!(at(0, 3 * columns) == (0..3 * columns).map(byte).collect::<Vec<_>>());
+        for (device, first) in [(1, 0), (2, columns / 2)] {
+            let half = (0..3).flat_map(|row| (0..columns / 2).map(move |i| byte(row * columns + first + i)));
+            assert!(at(device, 3 * columns / 2) == half.collect::<Vec<_>>(), "device {device}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use thalweg_graph::init::initial_value;
+use thalweg_graph::init::initial_elements;
 use thalweg_graph::ir::VarId;
 use thalweg_graph::kernel::BufferType;
 use thalweg_graph::{Array, DType};
@@ -15,8 +15,8 @@ impl Session {
     /// Sets every variable to its initial value: they have learned from nothing, and go on from no checkpoint.
     pub fn reset(&mut self) -> Result<(), RunError> {
         for id in self.graph.state.ids() {
-            let value = initial_value(&self.graph.state[id], self.graph.seed);
-            self.spread.write(&mut self.executor, id, value.bytes())?;
+            let (variable, seed) = (&self.graph.state[id], self.graph.seed);
+            self.spread.fill(&mut self.executor, id, |range| initial_elements(variable, seed, range))?;
         }
         self.executor.mended();
         self.cursors.restore(BTreeMap::new());

@@ -11,7 +11,7 @@ use thalweg_graph::DType;
 use thalweg_graph::kernel::build::{Axes, Expr, read};
 use thalweg_graph::kernel::{BufferType, Kernel};
 use thalweg_graph::lower::Target;
-use thalweg_graph::plan::{ChannelId, Memory, Plan};
+use thalweg_graph::plan::{ChannelId, Instruction, Memory, Plan};
 use thalweg_runtime::device::{Lent, Loaded};
 use thalweg_runtime::executor::{Exchange, Fetch, Prepared};
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, ReferenceDevice, Timing};
@@ -42,8 +42,8 @@ pub(crate) fn room(n: u64) -> u64 {
 
 /// `x` has two halves; each device doubles its own and adds 1, gets the other's and adds both (`total`); `y` is the total
 /// and the own half, and comes from both. `w` lies on both and grows by the total; of `v` each has two columns, which
-/// double; `step` counts. Device 0 goes on reading what it has sent and is granted ahead; device 1 makes its own for sending, and is
-/// granted late.
+/// double; `step` counts. Device 0 goes on reading what it has sent and is granted before anything else is done; device 1 makes
+/// its own for sending, and is granted ahead.
 pub(crate) fn exchange(n: u64) -> Arc<Plan> {
     let (affine, add, double) =
         (each(n, 1, |x| x(0) * 2.0 + 1.0), each(n, 2, |x| x(0) + x(1)), each(4, 1, |x| x(0) + x(0)));
@@ -116,6 +116,17 @@ pub(crate) fn exchange(n: u64) -> Arc<Plan> {
           }}
         }}"#
     ))
+}
+
+/// The same; but device 0 grants only when it has computed, and device 1 may have made what it sends before that.
+pub(crate) fn granted_late(n: u64) -> Arc<Plan> {
+    let mut plan = Plan::clone(&exchange(n));
+    let instructions = &mut plan.devices[0].instructions;
+    let grant = Instruction::Grant(ChannelId(3));
+    instructions.retain(|i| *i != grant);
+    let computed = instructions.iter().position(|i| matches!(i, Instruction::Launch(_))).expect("it computes");
+    instructions.insert(computed + 1, grant);
+    parsed(&plan.to_string())
 }
 
 /// Three devices in a ring: each has `v`, sends it on, then sends on what it got, and puts the mean of all three and its own in its place.
@@ -192,8 +203,8 @@ impl<F: FnMut(usize, Option<&AbortFlag>) -> Result<(), DeviceError> + Send> Devi
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError> {
         self.run_lent(loaded, range, abort, &mut [])
     }
-    fn borrows(&self, loaded: Loaded, channel: ChannelId) -> bool {
-        self.0.borrows(loaded, channel)
+    fn borrows(&self) -> bool {
+        self.0.borrows()
     }
     fn run_lent(
         &mut self,

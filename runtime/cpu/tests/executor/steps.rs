@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use thalweg_graph::plan::Memory;
+use thalweg_graph::plan::{DeviceMemory, Memory};
 use thalweg_runtime::executor::{Carried, Exchange, Fetch};
 
 use crate::plans::*;
@@ -33,14 +33,16 @@ fn halves_are_exchanged_and_every_device_takes_its_own() {
 fn as_many_bytes_cross_as_planned_and_few_are_copied() {
     for (name, devices) in sets(2) {
         let [small, large] = SIZES;
-        for n in [small, large] {
+        for (n, plan) in [small, large].into_iter().flat_map(|n| [(n, exchange(n)), (n, granted_late(n))]) {
             let devices = match name {
                 "reference" => vec![reference(), reference()],
                 "mixed" => continue,
                 _ => vec![cpu(0, 1), cpu(1, 1)],
             };
-            let (mut executor, prepared) = loaded(devices, &exchange(n));
-            (0..3).for_each(|k| drop(run(&mut executor, &prepared, n, k).expect("it runs")));
+            let (mut executor, prepared) = loaded(devices, &plan);
+            for k in 0..3 {
+                assert!(run(&mut executor, &prepared, n, k) == Ok(expected(n, k)), "{name}, {n}, step {k}");
+            }
             let carried: Vec<(u32, Carried)> = prepared.carried().map(|(c, carried)| (c.0, carried)).collect();
             let bytes = 3 * 4 * n;
             // Device 0 still reads what it has sent, device 1 does not; both read what they get where it is.
@@ -52,6 +54,33 @@ fn as_many_bytes_cross_as_planned_and_few_are_copied() {
             }
         }
         drop(devices);
+    }
+}
+
+/// Lent buffers touch no arena, and no channel has a second buffer that need not have one.
+#[test]
+fn a_plan_says_what_memory_it_needs_and_no_more_is_taken_for_channels() {
+    let n = SIZES[1];
+    let one = 4 * n;
+    let state = [room(n) + 128; 2];
+    let of = |d: usize, [scratch, staging, channels]: [u64; 3]| DeviceMemory {
+        state_bytes: state[d],
+        scratch_bytes: scratch * one,
+        staging_bytes: staging * one,
+        channel_bytes: channels * one,
+    };
+    for (plan, borrow, zero, first) in [
+        // What device 0 sends and reads on; the total and what device 1 makes for itself.
+        (exchange(n), true, [1, 0, 1], [2, 0, 1]),
+        (granted_late(n), true, [1, 0, 1], [2, 0, 2]),
+        (exchange(n), false, [3, 2, 1], [4, 2, 1]),
+        (granted_late(n), false, [3, 2, 1], [4, 2, 1]),
+    ] {
+        let memory = plan.memory(&[borrow; 2]);
+        assert_eq!(memory, [of(0, zero), of(1, first)], "{borrow}");
+        let devices = if borrow { vec![cpu(0, 1), cpu(1, 1)] } else { vec![reference(), reference()] };
+        let (executor, _) = loaded(devices, &plan);
+        assert_eq!(executor.channel_bytes(), memory.iter().map(|m| m.channel_bytes).sum::<u64>(), "{borrow}");
     }
 }
 
@@ -118,6 +147,7 @@ fn plans_come_and_go() {
     let [small, large] = SIZES;
     let (mut executor, first) = loaded(vec![cpu(0, 1), cpu(1, 1)], &exchange(large));
     let second = executor.load(&exchange(small)).expect("room");
+    assert_eq!(executor.channel_bytes(), 2 * 4 * large, "they take turns");
     for k in 0..3 {
         assert!(run(&mut executor, &first, large, k) == Ok(expected(large, k)));
         assert_eq!(run(&mut executor, &second, small, k), Ok(expected(small, k)));
@@ -126,6 +156,12 @@ fn plans_come_and_go() {
     let third = executor.load(&exchange(small + 1)).expect("room");
     assert_eq!(run(&mut executor, &third, small + 1, 0), Ok(expected(small + 1, 0)));
     assert!(run(&mut executor, &first, large, 7) == Ok(expected(large, 7)));
+    let fourth = executor.load(&granted_late(large + 1)).expect("room");
+    assert_eq!(executor.channel_bytes(), 3 * 4 * (large + 1));
+    for k in 0..3 {
+        assert!(run(&mut executor, &fourth, large + 1, k) == Ok(expected(large + 1, k)));
+        assert!(run(&mut executor, &first, large, k) == Ok(expected(large, k)));
+    }
 }
 
 #[test]

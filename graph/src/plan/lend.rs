@@ -1,15 +1,108 @@
-//! Where the caller's memory may stand in for a buffer of a plan. A plan says where each tensor lies as if all of them lay in
-//! the device's arenas; a large feed is better read where the caller has it, and a large output written where the caller
-//! will look. That changes nothing else, if whoever names the buffer goes to the same place and nobody finds its bytes
-//! under another name.
+//! Where other memory may stand in for a buffer of a plan. A plan says where each tensor lies as if all of them lay in
+//! their device's arenas; a large feed is better read where the caller has it, a large output written where the caller
+//! will look, and what crosses to another device written and read in the buffer that crosses. That changes nothing else, if
+//! whoever names the buffer goes to the same place and nobody finds its bytes under another name.
 //!
 //! In a sound plan bytes are read by the name under which they were written, so names are enough. What is left to ask is who
 //! writes: a feed nobody but the caller, an output one launch, all of it.
+//!
+//! This is not the runtime's, though only the runtime lends: how much memory a plan needs follows from it as well.
 
-use thalweg_graph::plan::{Buffer, BufferId, ChannelId, DevicePlan, Instruction, Memory};
+use std::collections::HashMap;
+
+use super::{Buffer, BufferId, ChannelId, DevicePlan, Endpoint, Instruction, Memory, Plan};
+
+/// Feeds and outputs smaller than this are copied: they stay in the cache, and the arenas are aligned for every vector.
+const WORTH_LENDING_BYTES: u64 = 64 << 10;
+/// The same between devices, where a buffer that moves is as well aligned and has been written by another core anyway.
+const WORTH_MOVING_BYTES: u64 = 4 << 10;
+
+/// Which memory stands in for which buffers of a device's part.
+pub struct Lending {
+    by_channel: HashMap<ChannelId, BufferId>,
+    by_buffer: HashMap<BufferId, ChannelId>,
+}
+
+impl Lending {
+    /// Of part `index` of a verified plan; nothing, where the device does not borrow.
+    pub fn of(plan: &Plan, index: usize, borrows: bool) -> Self {
+        let (part, me) = (&plan.devices[index], Endpoint::Device(index as u16));
+        let mut by_channel = HashMap::new();
+        for (id, channel) in plan.channels.iter().filter(|(_, c)| borrows && (c.from == me || c.to == me)) {
+            let with_caller = channel.from == Endpoint::Driver || channel.to == Endpoint::Driver;
+            let worth = if with_caller { WORTH_LENDING_BYTES } else { WORTH_MOVING_BYTES };
+            if channel.ty.size_bytes() < worth {
+                continue;
+            }
+            let Some(buffer) = lendable(part, id) else { continue };
+            // What moves to another device is not here any more.
+            let moves = channel.from == me && !with_caller;
+            if !moves || !read_after_post(part, id, buffer) {
+                by_channel.insert(id, buffer);
+            }
+        }
+        let by_buffer = by_channel.iter().map(|(c, b)| (*b, *c)).collect();
+        Self { by_channel, by_buffer }
+    }
+    /// Whether memory of its own stands in for the buffer of this channel.
+    pub fn is_lent(&self, channel: ChannelId) -> bool {
+        self.by_channel.contains_key(&channel)
+    }
+    /// The channel whose memory stands in for this buffer.
+    pub fn channel(&self, buffer: BufferId) -> Option<ChannelId> {
+        self.by_buffer.get(&buffer).copied()
+    }
+}
+
+fn read_after_post(part: &DevicePlan, channel: ChannelId, buffer: BufferId) -> bool {
+    let posts = |i: &Instruction| matches!(i, Instruction::Post { channel: c, .. } if *c == channel);
+    let later = part.instructions.iter().skip_while(|i| !posts(i));
+    later.flat_map(Instruction::uses).any(|b| b == buffer)
+}
+
+/// The buffers of a channel between two devices. They change hands: a full one goes to the receiver, and comes back with the
+/// grant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Crossing {
+    /// Bytes of a buffer.
+    pub bytes: u64,
+    /// Whether the slot is the sender's from the start of every step: the receiver grants it for the next step, or before it
+    /// does anything else. Devices begin a step together, so nobody has to wait for such a grant.
+    pub starts_granted: bool,
+    /// Whether the sender's launch writes the buffer that moves.
+    pub sender_writes: bool,
+}
+
+impl Crossing {
+    /// That of `channel`, if it joins two devices; `sender` is what is lent to the one that posts.
+    pub fn of(plan: &Plan, channel: ChannelId, sender: &Lending) -> Option<Self> {
+        let of = &plan.channels[channel];
+        let (Endpoint::Device(_), Endpoint::Device(to)) = (of.from, of.to) else { return None };
+        let starts_granted = starts_granted(&plan.devices[usize::from(to)], channel);
+        Some(Self { bytes: of.ty.size_bytes(), starts_granted, sender_writes: sender.is_lent(channel) })
+    }
+    /// Whether there are two of them: the sender may be writing what it will send before the other one is granted.
+    pub fn has_spare(&self) -> bool {
+        self.sender_writes && !self.starts_granted
+    }
+}
+
+/// See [`Crossing::starts_granted`]. `receiver` is the part that waits.
+fn starts_granted(receiver: &DevicePlan, channel: ChannelId) -> bool {
+    let mut first = true;
+    for instruction in &receiver.instructions {
+        match instruction {
+            Instruction::Grant(c) if *c == channel => return first,
+            Instruction::Wait { channel: c, .. } if *c == channel => return true,
+            Instruction::Grant(_) => {}
+            _ => first = false,
+        }
+    }
+    false
+}
 
 /// The buffer that `channel` arrives in or leaves from, if another memory may stand in for it for a whole step. `device` is a
-/// part of a verified plan.
+/// part of a verified plan. Whether that is worth anything is [`Lending`]'s to say.
 pub fn lendable(device: &DevicePlan, channel: ChannelId) -> Option<BufferId> {
     let (id, arrives) = device.instructions.iter().find_map(|i| match i {
         Instruction::Wait { channel: c, buffer } if *c == channel => Some((*buffer, true)),
@@ -45,12 +138,11 @@ pub fn lendable(device: &DevicePlan, channel: ChannelId) -> Option<BufferId> {
 mod tests {
     use std::sync::Arc;
 
-    use thalweg_graph::DType;
-    use thalweg_graph::id::{Arena, Id};
-    use thalweg_graph::kernel::BufferType;
-    use thalweg_graph::plan::{KernelId, Launch, Piece};
-
     use super::*;
+    use crate::DType;
+    use crate::id::{Arena, Id};
+    use crate::kernel::BufferType;
+    use crate::plan::{KernelId, Launch, Piece};
 
     const IN: ChannelId = ChannelId(0);
     const OUT: ChannelId = ChannelId(1);

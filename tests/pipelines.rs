@@ -61,6 +61,11 @@ fn the_bubble_is_as_theory_has_it() {
                 let plan = plan(&g, &strategy, stages.into());
                 let options = Options { steps: 1, seeds: 0..0, replicas: false };
                 let step = simulate(&plan, &Products(&plan), &options).expect("no harm");
+                if std::env::var("DBG").is_ok() && microbatches == 4 && stages == 2 {
+                    for i in step.timeline.iter().filter(|i| i.end > i.begin) {
+                        println!("{:?} {:?} {:?} {}", i.begin, i.end, i.place.device, plan.devices[i.place.device as usize].instructions[i.place.instruction]);
+                    }
+                }
                 let theory = 3 * u64::from(microbatches + stages - 1);
                 assert_eq!(step.end, Duration::from_secs(theory), "{schedule:?}: {stages} stages, {microbatches}");
             }

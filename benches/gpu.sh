@@ -71,6 +71,8 @@ deadline=$((SECONDS + limit))
 measured() {
   local name=$1 most=$2 left=$((deadline - SECONDS)) began ended status
   shift 2
+  # What the step before said is not this one's.
+  out="" && : >"$work/stderr"
   if [ "$left" -lt 5 ]; then
     row "$name" - "skipped: no time left"
     return 1
@@ -183,7 +185,7 @@ peer "matmul $size, copy of $copied MiB" 60 --case matmul,copy --size "$size" --
 
 # learns CASE PRECISION MOST ARGUMENTS...: a training step of ours, with where its time goes.
 learns() {
-  local case=$1 precision=$2 most=$3 name; name="kit: $1 $2${4:+ ${*:4}}"
+  local case=$1 precision=$2 most=$3 name="kit: $1 $2${4:+ ${*:4}}"
   shift 3
   measured "$name" "$most" "$thalweg" kit --case "$case" --device "$device" --precision "$precision" --losses 3 --reps "$reps" --profile \
     --json "$@" || return 1

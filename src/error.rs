@@ -21,6 +21,8 @@ pub enum Error {
     Data(DataError),
     /// A cluster that this version cannot use.
     Cluster(String),
+    /// A case of the benchmark kit that cannot be as it was asked for.
+    Case(String),
 }
 
 /// What fallible functions return.
@@ -50,7 +52,7 @@ impl fmt::Display for Error {
             Error::Run(error) => error.fmt(f),
             Error::Checkpoint(error) => error.fmt(f),
             Error::Data(error) => error.fmt(f),
-            Error::Cluster(what) => f.write_str(what),
+            Error::Cluster(what) | Error::Case(what) => f.write_str(what),
         }
     }
 }

@@ -62,7 +62,7 @@ pub(crate) struct Demo {
 }
 
 /// A precision by the type that products run in.
-fn precision(text: &str) -> Result<Precision, String> {
+pub(super) fn precision(text: &str) -> Result<Precision, String> {
     match text {
         "f32" => Ok(Precision::Declared),
         "f16" => Ok(Precision::Mixed(F16)),

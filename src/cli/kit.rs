@@ -11,7 +11,9 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use thalweg::Array;
-use thalweg::kit::{Case, NAMES, Reference, rel_err};
+use thalweg::Precision;
+use thalweg::kit::{Case, NAMES, Options, Reference, rel_err};
+use thalweg::runtime::ProfileRow;
 
 use super::devices::Where;
 use super::trace::Tracing;
@@ -25,6 +27,18 @@ pub(crate) struct Kit {
     /// Threads of the CPU are pinned to the highest-numbered cores.
     #[command(flatten)]
     place: Where,
+    /// In which type the products of a model run, `f32`, `f16` or `bf16`; everything else stays f32.
+    #[arg(long, default_value = "f32", value_parser = super::demo::precision)]
+    precision: Precision,
+    /// Sequences of a step of `gpt2_train`, 4 unless this says otherwise.
+    #[arg(long)]
+    batch: Option<u64>,
+    /// Tokens of each of them, 1024 unless this says otherwise.
+    #[arg(long)]
+    context: Option<u64>,
+    /// Layers of that model, 12 unless this says otherwise; other numbers make it another model.
+    #[arg(long)]
+    layers: Option<u64>,
     /// Only check the results; exit 1 if they are wrong.
     #[arg(long)]
     check: bool,
@@ -49,8 +63,9 @@ pub(crate) struct Kit {
     /// Print JSON where text would do.
     #[arg(long)]
     json: bool,
-    /// Time every launch and print where the time went, on stderr.
-    #[arg(long)]
+    /// Repeat everything once more with a clock at every launch, and print where the time went, on stderr. What is reported
+    /// as the time of a step is without these clocks.
+    #[arg(long, conflicts_with_all = ["serve", "check"])]
     profile: bool,
     /// Write when every launch of the last 100 steps ran, as a Chrome trace, which Perfetto opens.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["serve", "check"])]
@@ -63,8 +78,9 @@ pub(crate) struct Kit {
     procs: Option<usize>,
 }
 
-/// How wrong a result may be.
+/// How wrong a result may be, and how wrong if products run in a half type.
 const TOLERANCE: f64 = 1e-4;
+const TOLERANCE_HALF: f64 = 1e-2;
 
 /// A case and how it went so far.
 struct Runner {
@@ -82,7 +98,7 @@ impl Kit {
         let threads = pin(self.place.pinned())?;
         let reference = self.reference()?;
         let (cluster, strategy) = (self.place.cluster()?, self.place.strategy());
-        let Some(mut case) = Case::open(&self.case, &cluster, strategy.as_ref())? else {
+        let Some(mut case) = Case::open_with(&self.case, &cluster, strategy.as_ref(), &self.options())? else {
             // The driver asks for cases that not every peer has.
             eprintln!("there is no case `{}`; there are {}", self.case, NAMES.join(", "));
             return Ok(());
@@ -133,9 +149,6 @@ impl Kit {
                 say(&json!({ "t": wall, "cpu": cpu }))?;
             }
         } else {
-            if self.profile {
-                runner.case.model().session().start_profile();
-            }
             let session = runner.case.model().session();
             let tracing = self.trace.as_deref().map(|path| Tracing::start(session, path)).transpose()?;
             for _ in 0..self.reps.max(1) {
@@ -144,16 +157,23 @@ impl Kit {
             if let Some(tracing) = tracing {
                 tracing.finish(runner.case.model().session())?;
             }
-        }
-        if self.profile {
-            let seconds = runner.times.iter().map(|t| t[0] * runner.steps_per_rep as f64).sum();
-            super::profile::print(&runner.case.model().session().finish_profile(), seconds);
+            if self.profile {
+                let (rows, seconds, steps) = runner.profile(self.reps.max(1))?;
+                super::profile::print(&rows, seconds);
+                let per_step = |row: &ProfileRow| row.total.as_secs_f64() / steps as f64;
+                extra["launches_s"] = json!(rows.iter().map(per_step).sum::<f64>());
+            }
         }
         if runner.times.is_empty() {
             return Ok(());
         }
+        extra["options"] = json!(self.options().to_string().trim());
         let summary = runner.summary(&self.case, &self.place.to_string(), threads, extra);
         if self.serve || self.json { say(&summary) } else { self.tell(&summary) }
+    }
+
+    fn options(&self) -> Options {
+        Options { precision: self.precision, batch: self.batch, context: self.context, layers: self.layers }
     }
 
     fn reference(&self) -> anyhow::Result<Option<Reference>> {
@@ -167,31 +187,35 @@ impl Kit {
     }
 
     fn verdict(&self, reference: Option<&Reference>, error: Option<f64>, accuracy: Option<f64>) -> anyhow::Result<()> {
-        let error = error.with_context(|| format!("no reference for `{}`: give --refs", self.case))?;
+        let error = error.with_context(|| format!("no reference for `{}`: give --refs (for models of language, `benches/gpu_torch.py --float64` makes one)", self.case))?;
+        let tolerance = if self.precision == Precision::Declared { TOLERANCE } else { TOLERANCE_HALF };
         let accuracy_right = match (reference, accuracy) {
             (Some(Reference::Losses { accuracy: Some(want), .. }), Some(have)) => (have - want).abs() <= 0.003,
             _ => true,
         };
-        let right = error <= TOLERANCE && accuracy_right;
-        let line = json!({ "case": self.case, "right": right, "rel_err": error, "accuracy": accuracy });
+        let right = error <= tolerance && accuracy_right;
+        let line = json!({ "case": self.case, "options": self.options().to_string().trim(), "right": right, "rel_err": error, "accuracy": accuracy });
         if self.json {
             say(&line)?;
         } else {
             let accuracy = accuracy.map_or(String::new(), |a| format!(", accuracy {a:.4}"));
-            writeln!(std::io::stdout(), "{}: relative error {error:.1e}{accuracy}", self.case)?;
+            writeln!(std::io::stdout(), "{}{}: relative error {error:.1e}{accuracy}", self.case, self.options())?;
         }
-        anyhow::ensure!(right, "{} is wrong", self.case);
+        anyhow::ensure!(right, "{}{} is wrong", self.case, self.options());
         Ok(())
     }
 
     fn tell(&self, summary: &Value) -> anyhow::Result<()> {
         let ms = |key: &str| summary[key].as_f64().unwrap_or(f64::NAN) * 1e3;
         let rate = summary["items_per_s"].as_f64().unwrap_or(f64::NAN);
+        let launches = summary["extra"]["launches_s"].as_f64();
+        let launches = launches.map_or(String::new(), |s| format!(", launches {:.4} ms", s * 1e3));
         let error = summary["extra"]["rel_err"].as_f64().map_or("unknown".to_string(), |e| format!("{e:.1e}"));
         writeln!(
             std::io::stdout(),
-            "{} on {}, {} threads: median {:.4} ms, min {:.4} ms, cpu {:.4} ms, {rate:.1} {}/s, {} MB, relative error {error}",
+            "{}{} on {}, {} threads: median {:.4} ms, min {:.4} ms{launches}, cpu {:.4} ms, {rate:.1} {}/s, {} MB, relative error {error}",
             self.case,
+            self.options(),
             self.place,
             summary["threads"],
             ms("median_s"),
@@ -224,6 +248,16 @@ impl Runner {
         let took = [wall.elapsed(), cpu_time() - cpu].map(|d| d.as_secs_f64() / self.steps_per_rep as f64);
         self.times.push(took);
         Ok(took)
+    }
+    /// As many repeats with a clock at every launch: rows, seconds that the steps took, and how many steps there were.
+    fn profile(&mut self, reps: usize) -> anyhow::Result<(Vec<ProfileRow>, f64, usize)> {
+        let timed = self.times.len();
+        self.case.model().session().start_profile();
+        for _ in 0..reps {
+            self.repeat()?;
+        }
+        let seconds = self.times.drain(timed..).map(|t| t[0] * self.steps_per_rep as f64).sum();
+        Ok((self.case.model().session().finish_profile(), seconds, reps * self.steps_per_rep))
     }
     fn summary(&self, case: &str, device: &str, threads: usize, extra: Value) -> Value {
         let sorted = |k: usize| {

@@ -6,23 +6,25 @@ use std::sync::Arc;
 use thalweg_graph::plan::Plan;
 use thalweg_graph::{Array, Bindings, Cluster, DType::F32, DType::I32, Init, Strategy, Summary, shape};
 use thalweg_ops::nn::{cross_entropy, layer_norm::LayerNorm};
-use thalweg_ops::optim::{AdamW, Sgd};
+use thalweg_ops::optim::Sgd;
 use thalweg_ops::{Graph, Tensor};
 use thalweg_runtime::Outputs;
 
 use super::generator::{integers, permutation, uniform};
-use super::models;
+use super::options::Options;
+use super::{gpt, models, resident};
 use crate::data::{Dataset, all_digits};
 use crate::error::Result;
 use crate::model::{Compile, Model};
 
-/// The cases there are.
+/// The cases there are. Sizes of the last five can be others: `matmul_512_f16`.
 pub const NAMES: &[&str] = &[
     "mlp_train",
     "mlp_small_train",
     "lenet_train",
     "resnet18_cifar_train",
     "gpt_train",
+    "gpt2_train",
     "dp_mlp_train_p2",
     "dp_resnet18_train_p2",
     "resnet50_infer_b1",
@@ -33,6 +35,11 @@ pub const NAMES: &[&str] = &[
     "matmul_1024",
     "matmul_2048",
     "conv3x3_64_56_b8",
+    "matmul_4096_f32",
+    "matmul_4096_f16",
+    "matmul_4096_bf16",
+    "add_256",
+    "row_sum_256",
 ];
 
 /// Steps of one epoch of the digits, and epochs of a run.
@@ -41,7 +48,7 @@ const EPOCHS: usize = 20;
 const BATCH: usize = 32;
 
 /// What a case is fed.
-enum Feeds {
+pub(super) enum Feeds {
     /// The same few batches in turn.
     Fixed(Vec<Vec<(&'static str, Array)>>),
     /// Rows of a data set, gathered in every step.
@@ -86,32 +93,48 @@ pub enum Reference {
 impl Case {
     /// The case called `name` on a cluster, spread over it as `strategy` says; `None` where there is no such case.
     pub fn open(name: &str, cluster: &Cluster, strategy: Option<&Strategy>) -> Result<Option<Case>> {
+        Case::open_with(name, cluster, strategy, &Options::default())
+    }
+    /// The same, with what is said otherwise.
+    ///
+    /// # Errors
+    /// Besides those of the model: if an option does not belong to the case.
+    pub fn open_with(
+        name: &str,
+        cluster: &Cluster,
+        strategy: Option<&Strategy>,
+        options: &Options,
+    ) -> Result<Option<Case>> {
         let g = Graph::new(name);
         let (whose, workers) = of_workers(name);
         let (model, program, feeds, items, unit) = match whose {
-            "mlp_train" => trained(&g, "mlp", (128, &[784]), 0.05, workers, models::mlp),
+            "mlp_train" => trained(&g, "mlp", (128, &[784]), 0.05, workers, options, models::mlp),
             "mlp_small_train" => {
-                let made = trained(&g, "mlp_small", (BATCH as u64, &[64]), 0.05, 1, models::mlp_small);
+                let made = trained(&g, "mlp_small", (BATCH as u64, &[64]), 0.05, 1, options, models::mlp_small);
                 (made.0, made.1, digits()?, made.3, made.4)
             }
-            "lenet_train" => trained(&g, "lenet", (64, &[1, 28, 28]), 0.05, workers, models::lenet),
-            "resnet18_cifar_train" => {
-                trained(&g, "resnet18", (32, &[3, 32, 32]), 0.001, workers, |g, x| models::resnet18(g, x, workers))
-            }
-            "gpt_train" => gpt(&g),
-            "resnet50_infer_b1" => inferred(&g, "resnet50", &[1, 3, 224, 224], models::resnet50),
-            "resnet50_infer_b8" => inferred(&g, "resnet50", &[8, 3, 224, 224], models::resnet50),
-            "bert_base_infer" => inferred(&g, "bert", &[1, 128, 768], models::bert),
-            _ => match op(&g, whose) {
+            "lenet_train" => trained(&g, "lenet", (64, &[1, 28, 28]), 0.05, workers, options, models::lenet),
+            "resnet18_cifar_train" => trained(&g, "resnet18", (32, &[3, 32, 32]), 0.001, workers, options, |g, x| {
+                models::resnet18(g, x, workers)
+            }),
+            "gpt_train" => gpt::kit(&g, options),
+            "gpt2_train" => gpt::gpt2(&g, options)?,
+            "resnet50_infer_b1" => inferred(&g, "resnet50", &[1, 3, 224, 224], options, models::resnet50),
+            "resnet50_infer_b8" => inferred(&g, "resnet50", &[8, 3, 224, 224], options, models::resnet50),
+            "bert_base_infer" => inferred(&g, "bert", &[1, 128, 768], options, models::bert),
+            _ => match op(&g, whose).or_else(|| resident::made(&g, whose)) {
                 Some(made) => made,
                 None => return Ok(None),
             },
         };
+        options.belong_to(name, matches!(program, "train" | "infer"))?;
         let mut compiled = match strategy {
             Some(strategy) => g.compile_with(cluster, strategy)?,
             None => g.compile(cluster)?,
         };
-        models::initialize(&mut compiled, model)?;
+        if let Some(model) = model {
+            models::initialize(&mut compiled, model)?;
+        }
         let quantum = if matches!(feeds, Feeds::Rows { .. }) { EPOCH } else { 1 };
         let trains = program == "train";
         Ok(Some(Case { model: compiled, program, feeds, trains, items, unit, quantum }))
@@ -195,8 +218,9 @@ fn run(model: &mut Model, program: &str, batch: &[(&'static str, Array)]) -> Res
     model.run(program, &batch.iter().map(|(n, a)| (*n, a)).collect::<Vec<_>>())
 }
 
-/// What opening a case needs: whose initial values, which program, feeds, work.
-type Made = (&'static str, &'static str, Feeds, f64, &'static str);
+/// What opening a case needs: whose initial values (none: those that variables were declared with), which program, feeds,
+/// work.
+pub(super) type Made = (Option<&'static str>, &'static str, Feeds, f64, &'static str);
 
 /// The case that each worker of `name` runs, and how many there are: `dp_mlp_train_p2` is `mlp_train` for two workers, one
 /// batch each.
@@ -222,20 +246,22 @@ fn trained(
     (batch, sample): (u64, &[u64]),
     lr: f64,
     workers: u64,
+    options: &Options,
     forward: impl for<'g> Fn(&'g Graph, Tensor<'g>) -> Tensor<'g>,
 ) -> Made {
     let (all, one) = ([&[batch * workers], sample].concat(), [&[batch], sample].concat());
+    let sgd = |loss| options.scaled(Sgd::new(lr).momentum(0.9)).minimize(loss);
     if model == "mlp_small" {
         // The test set is larger than a batch.
         let n = g.dim("n", 1..=512);
         let (x, y) = (g.input("image", F32, shape![n, 1, 8, 8]), g.input("label", I32, shape![n]));
         let logits = forward(g, x.flatten(1));
-        learn(g, logits, y, |loss| Sgd::new(lr).momentum(0.9).minimize(loss));
+        learn(g, logits, y, options, sgd);
         g.program("eval").outputs([logits.argmax(-1).eq(y).mean().named("accuracy")]);
-        return (model, "train", Feeds::Fixed(vec![]), batch as f64, "sample");
+        return (Some(model), "train", Feeds::Fixed(vec![]), batch as f64, "sample");
     }
     let (x, y) = (g.input("x", F32, &all[..]), g.input("y", I32, [batch * workers]));
-    learn(g, forward(g, x), y, |loss| Sgd::new(lr).momentum(0.9).minimize(loss));
+    learn(g, forward(g, x), y, options, sgd);
     let named = |what: &str, j: u64| format!("{model}/{what}{j}");
     let feed = |step: u64| {
         let batches = || (0..workers).map(|r| (step * workers + r) % 4);
@@ -245,13 +271,19 @@ fn trained(
             batches().flat_map(|j| integers(&named("y", j), &[batch], 10).as_slice::<i32>().to_vec()).collect();
         vec![("x", Array::from_slice(&all, &rows)), ("y", Array::from_slice(&[batch * workers], &labels))]
     };
-    (model, "train", Feeds::Fixed((0..4).map(feed).collect()), (batch * workers) as f64, "sample")
+    (Some(model), "train", Feeds::Fixed((0..4).map(feed).collect()), (batch * workers) as f64, "sample")
 }
 
 /// The program `train`.
-fn learn<'g>(g: &'g Graph, logits: Tensor<'g>, y: Tensor<'g>, minimize: impl Fn(Tensor<'g>) -> thalweg_ops::Update) {
+pub(super) fn learn<'g>(
+    g: &'g Graph,
+    logits: Tensor<'g>,
+    y: Tensor<'g>,
+    options: &Options,
+    minimize: impl Fn(Tensor<'g>) -> thalweg_ops::Update,
+) {
     let loss = cross_entropy(logits, y).mean().named("loss");
-    g.program("train").outputs([loss]).update(minimize(loss));
+    g.program("train").precision(options.precision).outputs([loss]).update(minimize(loss));
 }
 
 /// The digits in the order of their file, 32 rows a step.
@@ -267,31 +299,17 @@ fn digits() -> Result<Feeds> {
     Ok(Feeds::Rows { train: Box::new(all.select(train)), test: Box::new(all.select(test)), rows })
 }
 
-fn gpt(g: &Graph) -> Made {
-    let (x, y) = (g.input("x", I32, [8, 128]), g.input("y", I32, [8, 128]));
-    let adamw = |loss| AdamW::new(3e-4).betas(0.9, 0.99).eps(1e-8).weight_decay(0.1).minimize(loss);
-    learn(g, models::gpt(g, x), y, adamw);
-    let feed = |j: usize| {
-        let tokens = integers(&format!("gpt/tokens{j}"), &[8, 129], 65);
-        let part = |from: usize| {
-            let rows = tokens.as_slice::<i32>().chunks_exact(129);
-            Array::from_slice(&[8, 128], &rows.flat_map(|row| &row[from..from + 128]).copied().collect::<Vec<_>>())
-        };
-        vec![("x", part(0)), ("y", part(1))]
-    };
-    ("gpt", "train", Feeds::Fixed((0..4).map(feed).collect()), 8.0 * 128.0, "token")
-}
-
 fn inferred(
     g: &Graph,
     model: &'static str,
     shape: &[u64],
+    options: &Options,
     forward: impl for<'g> Fn(&'g Graph, Tensor<'g>) -> Tensor<'g>,
 ) -> Made {
     let x = g.input("x", F32, shape);
-    g.program("infer").outputs([forward(g, x).named("out")]);
+    g.program("infer").precision(options.precision).outputs([forward(g, x).named("out")]);
     let feeds = Feeds::Fixed(vec![vec![("x", uniform(&format!("{model}/x"), shape, 1.0, 0.0))]]);
-    (model, "infer", feeds, shape[0] as f64, "sample")
+    (Some(model), "infer", feeds, shape[0] as f64, "sample")
 }
 
 /// A case of few ops, whose inputs are named `case/name`.
@@ -338,5 +356,5 @@ fn op(g: &Graph, name: &str) -> Option<Made> {
     };
     g.program("run").outputs([out.named("out")]);
     let name = NAMES.iter().find(|n| **n == name)?;
-    Some((name, "run", Feeds::Fixed(vec![feeds]), items, unit))
+    Some((Some(name), "run", Feeds::Fixed(vec![feeds]), items, unit))
 }

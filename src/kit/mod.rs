@@ -3,6 +3,10 @@
 
 mod case;
 pub mod generator;
+mod gpt;
 mod models;
+mod options;
+mod resident;
 
 pub use case::{Case, NAMES, Reference, rel_err};
+pub use options::Options;

@@ -1,8 +1,9 @@
 //! The kit's models as graphs, and their initial values. Parameters have the specification's names; layers find the rest
 //! out for themselves, so that a model is a few lines.
 
-use thalweg_graph::{Array, DType::F32, Init, Site, VarKind};
-use thalweg_ops::nn::{BatchNorm, Conv2d, Embedding, Flatten, Layer, LayerNorm, Linear, MaxPool, SelfAttention};
+use thalweg_graph::{Array, DType::F32, Dim, Init, Site, VarKind};
+use thalweg_ops::linalg::matmul::MatMul;
+use thalweg_ops::nn::{BatchNorm, Conv2d, Flatten, Layer, LayerNorm, Linear, MaxPool, SelfAttention};
 use thalweg_ops::{Graph, Tensor};
 
 use super::generator::uniform;
@@ -92,18 +93,37 @@ pub(super) fn resnet50<'g>(g: &Graph, x: Tensor<'g>) -> Tensor<'g> {
     at(g, "fc", h.global_avg_pool(), Linear::new(1000))
 }
 
+/// What a [`gpt`] is made of.
+pub(super) struct Gpt {
+    pub(super) layers: u64,
+    pub(super) width: u64,
+    pub(super) heads: u64,
+    pub(super) vocabulary: u64,
+    /// Places there are, of which a shorter sequence uses the first.
+    pub(super) context: u64,
+    /// Whether what embeds tokens also says which comes next.
+    pub(super) tied: bool,
+}
+
 /// Pre-norm transformer over tokens [batch, length].
-pub(super) fn gpt<'g>(g: &'g Graph, tokens: Tensor<'g>) -> Tensor<'g> {
-    let places = g.parameter("wpe", F32, [128, 384], Init::Constant(0.0));
-    let mut x = at(g, "wte", tokens, Embedding::new(65, 384)) + places;
-    for i in 0..6 {
+pub(super) fn gpt<'g>(g: &'g Graph, tokens: Tensor<'g>, of: &Gpt) -> Tensor<'g> {
+    let table = |name, rows| g.parameter(name, F32, [rows, of.width], Init::Constant(0.0));
+    let embedding = g.scope("wte", || table("weight", of.vocabulary));
+    let (places, length) = (table("wpe", of.context), tokens.dim(1));
+    let places = if length == of.context.into() { places } else { places.slice(0, Dim::from(0)..length) };
+    let mut x = embedding.gather(tokens, 0) + places;
+    for i in 0..of.layers {
         x = g.scope(&format!("h{i}"), || {
-            let x = x + SelfAttention::new(6).causal().call(at(g, "ln1", x, LayerNorm::new()));
-            let y = at(g, "fc1", at(g, "ln2", x, LayerNorm::new()), Linear::new(4 * 384)).gelu_tanh();
-            x + at(g, "fc2", y, Linear::new(384))
+            let x = x + SelfAttention::new(of.heads).causal().call(at(g, "ln1", x, LayerNorm::new()));
+            let y = at(g, "fc1", at(g, "ln2", x, LayerNorm::new()), Linear::new(4 * of.width)).gelu_tanh();
+            x + at(g, "fc2", y, Linear::new(of.width))
         });
     }
-    at(g, "head", at(g, "lnf", x, LayerNorm::new()), Linear::new(65).no_bias())
+    let x = at(g, "lnf", x, LayerNorm::new());
+    match of.tied {
+        true => x.apply(MatMul { transpose_lhs: false, transpose_rhs: true }, [embedding]),
+        false => at(g, "head", x, Linear::new(of.vocabulary).no_bias()),
+    }
 }
 
 /// Post-norm transformer over embedded tokens [batch, length, features].
@@ -148,9 +168,9 @@ fn initial(model: &str, layer: &str, part: &str, shape: &[u64], weight: &[u64]) 
     let (fan_in, norm) = (weight.iter().skip(1).product::<u64>() as f64, weight.len() == 1);
     match (model, part) {
         ("gpt", "weight") if own == "wte" => uniform("gpt/wte", shape, NARROW, 0.0),
-        ("resnet18" | "gpt", "weight" | "running_var") if norm => constant(1.0),
+        ("resnet18" | "gpt" | "gpt2", "weight" | "running_var") if norm => constant(1.0),
         ("resnet18", "bias" | "running_mean") if norm => constant(0.0),
-        ("gpt", "bias") => constant(0.0),
+        ("gpt" | "gpt2", "bias") => constant(0.0),
         ("resnet50", "weight") if norm => {
             let g = if own == "bn3" { 0.5 } else { 1.0 };
             drawn(0.1 * g, g)
@@ -158,7 +178,7 @@ fn initial(model: &str, layer: &str, part: &str, shape: &[u64], weight: &[u64]) 
         ("resnet50", "running_var") => drawn(0.5, 1.0),
         ("bert", "weight") if norm => drawn(0.1, 1.0),
         (_, "bias" | "running_mean") if norm => drawn(0.1, 0.0),
-        ("gpt" | "bert", _) => drawn(NARROW, 0.0),
+        ("gpt" | "gpt2" | "bert", _) => drawn(NARROW, 0.0),
         ("resnet18" | "resnet50", "weight") if weight.len() == 4 => drawn((6.0 / fan_in).sqrt(), 0.0),
         ("conv3x3_64_56_b8", _) => drawn((6.0 / 576f64).sqrt(), 0.0),
         _ => drawn(fan_in.sqrt().recip(), 0.0),

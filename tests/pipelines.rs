@@ -14,7 +14,7 @@ use thalweg::prelude::*;
 /// stages do as much: one product forwards, two backwards.
 fn layers(stages: u16) -> Graph {
     let g = Graph::new("layers");
-    let mut x = g.input("x", F32, [64, 32]);
+    let mut x = g.input("x", F32, [48, 32]);
     for stage in 0..stages {
         x = g.stage(stage, || {
             let x = if stage == 0 { x * g.parameter("scale", F32, [32], Init::Constant(1.0)) } else { x };
@@ -31,12 +31,20 @@ fn plan(g: &Graph, strategy: &Strategy, devices: usize) -> std::sync::Arc<Plan> 
     model.session().plan("train", &Default::default()).expect("it is planned")
 }
 
-/// A product takes one second, and nothing else any time.
-struct Products;
+/// A product forwards takes one second, backwards two, and nothing else any time. The gradient of the weights, which nobody
+/// waits for, is counted with that of the layer's input: theory has both as one.
+struct Products<'a>(&'a Plan);
 
-impl Cost for Products {
+impl Cost for Products<'_> {
     fn launch(&self, _: u16, launch: &Launch) -> Duration {
-        Duration::from_secs(u64::from(launch.label.contains("matmul")))
+        let kernel = &self.0.kernels[launch.kernel];
+        let of_weights = kernel.results()[0].shape == [32, 32];
+        let is_back = launch.label.contains("gradient of matmul");
+        Duration::from_secs(match launch.label.contains("matmul") {
+            true if is_back && of_weights => 0,
+            true => 1 + u64::from(is_back),
+            false => 0,
+        })
     }
     fn copy(&self, _: u16, _: u64) -> Duration {
         Duration::ZERO
@@ -57,7 +65,7 @@ fn the_bubble_is_as_theory_has_it() {
                 let strategy = Strategy::pipeline(stages).microbatches(microbatches).schedule(schedule);
                 let plan = plan(&g, &strategy, stages.into());
                 let options = Options { steps: 1, seeds: 0..0, replicas: false };
-                let step = simulate(&plan, &Products, &options).expect("no harm");
+                let step = simulate(&plan, &Products(&plan), &options).expect("no harm");
                 let theory = 3 * u64::from(microbatches + stages - 1);
                 assert_eq!(step.end, Duration::from_secs(theory), "{schedule:?}: {stages} stages, {microbatches}");
             }
@@ -79,7 +87,6 @@ fn a_stage_keeps_few_microbatches() {
         let loss = (x * x).mean().named("loss");
         g.program("train").outputs([loss]).update(Sgd::new(0.1).minimize(loss));
         let plan = plan(&g, &strategy, 2);
-        if let Ok(path) = std::env::var("DBG") { std::fs::write(format!("{path}{microbatches}{schedule:?}"), plan.to_string()).unwrap(); }
         plan.devices.iter().map(|d| d.scratch_bytes).collect::<Vec<_>>()
     };
     let (few, many) =
@@ -89,7 +96,7 @@ fn a_stage_keeps_few_microbatches() {
         // A few sums of gradients more, as a tree over more leaves has.
         assert!(many[stage] < few[stage] * 3 / 2, "stage {stage}: {few:?} and {many:?}");
     }
-    assert!(all[0] > 3 * all_few[0] && all[0] > 2 * many[0], "{all_few:?}, {all:?}, {many:?}");
+    assert!(all[0] > 2 * all_few[0] && all[0] > 2 * many[0], "{all_few:?}, {all:?}, {many:?}");
 }
 
 #[test]
@@ -189,7 +196,7 @@ fn what_is_kept_of_a_parameter_stays_with_it() {
 #[test]
 fn a_checkpoint_of_a_pipeline_goes_on_elsewhere() {
     let directory = std::env::temp_dir().join(format!("thalweg-pipeline-{}", std::process::id()));
-    let x = Array::from_slice(&[64, 32], &(0..64 * 32).map(|i| (i % 17) as f32 / 17.0).collect::<Vec<_>>());
+    let x = Array::from_slice(&[48, 32], &(0..48 * 32).map(|i| (i % 17) as f32 / 17.0).collect::<Vec<_>>());
     let g = layers(2);
     let piped = Strategy::pipeline(2).leaves(4);
     let mut model = g.compile_with(&Cluster::cpus(2), &piped).expect("it fits");

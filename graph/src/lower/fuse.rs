@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{LaunchLimits, Places, Root, Step};
-use crate::kernel::{Coord, Kernel, LoopNest, ScalarOp};
+use crate::kernel::{BufferType, Coord, Kernel, LoopNest, ScalarOp};
 
 /// Kernels do not grow beyond this: devices bind a limited number of buffers and hold a limited number of values.
 const MAX_OPERANDS: usize = 8;
@@ -167,6 +167,11 @@ fn one_launch(
         reads.remove(drop);
     }
     let Kernel::Nest(nest) = &kernel else { return None };
+    // What the first one reads would have to be kept until the second is due: not if that is more than what it makes of it.
+    let bytes = |types: &[BufferType]| types.iter().map(BufferType::size_bytes).sum::<u64>();
+    if first.level < second.level && bytes(first.kernel.operands()) > bytes(first.kernel.results()) {
+        return None;
+    }
     let operands = MAX_OPERANDS.min(limits.buffers.saturating_sub(second.writes.len()));
     let fits = reads.len() <= operands && nest.body.insts.len() + nest.epilogue.insts.len() <= MAX_INSTRUCTIONS;
     let label = joined(&first.label, " + ", &second.label).into();

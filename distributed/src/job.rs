@@ -42,7 +42,8 @@ impl Job {
         written.map_err(failed(&path))?;
         Ok(job)
     }
-    /// The one whose driver this process is to be, if a launcher has said so.
+    /// The one whose driver this process is to be, if a launcher has said so. From here on the process ends with the launcher
+    /// whose child it is.
     ///
     /// # Errors
     /// If what it said makes no sense.
@@ -53,6 +54,7 @@ impl Job {
         let world =
             world.ok_or_else(|| HostError::Job(format!("{WORLD_VARIABLE} has to say how many workers there are")))?;
         let key = read_key(&folder.join("key"))?;
+        crate::launch::die_with_launcher();
         Ok(Some(Self { folder, key, world }))
     }
     /// Where it is.
@@ -77,7 +79,7 @@ impl Job {
     }
     /// Where the driver takes connections, once it does.
     pub fn address(&self) -> Option<SocketAddr> {
-        fs::read_to_string(self.address_file()).ok()?.parse().ok()
+        fs::read_to_string(self.address_file()).ok()?.trim().parse().ok()
     }
     /// Removes the folder: all who need the key have it, or will not come.
     pub fn forget(&self) {

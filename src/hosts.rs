@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 
 /// How long workers may take to come.
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
-/// What one connection within a machine does, unless a cluster's file says otherwise: TCP over loopback, 29 µs there and back for four bytes and 1.5 GB/s.
+/// What one connection within a machine does, for predictions: TCP over loopback took 29 µs there and back for four bytes,
+/// and carried 1.5 GB/s.
 const LATENCY_SECONDS: f64 = 1.5e-5;
 const BYTES_PER_SECOND: f64 = 1.5e9;
 
@@ -33,24 +34,36 @@ impl Hosts {
     }
 }
 
-/// The workers of the job that `thalweg launch` has begun, once all have come; nothing if this process was not launched.
-/// `objection` may say why they cannot be used, before they are asked for.
+/// A job that `thalweg launch` has begun, and whose driver this process is to be.
+pub struct Launched(Job);
+
+/// The job that this process was launched for; nothing if it was not.
 ///
 /// # Errors
-/// If it does, and if not all come.
-pub fn launched(objection: impl FnOnce() -> Option<String>) -> Result<Option<Hosts>> {
-    let refused = |e: HostError| Error::Cluster(e.to_string());
-    let Some(job) = Job::of_launcher().map_err(refused)? else { return Ok(None) };
-    if let Some(why) = objection() {
-        return Err(Error::Cluster(why));
+/// If what the launcher left makes no sense.
+pub fn launched() -> Result<Option<Launched>> {
+    Ok(Job::of_launcher().map_err(refused)?.map(Launched))
+}
+
+fn refused(error: HostError) -> Error {
+    Error::Cluster(error.to_string())
+}
+
+impl Launched {
+    /// Its workers, once all have come: they are started when this asks for them.
+    ///
+    /// # Errors
+    /// If not all come.
+    pub fn workers(self) -> Result<Hosts> {
+        let Self(job) = self;
+        let cluster = cluster(job.world);
+        let gathering = Gathering::open(&job.key).map_err(refused)?;
+        job.publish(gathering.address()).map_err(refused)?;
+        let devices: Vec<(String, usize)> = cluster.devices.iter().map(|d| (d.name.to_string(), d.threads)).collect();
+        let workers = gathering.workers(&devices, JOIN_LIMIT);
+        job.forget();
+        Ok(Hosts { cluster, workers: workers.map_err(refused)? })
     }
-    let cluster = cluster(job.world);
-    let gathering = Gathering::open(&job.key).map_err(refused)?;
-    job.publish(gathering.address()).map_err(refused)?;
-    let devices: Vec<(String, usize)> = cluster.devices.iter().map(|d| (d.name.to_string(), d.threads)).collect();
-    let workers = gathering.workers(&devices, JOIN_LIMIT);
-    job.forget();
-    Ok(Some(Hosts { cluster, workers: workers.map_err(refused)? }))
 }
 
 /// So many workers of this machine, joined by loopback.
@@ -75,5 +88,5 @@ pub fn serve(worker: &Worker) -> Result<()> {
     let open = |name: &str, threads: usize| -> std::result::Result<Box<dyn Device>, DeviceError> {
         Ok(Box::new(thalweg_cpu::CpuDevice::new(name, threads)?))
     };
-    thalweg_distributed::serve(worker, &open).map_err(|e| Error::Cluster(e.to_string()))
+    thalweg_distributed::serve(worker, &open).map_err(refused)
 }

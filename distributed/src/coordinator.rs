@@ -90,6 +90,10 @@ impl Coordinator {
     pub(crate) fn new(world: u16) -> Self {
         Self { world, step: 0, gone: BTreeSet::new(), over: None, state: State::Idle }
     }
+    /// Whether a worker is known to be gone.
+    pub(crate) fn is_gone(&self, rank: u16) -> bool {
+        self.gone.contains(&rank)
+    }
     fn here(&self) -> BTreeSet<u16> {
         (0..self.world).filter(|rank| !self.gone.contains(rank)).collect()
     }
@@ -171,14 +175,14 @@ impl Coordinator {
             }
             State::Stopping { waiting, cause } => {
                 waiting.retain(|rank| Some(*rank) != from);
-                if new > *cause && rank_of(&new) > rank_of(cause) {
+                if new.is_deeper(cause) {
                     *cause = new;
                 }
                 self.finished()
             }
             State::Tail { waiting, cause, .. } => {
                 waiting.retain(|rank| Some(*rank) != from);
-                if from.is_some() && cause.as_ref().is_none_or(|c| rank_of(&new) > rank_of(c)) {
+                if from.is_some() && cause.as_ref().is_none_or(|c| new.is_deeper(c)) {
                     *cause = Some(new);
                 }
                 self.finished()
@@ -214,16 +218,6 @@ impl Coordinator {
         };
         self.state = self.over.clone().map_or(State::Idle, State::Over);
         vec![Command::Finish(outcome)]
-    }
-}
-
-/// How deep a cause lies; of two that lie equally deep the first counts.
-fn rank_of(cause: &Cause) -> u8 {
-    match cause {
-        Cause::Aborted => 0,
-        Cause::Unreachable(_) => 1,
-        Cause::Fault(_) => 2,
-        Cause::Gone(_) => 3,
     }
 }
 

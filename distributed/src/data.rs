@@ -261,7 +261,7 @@ impl DataPlane {
                 return Err(Refused::Closed);
             }
             if header.step > current.step + 1 {
-                return Err(Refused::Wrong(format!("step {} has just run here", current.step)));
+                return Err(Refused::Wrong(format!("step {} is the newest here", current.step)));
             }
             if header.step <= current.step {
                 let same = header.step == current.step;
@@ -297,3 +297,6 @@ impl Wire for DataPlane {
         self.transmit(Kind::Grant, channel, &[])
     }
 }
+
+#[cfg(test)]
+mod tests;

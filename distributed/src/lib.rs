@@ -2,13 +2,15 @@
 //! feeds come from and fetches go. What crosses channels goes straight from process to process.
 //!
 //! Who joins is in `auth.rs`, what is said in `message.rs`, what is carried in `data.rs`. `coordinator.rs` and `machine.rs`
-//! decide, and touch neither sockets nor clocks; `driver.rs` and `worker.rs` are the rims around them.
+//! decide, and touch neither sockets nor clocks; `driver.rs` and `worker.rs` are the rims around them; `gathering.rs` brings them
+//! together.
 
 mod auth;
 mod coordinator;
 mod data;
 mod driver;
 mod frame;
+mod gathering;
 mod job;
 pub mod launch;
 mod listener;
@@ -18,7 +20,8 @@ mod remote;
 mod worker;
 
 pub use auth::JobKey;
-pub use driver::{Gathering, Workers};
+pub use driver::Workers;
+pub use gathering::Gathering;
 pub use job::{JOB_VARIABLE, Job, WORLD_VARIABLE, read_key};
 pub use worker::{Open, Worker, serve};
 
@@ -28,6 +31,10 @@ use std::io;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The term of every job: nobody who left comes back yet.
 const TERM: u32 = 1;
+/// How often a worker that has nothing to say says so.
+const BEAT: std::time::Duration = std::time::Duration::from_secs(1);
+/// A worker that was not heard of for so long is gone, whatever its connections are like.
+const SILENCE_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Why processes did not come together, or did not stay.
 #[derive(Debug, thiserror::Error)]

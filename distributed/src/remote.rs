@@ -1,9 +1,9 @@
 //! A worker as the driver has it: a connection on which orders are answered, and a [`Device`] that stands for the one there.
 //! What lowering has to know of it a twin says, a device of the same kind in this process on which nothing is loaded.
 
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thalweg_graph::lower::Target;
 use thalweg_graph::plan::{Memory, Plan};
@@ -11,6 +11,7 @@ use thalweg_runtime::device::Loaded;
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Timing};
 
 use crate::message::{Line, Order};
+use crate::{BEAT, SILENCE_LIMIT};
 
 /// Bytes of state that one message carries.
 const STRETCH_BYTES: usize = 4 << 20;
@@ -23,14 +24,31 @@ pub(crate) struct Remote {
     pub(crate) name: Arc<str>,
     pub(crate) line: Line,
     pub(crate) answers: Mutex<Receiver<Answer>>,
+    /// When it last said anything.
+    pub(crate) heard: Mutex<Instant>,
 }
 
 impl Remote {
+    /// It has said something.
+    pub(crate) fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+    /// What is to be said of a worker that has not been heard of for too long.
+    pub(crate) fn silence(&self) -> Option<String> {
+        let silent = self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > SILENCE_LIMIT;
+        silent.then(|| format!("{} has not been heard of for {SILENCE_LIMIT:?}", self.name))
+    }
     fn ask(&self, order: &Order, bytes: &[u8]) -> Result<(u64, Vec<u8>), DeviceError> {
         let failed = |cause: String| DeviceError::Elsewhere { place: self.name.clone(), cause };
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         self.line.say(order, bytes).map_err(|e| failed(format!("it is gone: {e}")))?;
-        let (result, bytes) = answers.recv().map_err(|_| failed("it is gone".into()))?;
+        let (result, bytes) = loop {
+            match answers.recv_timeout(BEAT) {
+                Ok(answer) => break answer,
+                Err(RecvTimeoutError::Timeout) => self.silence().map_or(Ok(()), |why| Err(failed(why)))?,
+                Err(RecvTimeoutError::Disconnected) => return Err(failed("it is gone".into())),
+            }
+        };
         Ok((result.map_err(failed)?, bytes))
     }
 }

@@ -3,7 +3,7 @@
 //! runs.
 
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::data::{DataPlane, prefix};
 use crate::listener::{Listener, Port};
 use crate::machine::{Command, Event, Machine};
 use crate::message::{Cause, Line, Order, Report, hear};
-use crate::{HostError, TERM};
+use crate::{BEAT, HostError, TERM};
 
 /// How long the others may take to connect, once all have joined.
 const MEETING_LIMIT: Duration = Duration::from_secs(60);
@@ -158,7 +158,15 @@ fn decide(
     ballots: &Sender<bool>,
 ) -> Result<(), String> {
     let mut machine = Machine::new();
-    for event in happened {
+    loop {
+        let event = match happened.recv_timeout(BEAT) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => {
+                line.say(&Report::Alive, &[]).map_err(|e| format!("the driver is gone: {e}"))?;
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return Err("nobody is left who could say anything".into()),
+        };
         for command in machine.handle(event) {
             match command {
                 Command::Report(report, bytes) => {
@@ -175,7 +183,6 @@ fn decide(
             }
         }
     }
-    Err("nobody is left who could say anything".into())
 }
 
 /// What takes long.

@@ -130,17 +130,14 @@ impl Where {
     /// # Errors
     /// If devices were asked for beside, or the workers do not come.
     pub(super) fn hosts(&self) -> anyhow::Result<Option<Hosts>> {
-        let hosts = hosts::launched(|| {
-            let elsewhere =
-                !self.devices.is_empty() || !matches!(self.device, Device::Cpu(0)) || self.threads.is_some();
-            let asks = elsewhere || self.cluster.is_some();
-            asks.then(|| {
-                "--device, --devices, --threads and --cluster say where to run in one process; a job that was launched \
-                          runs on the CPUs of its workers"
-                    .to_string()
-            })
-        })?;
-        Ok(hosts)
+        let Some(launched) = hosts::launched()? else { return Ok(None) };
+        let elsewhere = !self.devices.is_empty() || !matches!(self.device, Device::Cpu(0));
+        anyhow::ensure!(
+            !elsewhere && self.threads.is_none() && self.cluster.is_none(),
+            "--device, --devices, --threads and --cluster say where to run in one process; a job that was launched runs on \
+             the CPUs of its workers"
+        );
+        Ok(Some(launched.workers()?))
     }
     /// A model compiled for the workers.
     pub(super) fn compile_on(&self, hosts: Hosts, graph: &thalweg::Graph) -> anyhow::Result<Model> {

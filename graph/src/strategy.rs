@@ -11,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::ir::{Graph, Pin, Program, Site, VarKind, Variable};
 use crate::passes::{STANDARD, run_passes, select_program};
 use crate::place::balance::{StageOn, balance, layers};
-use crate::place::{Mesh, PipelineSchedule, Request};
+use crate::place::{Mesh, PipelineSchedule, Reduction, Request};
 use crate::types::{Bindings, Dim};
 
 /// How a model is spread over the devices of a cluster.
@@ -34,6 +34,7 @@ pub struct Strategy {
     schedule: PipelineSchedule,
     /// In which proportion devices host leaves; empty: evenly.
     shares: Vec<u16>,
+    reduction: Reduction,
     /// Everything is on this device that is not pinned to another.
     alone: Option<Arc<str>>,
     /// It is to be chosen, for these extents.
@@ -152,6 +153,7 @@ impl Strategy {
             microbatches: None,
             schedule: PipelineSchedule::default(),
             shares: vec![],
+            reduction: Reduction::default(),
             alone: None,
             auto: None,
         }
@@ -187,6 +189,11 @@ impl Strategy {
     /// In which order a stage takes microbatches.
     pub fn schedule(mut self, schedule: PipelineSchedule) -> Self {
         self.schedule = schedule;
+        self
+    }
+    /// In which order gradients are added up. [`Reduction::Fast`] gives up the promise of the same bits on any number of devices.
+    pub fn reduction(mut self, reduction: Reduction) -> Self {
+        self.reduction = reduction;
         self
     }
     /// In which proportion devices (or groups or pipelines of them) host leaves: `[1, 3]` where the second is three times as fast.
@@ -279,7 +286,8 @@ impl Strategy {
                 variables.insert(variable.name.clone(), spread(1, Some(*axis)));
             }
         }
-        let mut request = Request { inputs, variables, owns_slots: self.shards_state, ..Request::new(mesh) };
+        let (owns_slots, reduction) = (self.shards_state, self.reduction);
+        let mut request = Request { inputs, variables, owns_slots, reduction, ..Request::new(mesh) };
         self.place_stages(graph, cluster, &mut request)?;
         Ok(request)
     }
@@ -299,7 +307,8 @@ impl Strategy {
     }
     /// `other`, with what this says of leaves, parameters and inputs.
     pub(crate) fn like(&self, other: Self) -> Self {
-        Self { leaves: self.leaves, shards: self.shards.clone(), inputs: self.inputs.clone(), ..other }
+        let (shards, inputs) = (self.shards.clone(), self.inputs.clone());
+        Self { leaves: self.leaves, reduction: self.reduction, shards, inputs, ..other }
     }
     /// `other` on as many leaves as this says, if it says so.
     pub(crate) fn with_leaves(&self, other: Self) -> Self {

@@ -17,7 +17,6 @@ use thalweg_graph::id::Arena;
 use thalweg_graph::ir::Site;
 use thalweg_graph::kernel::Kernel;
 use thalweg_graph::kernel::interpret::{self, Precision, Values};
-use thalweg_graph::lower::Target;
 use thalweg_graph::plan::{Buffer, DevicePlan, Instruction, Launch, Memory, Plan};
 use thalweg_runtime::device::{Device, DeviceError};
 

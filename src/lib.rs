@@ -27,12 +27,14 @@
 pub mod data;
 mod error;
 pub mod explain;
+pub mod hosts;
 pub mod kit;
 pub mod measured;
 mod model;
 
 pub use error::{Error, Result};
 pub use model::{Compile, Model, Point, Spread, open_device};
+pub use thalweg_distributed as distributed;
 #[cfg(feature = "gpu")]
 pub use thalweg_gpu as gpu;
 pub use thalweg_graph as graph;

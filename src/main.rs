@@ -22,10 +22,14 @@ enum Command {
     Inspect(cli::inspect::Inspect),
     /// Check and time a case of the benchmark kit.
     Kit(cli::kit::Kit),
+    /// Run a command over several processes of this machine: it, and so many workers for it.
+    Launch(cli::launch::Launch),
     /// Show what runs: the plan of a program, launch by launch.
     Plan(cli::plan::PlanCommand),
     /// Show that a plan is sound, or what is wrong with it; and try that on plans with mistakes in them.
     Verify(cli::verify::Verify),
+    /// Host a device for a job. `thalweg launch` starts workers; by hand it takes the job's address and key.
+    Worker(cli::worker::Worker),
 }
 
 fn main() -> ExitCode {
@@ -36,8 +40,13 @@ fn main() -> ExitCode {
         Command::Graph(graph) => graph.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Kit(kit) => kit.run(),
+        Command::Launch(launch) => match launch.run() {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::Plan(plan) => plan.run(),
         Command::Verify(verify) => verify.run(),
+        Command::Worker(worker) => worker.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

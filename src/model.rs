@@ -14,6 +14,7 @@ use thalweg_runtime::planner::Placing;
 use thalweg_runtime::{AbortFlag, At, Device, Outputs, ReferenceDevice, Resumed, Same, Saved, Saving, Session, Trace};
 
 use crate::error::{Error, Result};
+use crate::hosts::Hosts;
 
 /// Turns a declared graph into a model that runs.
 pub trait Compile {
@@ -29,6 +30,11 @@ pub trait Compile {
     /// # Errors
     /// With every mistake, and if the strategy does not fit the model or the cluster.
     fn compile_with(&self, cluster: &Cluster, strategy: &Strategy) -> Result<Model>;
+    /// The same, spread over the devices of other processes. A profile or a trace of such a model is empty.
+    ///
+    /// # Errors
+    /// With every mistake, and if the strategy does not fit the model or the workers.
+    fn compile_on(&self, hosts: Hosts, strategy: &Strategy) -> Result<Model>;
 }
 
 impl Compile for thalweg_ops::Graph {
@@ -48,17 +54,34 @@ impl Compile for thalweg_ops::Graph {
             return Err(Error::Cluster("a cluster without devices".into()));
         }
         let graph = finished(self)?;
-        let refused = |e: &dyn std::fmt::Display| Error::Cluster(e.to_string());
         let devices = cluster.devices.iter().map(open_device).collect::<Result<Vec<_>>>()?;
-        let targets: Vec<_> = devices.iter().map(|d| d.target()).collect();
-        let choice = strategy.is_auto().then(|| choose(strategy, &graph, cluster, &targets)).transpose();
-        let choice = choice.map_err(|e| refused(&e))?;
-        let strategy = choice.as_ref().map_or(strategy, |c| &c.strategy);
-        let request = strategy.request(&graph, cluster).map_err(|e| refused(&e))?;
-        let planner = Placing::new(&graph, request.clone(), devices.len());
-        let spread = Spread { strategy: strategy.clone(), request, choice };
-        Ok(model(Session::over(graph, devices, Box::new(planner))?, Some(spread)))
+        let (planner, spread) = spread(&graph, cluster, strategy, &devices)?;
+        Ok(model(Session::over(graph, devices, planner)?, Some(spread)))
     }
+    fn compile_on(&self, hosts: Hosts, strategy: &Strategy) -> Result<Model> {
+        let graph = finished(self)?;
+        let (cluster, workers) = hosts.into_parts();
+        let twins = cluster.devices.iter().map(open_device).collect::<Result<Vec<_>>>()?;
+        let (planner, spread) = spread(&graph, &cluster, strategy, &twins)?;
+        Ok(model(Session::with(graph, workers.executor(twins)?, planner)?, Some(spread)))
+    }
+}
+
+/// Who makes the plans of a graph that is spread over devices, and how it is.
+fn spread(
+    graph: &thalweg_graph::Graph,
+    cluster: &Cluster,
+    strategy: &Strategy,
+    devices: &[Box<dyn Device>],
+) -> Result<(Box<Placing>, Spread)> {
+    let refused = |e: &dyn std::fmt::Display| Error::Cluster(e.to_string());
+    let targets: Vec<_> = devices.iter().map(|d| d.target()).collect();
+    let choice = strategy.is_auto().then(|| choose(strategy, graph, cluster, &targets)).transpose();
+    let choice = choice.map_err(|e| refused(&e))?;
+    let strategy = choice.as_ref().map_or(strategy, |c| &c.strategy);
+    let request = strategy.request(graph, cluster).map_err(|e| refused(&e))?;
+    let planner = Box::new(Placing::new(graph, request.clone(), devices.len()));
+    Ok((planner, Spread { strategy: strategy.clone(), request, choice }))
 }
 
 /// The declared graph, without mistakes.

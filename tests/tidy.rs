@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 fn sources() -> Vec<(PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    let mut folders: Vec<PathBuf> =
-        ["src", "graph", "ops", "runtime", "fuzz", "examples", "tests"].iter().map(|f| root.join(f)).collect();
+    let mut folders: Vec<PathBuf> = ["src", "graph", "ops", "runtime", "distributed", "fuzz", "examples", "tests"]
+        .iter()
+        .map(|f| root.join(f))
+        .collect();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder of the repository").flatten() {
             let path = entry.path();
@@ -67,6 +69,7 @@ fn crates_know_only_whom_they_may() {
         ("runtime/cpu/src", &["thalweg_ops", "wgpu", "std::fs", "std::net"]),
         ("runtime/gpu/src", &["thalweg_ops", "thalweg_cpu", "std::fs", "std::net"]),
         ("runtime/data/src", &["thalweg_ops", "thalweg_cpu", "std::net"]),
+        ("distributed/src", &["thalweg_ops", "thalweg_cpu", "thalweg_gpu", "thalweg_data", "wgpu"]),
     ];
     for (path, text) in sources() {
         for (folder, forbidden) in rules.iter().filter(|(f, _)| path.starts_with(f)) {

@@ -111,6 +111,14 @@ pub enum DeviceError {
         /// What the panic says.
         message: String,
     },
+    /// Something in another process, or on the way to it.
+    #[error("{place}: {cause}")]
+    Elsewhere {
+        /// Who: `rank 1`.
+        place: Arc<str>,
+        /// What happened there.
+        cause: String,
+    },
     /// It failed while variables were being updated on several devices.
     #[error(
         "{cause}; it happened while variables were being updated: some of them may have been, others not. Resume from the \

@@ -91,8 +91,15 @@ impl Session {
     /// # Errors
     /// If there is no device, or no room, or [`Planner::state`] is not of this graph and these devices.
     pub fn over(graph: Graph, devices: Vec<Box<dyn Device>>, planner: Box<dyn Planner>) -> Result<Self, RunError> {
-        let spread = Spread::new(&graph, planner.state(), devices.len()).map_err(RunError::Unsound)?;
-        let mut executor = Executor::new(devices)?;
+        Self::with(graph, Executor::new(devices)?, planner)
+    }
+    /// The same with an executor of one's own making, whose devices may be elsewhere.
+    ///
+    /// # Errors
+    /// As [`Session::over`].
+    pub fn with(graph: Graph, mut executor: Executor, planner: Box<dyn Planner>) -> Result<Self, RunError> {
+        let devices = executor.devices().len();
+        let spread = Spread::new(&graph, planner.state(), devices).map_err(RunError::Unsound)?;
         executor.reserve_state(&planner.state().bytes)?;
         let programs: Vec<ProgramState> = graph
             .programs

@@ -77,8 +77,16 @@ const SOURCE: &str = "digits";
 impl Demo {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let (train, test) = thalweg::data::digits()?;
-        let cluster = self.place.cluster()?;
-        let mut model = self.place.compile(&digits_model(self.seed, self.precision))?;
+        let hosts = self.place.hosts()?;
+        let looks = self.profile || self.trace.is_some();
+        anyhow::ensure!(hosts.is_none() || !looks, "--profile and --trace look into one process, not into workers");
+        let cluster = hosts.as_ref().map_or_else(|| self.place.cluster(), |h| Ok(h.cluster().clone()))?;
+        let world = if hosts.is_some() { cluster.devices.len() } else { 1 };
+        let digits = digits_model(self.seed, self.precision);
+        let mut model = match hosts {
+            Some(hosts) => self.place.compile_on(hosts, &digits)?,
+            None => self.place.compile(&digits)?,
+        };
         let data = train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
         let steps = self.steps.unwrap_or(self.passes * data.steps_per_pass());
         if !self.json {
@@ -154,7 +162,7 @@ impl Demo {
             let devices: Vec<_> = cluster.devices.iter().map(|d| d.name.to_string()).collect();
             let strategy = model.spread().map(|s| s.strategy.to_string());
             let summary = json!({
-                "strategy": strategy, "test_accuracy": accuracy, "train_seconds": train_seconds, "devices": devices, "world": 1,
+                "strategy": strategy, "test_accuracy": accuracy, "train_seconds": train_seconds, "devices": devices, "world": world,
                 "bytes_sent": model.bytes_sent(), "digest": digest, "steps": model.step(), "seed": self.seed,
             });
             writeln!(stdout(), "{summary}")?;

@@ -10,6 +10,7 @@ use serde_json::json;
 use thalweg::Cluster;
 use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg::graph::cost::Rates;
+use thalweg::hosts::{self, Hosts};
 use thalweg::measured::{self, Entry};
 use thalweg::prelude::{Compile, Model, PipelineSchedule, Reduction, Strategy};
 
@@ -110,10 +111,12 @@ impl Where {
     }
     /// How the model is spread, unless it is simply on one device.
     pub(super) fn strategy(&self) -> Option<Strategy> {
-        if self.leaves.is_none() && self.devices.len() < 2 {
-            return None;
-        }
-        let stages = || self.stages.unwrap_or(self.devices.len().max(1) as u16);
+        let said = self.leaves.is_some() || self.devices.len() > 1;
+        said.then(|| self.strategy_over(self.devices.len()))
+    }
+    /// How the model is spread over so many devices.
+    fn strategy_over(&self, devices: usize) -> Strategy {
+        let stages = || self.stages.unwrap_or(devices.max(1) as u16);
         let kind = match self.strategy {
             Kind::Dp => Strategy::data_parallel(),
             Kind::Zero1 => Strategy::data_parallel().shard_state(),
@@ -127,7 +130,26 @@ impl Where {
         let groups = kind.tensor_parallel(self.tensor_parallel).reduction(reduction);
         let cut = self.shard.iter().fold(groups, |s, (name, axis)| s.shard(name, *axis));
         let cut = self.microbatches.map_or(cut.clone(), |count| cut.microbatches(count));
-        Some(self.leaves.map_or(cut.clone(), |leaves| cut.leaves(leaves)))
+        self.leaves.map_or(cut.clone(), |leaves| cut.leaves(leaves))
+    }
+    /// The workers of the job whose driver this is, if a launcher has begun one.
+    ///
+    /// # Errors
+    /// If devices were asked for beside, or the workers do not come.
+    pub(super) fn hosts(&self) -> anyhow::Result<Option<Hosts>> {
+        let Some(launched) = hosts::launched()? else { return Ok(None) };
+        let elsewhere = !self.devices.is_empty() || !matches!(self.device, Device::Cpu(0));
+        anyhow::ensure!(
+            !elsewhere && self.threads.is_none() && self.cluster.is_none(),
+            "--device, --devices, --threads and --cluster say where to run in one process; a job that was launched runs on \
+             the CPUs of its workers"
+        );
+        Ok(Some(launched.workers()?))
+    }
+    /// A model compiled for the workers.
+    pub(super) fn compile_on(&self, hosts: Hosts, graph: &thalweg::Graph) -> anyhow::Result<Model> {
+        let strategy = self.strategy_over(hosts.cluster().devices.len());
+        Ok(graph.compile_on(hosts, &strategy)?)
     }
     /// Threads that a process so placed should be pinned to; none: all.
     pub(super) fn pinned(&self) -> Option<usize> {

@@ -6,11 +6,13 @@ pub(crate) mod explain;
 pub(crate) mod graph;
 pub(crate) mod inspect;
 pub(crate) mod kit;
+pub(crate) mod launch;
 pub(crate) mod picture;
 pub(crate) mod plan;
 pub(crate) mod profile;
 pub(crate) mod trace;
 pub(crate) mod verify;
+pub(crate) mod worker;
 
 use thalweg::prelude::*;
 

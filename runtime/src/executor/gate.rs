@@ -72,6 +72,25 @@ impl<T> Gate<T> {
         watch.busy.fetch_add(1, Ordering::AcqRel);
         result
     }
+    /// Waits until `ready` gives something, and no longer than `still` says.
+    pub(super) fn wait_while<R>(
+        &self,
+        mut ready: impl FnMut(&mut T) -> Option<R>,
+        still: &dyn Fn() -> bool,
+    ) -> Option<R> {
+        let mut inner = self.lock();
+        loop {
+            if let Some(result) = ready(&mut inner.value) {
+                return Some(result);
+            }
+            if !still() {
+                return None;
+            }
+            inner.asleep += 1;
+            inner = self.changed.wait_timeout(inner, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            inner.asleep -= 1;
+        }
+    }
     fn sleep<R>(
         &self,
         watch: &Watch,

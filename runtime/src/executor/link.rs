@@ -1,10 +1,13 @@
-//! A channel between two devices of one process. What crosses is the buffer itself: it moves from the sender's hand
+//! A channel between two devices. In one process, what crosses is the buffer itself: it moves from the sender's hand
 //! through the slot to the receiver's, and comes back with the grant. So nobody ever sees bytes that another may be
 //! writing, and no lock is held while they are written or read.
 //!
 //! A sender that writes its result where it will be sent from writes it in the slot's buffer, if the slot is its own when a
 //! step begins, as it is in plans that were lowered. Otherwise it has a spare buffer, and gets the granted one in return.
 //! For every other sender the bytes have been taken once it has posted: `sent` has nothing to wait for.
+//!
+//! Where one end is in another process, this is the other: what leaves is sent from where it lies, what arrives is read into
+//! the slot's buffer ([`apart`](super::apart)).
 //!
 //! Between steps all buffers are here. They are not the link's own: see [`Room`](super::room::Room).
 
@@ -38,12 +41,30 @@ struct Slot {
     buffer: Option<LineBuffer>,
     /// The sender's, between steps, where it has one.
     spare: Option<LineBuffer>,
+    /// What arrives from elsewhere may be read into it: a step runs.
+    open: bool,
+    /// Somebody is reading into its buffer, and has it.
+    reading: bool,
+}
+
+/// Which ends of a channel are in this process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// Both.
+    Here,
+    /// The sender's.
+    Out,
+    /// The receiver's.
+    In,
+    /// None: it is only counted what crosses.
+    Away,
 }
 
 /// A channel between two devices.
 pub(super) struct Link {
     slot: Gate<Slot>,
     crossing: Crossing,
+    way: Way,
     transfers: AtomicU64,
     carried: AtomicU64,
     copied: AtomicU64,
@@ -51,10 +72,13 @@ pub(super) struct Link {
 
 impl Link {
     /// A channel that has no buffers yet.
-    pub(super) fn new(crossing: Crossing) -> Self {
+    pub(super) fn new(crossing: Crossing, way: Way) -> Self {
         let slot = Slot { granted: crossing.starts_granted, ..Slot::default() };
         let [transfers, carried, copied] = Default::default();
-        Self { slot: Gate::new(slot), crossing, transfers, carried, copied }
+        Self { slot: Gate::new(slot), crossing, way, transfers, carried, copied }
+    }
+    pub(super) fn way(&self) -> Way {
+        self.way
     }
     /// Bytes that it carries, and each of its buffers has.
     pub(super) fn bytes(&self) -> u64 {
@@ -62,7 +86,11 @@ impl Link {
     }
     /// How many buffers it has: the slot's, and where that is not enough a spare one.
     pub(super) fn buffers(&self) -> usize {
-        1 + usize::from(self.crossing.has_spare())
+        match self.way {
+            Way::Here | Way::Out => 1 + usize::from(self.crossing.has_spare()),
+            Way::In => 1,
+            Way::Away => 0,
+        }
     }
     /// A buffer for it, between steps; it may be larger.
     pub(super) fn equip(&self, mut buffer: LineBuffer) {
@@ -113,9 +141,62 @@ impl Link {
     }
     /// Hands over a full buffer.
     pub(super) fn post(&self, buffer: LineBuffer) {
-        self.transfers.fetch_add(1, Ordering::Relaxed);
-        self.carried.fetch_add(buffer.bytes().len() as u64, Ordering::Relaxed);
+        self.count(buffer.bytes().len());
         self.slot.change(|s| (s.buffer, s.full) = (Some(buffer), true));
+    }
+    /// So many bytes crossed.
+    pub(super) fn count(&self, bytes: usize) {
+        self.note(Carried { transfers: 1, bytes: bytes as u64, copied: 0 });
+    }
+    /// What has crossed beside.
+    pub(super) fn note(&self, carried: Carried) {
+        self.transfers.fetch_add(carried.transfers, Ordering::Relaxed);
+        self.carried.fetch_add(carried.bytes, Ordering::Relaxed);
+        self.copied.fetch_add(carried.copied, Ordering::Relaxed);
+    }
+    /// Waits until the slot at the other end, in another process, may be written.
+    pub(super) fn await_grant(&self, watch: &Watch, stalled: impl FnOnce() -> DeviceError) -> Result<(), DeviceError> {
+        self.slot.wait(watch, |s| std::mem::take(&mut s.granted).then_some(()), stalled)
+    }
+    /// The slot's buffer, for the sender alone, where what it makes is sent to another process.
+    pub(super) fn outbox(&self) -> Option<LineBuffer> {
+        self.slot.change(|s| s.buffer.take())
+    }
+    /// The slot's buffer, for what arrives from another process.
+    pub(super) fn slot(&self, still: &dyn Fn() -> bool) -> Option<LineBuffer> {
+        let ready = |s: &mut Slot| {
+            let free = s.open && s.granted && !s.full;
+            let buffer = s.buffer.take_if(|_| free)?;
+            (s.granted, s.reading) = (false, true);
+            Some(buffer)
+        };
+        self.slot.wait_while(ready, still)
+    }
+    /// It is done with, and `whole` or not.
+    pub(super) fn arrived(&self, buffer: LineBuffer, whole: bool) {
+        self.slot.change(|s| (s.buffer, s.full, s.reading) = (Some(buffer), whole, false));
+    }
+    /// What has arrived, for who is no device.
+    pub(super) fn arrival(&self, still: &dyn Fn() -> bool) -> Option<LineBuffer> {
+        let ready = |s: &mut Slot| {
+            let buffer = s.buffer.take_if(|_| s.full)?;
+            s.full = false;
+            Some(buffer)
+        };
+        self.slot.wait_while(ready, still)
+    }
+    /// A step begins.
+    pub(super) fn open(&self) {
+        if self.way == Way::In {
+            self.slot.change(|s| s.open = true);
+        }
+    }
+    /// A step has ended. Waits for whoever is reading into the slot.
+    pub(super) fn close(&self) {
+        if self.way == Way::In {
+            self.slot.change(|s| s.open = false);
+            let _ = self.slot.wait_while(|s| (!s.reading).then_some(()), &|| true);
+        }
     }
     /// What was posted.
     pub(super) fn receive(

@@ -1,11 +1,12 @@
 //! The executor: the devices of one process, and steps of plans over them. One device runs on the caller's thread. Several
 //! run on a thread each, which sleeps between steps; they meet in channels, and once more where their bodies end: all go on
-//! to their tails, or none does.
+//! to their tails, or none does. A plan may have more devices than there are here: see [`Executor::hosting`].
 //!
 //! The threads are a pool of which every thread takes exactly one device's part (a broadcast), so that what a caller feeds
 //! and fetches is lent to them and not copied. They never take work from each other: a part that waits would wait for
 //! itself.
 
+mod apart;
 mod gate;
 mod link;
 mod part;
@@ -16,14 +17,16 @@ mod together;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use thalweg_graph::plan::lend::{Crossing, Lending};
+use thalweg_graph::plan::lend::Lending;
 use thalweg_graph::plan::{Channel, ChannelId, Endpoint, Memory, Plan};
 
+pub use apart::{Arriving, Conductor, Wire};
 pub use link::Carried;
 pub use seat::Fetch;
 
 use crate::device::{AbortFlag, Device, DeviceError, Loaded};
 use crate::trace::ChannelEvent;
+use apart::Hosts;
 use gate::Watch;
 use link::Link;
 use part::Part;
@@ -36,8 +39,9 @@ const WAIT_LIMIT: Duration = Duration::from_secs(60);
 /// Devices of one process and the threads that run them.
 pub struct Executor {
     devices: Vec<Box<dyn Device>>,
-    /// A thread per device where there are several.
+    /// A thread per device where there are several, in this process or elsewhere.
     threads: Option<rayon::ThreadPool>,
+    hosts: Hosts,
     abort: AbortFlag,
     wait_limit: Duration,
     /// Why variables may be of different steps.
@@ -81,7 +85,9 @@ impl Prepared {
     }
     /// What has crossed the channels between devices since it was loaded.
     pub fn carried(&self) -> impl Iterator<Item = (ChannelId, Carried)> {
-        self.0.plan.channels.ids().zip(&self.0.links).filter_map(|(id, link)| Some((id, link.as_ref()?.carried())))
+        let links = self.0.plan.channels.iter().zip(&self.0.links);
+        let between = |c: &Channel| matches!((c.from, c.to), (Endpoint::Device(_), Endpoint::Device(_)));
+        links.filter_map(move |((id, c), link)| Some((id, link.as_ref().filter(|_| between(c))?.carried())))
     }
 }
 
@@ -90,10 +96,11 @@ impl Inner {
         self.links[channel.0 as usize].as_ref().expect("a channel between devices")
     }
     fn stalled(&self, index: usize, watch: &Watch) -> DeviceError {
-        let place = |device: usize| describe(&self.plan, device, watch.at(device));
-        let (device, doing, limit) = (self.plan.devices[index].device.clone(), place(index), watch.limit);
+        let name = |device: usize| &self.plan.devices[self.parts[device].of].device;
+        let place = |device: usize| describe(&self.plan, self.parts[device].of, watch.at(device));
+        let (device, doing, limit) = (name(index).clone(), place(index), watch.limit);
         let others = (0..self.parts.len()).filter(|d| *d != index);
-        let others = others.map(|d| format!("{} is at {}", self.plan.devices[d].device, place(d))).collect();
+        let others = others.map(|d| format!("{} is at {}", name(d), place(d))).collect();
         DeviceError::Stalled { device, doing, limit, others }
     }
     fn wake(&self) {
@@ -107,6 +114,33 @@ impl Executor {
     /// # Errors
     /// If there is none, or threads cannot be started.
     pub fn new(devices: Vec<Box<dyn Device>>) -> Result<Self, DeviceError> {
+        Self::on(devices, Hosts::All)
+    }
+    /// Takes devices over on which only those `parts` of plans run that are named, in the devices' order; the others, and
+    /// the caller, are in other processes. What leaves for them goes by `wire`, what arrives is put into
+    /// [slots](Prepared::slot). Its steps are neither fed nor fetched, and [`Exchange::agrees`] asks the others. Nobody here
+    /// can tell whether the others still work: a step waits until its flag is raised.
+    ///
+    /// # Errors
+    /// As [`Executor::new`].
+    pub fn hosting(devices: Vec<Box<dyn Device>>, parts: Vec<u16>, wire: Arc<dyn Wire>) -> Result<Self, DeviceError> {
+        if parts.len() != devices.len() {
+            let cause = format!("{} parts of plans for {} devices", parts.len(), devices.len());
+            return Err(DeviceError::Open { device: "executor".into(), cause });
+        }
+        let mut made = Self::on(devices, Hosts::Parts(parts, wire))?;
+        made.wait_limit = Duration::MAX;
+        Ok(made)
+    }
+    /// Devices that other processes host, where `conductor` has steps run. A device here stands for one there: it is asked
+    /// for its target and its state, and plans are loaded on it.
+    ///
+    /// # Errors
+    /// As [`Executor::new`].
+    pub fn conducting(devices: Vec<Box<dyn Device>>, conductor: Box<dyn Conductor>) -> Result<Self, DeviceError> {
+        Self::on(devices, Hosts::Caller(conductor))
+    }
+    fn on(devices: Vec<Box<dyn Device>>, hosts: Hosts) -> Result<Self, DeviceError> {
         let failed = |cause: String| DeviceError::Open { device: "executor".into(), cause };
         if devices.is_empty() || devices.len() > usize::from(u16::MAX) {
             return Err(failed(format!("it takes between one and {} devices, not {}", u16::MAX, devices.len())));
@@ -116,9 +150,10 @@ impl Executor {
             let named = move |i: usize| format!("device {}", names[i]);
             rayon::ThreadPoolBuilder::new().num_threads(devices.len()).thread_name(named).build()
         };
-        let threads = (devices.len() > 1).then(pool).transpose().map_err(|e| failed(e.to_string()))?;
+        let threads =
+            (devices.len() > 1 || hosts.wire().is_some()).then(pool).transpose().map_err(|e| failed(e.to_string()))?;
         let (abort, wait_limit, torn, events, room) = (AbortFlag::default(), WAIT_LIMIT, None, None, Room::default());
-        Ok(Self { devices, threads, abort, wait_limit, torn, events, room })
+        Ok(Self { devices, threads, hosts, abort, wait_limit, torn, events, room })
     }
     /// The devices, in the order of the plans' parts.
     pub fn devices(&self) -> &[Box<dyn Device>] {
@@ -152,10 +187,12 @@ impl Executor {
     /// If there is no memory, or a device refuses its part. Nothing is loaded then.
     ///
     /// # Panics
-    /// If the plan has another number of parts than there are devices.
+    /// If the plan has another number of parts than there are devices, or has not those that are hosted here.
     pub fn load(&mut self, plan: &Arc<Plan>) -> Result<Prepared, DeviceError> {
-        assert_eq!(plan.devices.len(), self.devices.len(), "a plan has a part for each device");
-        let loaded = self.on_each(|index, device| device.load(plan, index));
+        let parts: Vec<usize> = (0..self.devices.len()).map(|i| self.hosts.part(i)).collect();
+        let fits = self.hosts.wire().is_some() || plan.devices.len() == parts.len();
+        assert!(fits && parts.iter().all(|p| *p < plan.devices.len()), "a plan has a part for each device");
+        let loaded = self.on_each(|index, device| device.load(plan, parts[index]));
         let prepared = if loaded.iter().all(Result::is_ok) { self.join(plan, &loaded) } else { Err(None) };
         prepared.map_err(|error| {
             let mut first = error;
@@ -176,12 +213,10 @@ impl Executor {
     ) -> Result<Prepared, Option<DeviceError>> {
         let loaded: Vec<Loaded> = loaded.iter().flatten().copied().collect();
         let devices = self.devices.iter().enumerate();
-        let lending: Vec<Lending> = devices.map(|(i, device)| Lending::of(plan, i, device.borrows())).collect();
-        let crossing = |(id, channel): (ChannelId, &Channel)| match channel.from {
-            Endpoint::Device(from) => Crossing::of(plan, id, &lending[usize::from(from)]),
-            Endpoint::Driver => None,
-        };
-        let links: Vec<Option<Link>> = plan.channels.iter().map(crossing).map(|c| c.map(Link::new)).collect();
+        let hosts = &self.hosts;
+        let lending = devices.map(|(i, device)| Lending::of(plan, hosts.part(i), device.borrows()));
+        let lending: Vec<Lending> = lending.collect();
+        let links: Vec<Option<Link>> = plan.channels.iter().map(|(id, c)| hosts.link(plan, id, c, &lending)).collect();
         let by_size = room::by_size(&links);
         let bytes = |at: &usize| links[*at].as_ref().map_or(0, Link::bytes);
         self.room.enlarge(by_size.iter().map(bytes)).map_err(|place| {
@@ -193,8 +228,11 @@ impl Executor {
             let detail = format!(", for \"{}\"", channel.label);
             DeviceError::OutOfMemory { device, memory: "channels", needed: channel.ty.size_bytes(), detail }
         })?;
-        let parts = loaded.iter().zip(&lending).enumerate();
-        let parts = parts.map(|(i, (loaded, lending))| part::part(plan, i, *loaded, lending, &links)).collect();
+        let (parts, has_caller) = (loaded.iter().zip(&lending).enumerate(), self.hosts.has_caller());
+        let part = |(i, (loaded, lending)): (usize, (&Loaded, &Lending))| {
+            part::part(plan, self.hosts.part(i), *loaded, lending, &links, has_caller)
+        };
+        let parts = parts.map(part).collect();
         Ok(Prepared(Arc::new(Inner { plan: plan.clone(), parts, links, by_size })))
     }
     /// Frees what was made ready.
@@ -227,26 +265,39 @@ impl Executor {
     pub fn run(&mut self, prepared: &Prepared, exchange: Exchange<'_>) -> Result<bool, DeviceError> {
         let inner = &*prepared.0;
         let Exchange { feeds, fetches, agrees } = exchange;
+        let caller = if self.hosts.wire().is_some() { None } else { Some(Endpoint::Driver) };
         for ((channel, feed), fetch) in inner.plan.channels.values().iter().zip(feeds).zip(&fetches) {
             let bytes = channel.ty.size_bytes() as usize;
             let fits = match fetch {
-                Fetch::Nothing => channel.to != Endpoint::Driver,
-                Fetch::Into(into) => channel.to == Endpoint::Driver && into.len() == bytes,
-                Fetch::Status(_) => channel.to == Endpoint::Driver && bytes == 4,
+                Fetch::Nothing => Some(channel.to) != caller,
+                Fetch::Into(into) => Some(channel.to) == caller && into.len() == bytes,
+                Fetch::Status(_) => Some(channel.to) == caller && bytes == 4,
             };
-            let fed = if channel.from == Endpoint::Driver { bytes } else { 0 };
+            let fed = if Some(channel.from) == caller { bytes } else { 0 };
             assert!(fits && feed.len() == fed, "\"{}\" is neither fed nor fetched as the plan has it", channel.label);
         }
         assert!(feeds.len() == inner.plan.channels.len() && fetches.len() == feeds.len(), "one of each per channel");
         self.whole()?;
         self.room.give(prepared);
-        if self.threads.is_some() {
-            return self.together(inner, Exchange { feeds, fetches, agrees });
+        let exchange = Exchange { feeds, fetches, agrees };
+        if let Hosts::Caller(conductor) = &mut self.hosts {
+            prepared.open();
+            let outcome = conductor.run(prepared, exchange, &self.abort);
+            prepared.close();
+            self.torn = outcome.as_ref().err().filter(|e| matches!(e, DeviceError::Torn { .. })).cloned();
+            return outcome;
         }
+        if self.threads.is_some() {
+            prepared.open();
+            let outcome = self.together(inner, exchange);
+            prepared.close();
+            return outcome;
+        }
+        let Exchange { feeds, fetches, agrees } = exchange;
         let events = self.events.as_ref().map(|_| vec![]);
         let (device, part) = (&mut *self.devices[0], &inner.parts[0]);
-        let (index, held, stops) = (0, vec![], Stops::Alone(&self.abort));
-        let mut seat = Seat { device, index, plan: inner, part, feeds, fetches, agrees, stops, held, events };
+        let (index, held, stops, wire) = (0, vec![], Stops::Alone(&self.abort), None);
+        let mut seat = Seat { device, index, plan: inner, part, feeds, fetches, agrees, stops, wire, held, events };
         let outcome = seat.walk();
         if let (Some(kept), Some(events)) = (&mut self.events, seat.events) {
             *kept = vec![events];

@@ -11,6 +11,8 @@ use crate::device::Loaded;
 
 /// A device's part of a plan.
 pub(super) struct Part {
+    /// Its number in the plan.
+    pub(super) of: usize,
     pub(super) loaded: Loaded,
     pub(super) actions: Vec<Action>,
 }
@@ -76,9 +78,16 @@ fn runs(instruction: &Instruction) -> bool {
     matches!(instruction, Instruction::Launch(_) | Instruction::Copy { .. })
 }
 
-/// Part `index` of a verified plan; `links` are its channels between devices.
-pub(super) fn part(plan: &Plan, index: usize, loaded: Loaded, lending: &Lending, links: &[Option<Link>]) -> Part {
-    let device = &plan.devices[index];
+/// Part `of` of a verified plan; `links` are its channels to other devices, and to the caller unless it `has_caller`.
+pub(super) fn part(
+    plan: &Plan,
+    of: usize,
+    loaded: Loaded,
+    lending: &Lending,
+    links: &[Option<Link>],
+    has_caller: bool,
+) -> Part {
+    let device = &plan.devices[of];
     let (instructions, tail) = (&device.instructions, device.tail_start());
     let place = |buffer: BufferId| (device.buffers[buffer].memory, device.buffers[buffer].offset);
     let source = |buffer: BufferId| match lending.channel(buffer) {
@@ -86,7 +95,7 @@ pub(super) fn part(plan: &Plan, index: usize, loaded: Loaded, lending: &Lending,
         None => Source::Arena(place(buffer)),
     };
     let to_caller = |i: &Instruction| match i {
-        Instruction::Post { channel, buffer } if plan.channels[*channel].to == Endpoint::Driver => {
+        Instruction::Post { channel, buffer } if has_caller && plan.channels[*channel].to == Endpoint::Driver => {
             Some((*channel, *buffer))
         }
         _ => None,
@@ -107,8 +116,8 @@ pub(super) fn part(plan: &Plan, index: usize, loaded: Loaded, lending: &Lending,
             Instruction::Wait { channel, buffer } => {
                 let (channel, to) = (*channel, (!lending.is_lent(*channel)).then(|| place(*buffer)));
                 match plan.channels[channel].from {
-                    Endpoint::Driver => Action::Feed { channel, to },
-                    Endpoint::Device(_) => Action::Wait { at: start, channel, to },
+                    Endpoint::Driver if has_caller => Action::Feed { channel, to },
+                    Endpoint::Driver | Endpoint::Device(_) => Action::Wait { at: start, channel, to },
                 }
             }
             Instruction::Post { channel, buffer } if to_caller(instruction).is_none() => {
@@ -133,5 +142,5 @@ pub(super) fn part(plan: &Plan, index: usize, loaded: Loaded, lending: &Lending,
     if !instructions.contains(&Instruction::Commit) {
         actions.push(Action::Meet { at: instructions.len(), commits: false });
     }
-    Part { loaded, actions }
+    Part { of, loaded, actions }
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use thalweg_graph::plan::{ChannelId, Endpoint, Instruction};
 
 use super::Inner;
+use super::apart::Wire;
 use super::gate::Watch;
+use super::link::Way;
 use super::part::{Action, Part, Place, Source};
 use crate::device::{AbortFlag, Device, DeviceError, Lent, ReadInto};
 use crate::memory::LineBuffer;
@@ -45,6 +47,7 @@ impl Stops<'_> {
 /// A device at work on a step.
 pub(super) struct Seat<'a> {
     pub(super) device: &'a mut dyn Device,
+    /// Its place among the devices of this process.
     pub(super) index: usize,
     pub(super) plan: &'a Inner,
     pub(super) part: &'a Part,
@@ -54,6 +57,8 @@ pub(super) struct Seat<'a> {
     pub(super) fetches: Vec<Fetch<'a>>,
     pub(super) agrees: &'a (dyn Fn() -> bool + Sync),
     pub(super) stops: Stops<'a>,
+    /// Where channels lead that end in other processes.
+    pub(super) wire: Option<&'a dyn Wire>,
     /// By channel, the buffers that move and are here. None at all where no channel joins devices.
     pub(super) held: Vec<Option<LineBuffer>>,
     /// What crossed when, if anybody wants to know.
@@ -74,7 +79,11 @@ impl Seat<'_> {
                 Action::Fetch { posts } => self.fetch(posts)?,
                 Action::Grant { channel } => {
                     let back = self.held[channel.0 as usize].take();
-                    self.plan.link(*channel).grant(back);
+                    let link = self.plan.link(*channel);
+                    link.grant(back);
+                    if let Some(wire) = self.wire.filter(|_| link.way() == Way::In) {
+                        wire.grant(*channel)?;
+                    }
                     self.moved();
                 }
                 Action::Post { at, channel, from } => {
@@ -139,7 +148,7 @@ impl Seat<'_> {
         for (at, (held, link)) in self.held.iter_mut().zip(&self.plan.links).enumerate().filter(|(at, _)| is_lent(*at))
         {
             let (Some(link), channel) = (link, ChannelId(at as u32)) else { continue };
-            let sends = self.plan.plan.channels[channel].from == Endpoint::Device(self.index as u16);
+            let sends = self.plan.plan.channels[channel].from == Endpoint::Device(self.part.of as u16);
             if sends && held.is_none() {
                 // Made here to be sent from here.
                 *held = link.own();
@@ -202,6 +211,9 @@ impl Seat<'_> {
         let (started, link, at) = (self.started(), self.plan.link(channel), channel.0 as usize);
         let Stops::Together(watch) = self.stops else { unreachable!("a channel joins several devices") };
         let own = matches!(from, Source::Held(own) if *own == channel);
+        if let Some(wire) = self.wire.filter(|_| link.way() == Way::Out) {
+            return self.send(wire, watch, channel, from, own);
+        }
         let mut written = if own { self.held[at].take() } else { None };
         if !(own && link.is_made_in_slot()) {
             // What is written comes back if nobody grants; what is granted is in hand before anything can go wrong.
@@ -234,6 +246,37 @@ impl Seat<'_> {
         // Before the receiver can have it: whatever holds this thread up then is no part of the way.
         self.note(started, "post", &[channel], bytes);
         full.into_iter().for_each(|full| link.post(full));
+        watch.moved();
+        Ok(())
+    }
+
+    /// [`Seat::post`] to another process: the bytes are sent from where they lie, and stay there.
+    fn send(
+        &mut self,
+        wire: &dyn Wire,
+        watch: &Watch,
+        channel: ChannelId,
+        from: &Source,
+        own: bool,
+    ) -> Result<(), DeviceError> {
+        let (started, link, at) = (self.started(), self.plan.link(channel), channel.0 as usize);
+        if !(own && link.is_made_in_slot()) {
+            link.await_grant(watch, || self.plan.stalled(self.index, watch))?;
+        }
+        let bytes = match from {
+            Source::Held(other) => held(self.feeds, &self.held, *other),
+            Source::Arena((memory, offset)) => {
+                self.held[at] = link.outbox();
+                let into = self.held[at].iter_mut().map(LineBuffer::bytes_mut);
+                into.into_iter().try_for_each(|into| self.device.read(*memory, *offset, into))?;
+                link.copied(link.bytes() as usize);
+                held(self.feeds, &self.held, channel)
+            }
+        };
+        wire.send(channel, bytes)?;
+        link.count(bytes.len());
+        let bytes = bytes.len();
+        self.note(started, "post", &[channel], bytes);
         watch.moved();
         Ok(())
     }

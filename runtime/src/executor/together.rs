@@ -7,7 +7,6 @@ use std::sync::{Mutex, PoisonError};
 use thalweg_graph::plan::Endpoint;
 
 use super::gate::Watch;
-use super::link::Link;
 use super::seat::{Fetch, Seat, Stops, describe};
 use super::{Exchange, Executor, Inner};
 use crate::device::DeviceError;
@@ -16,8 +15,8 @@ impl Executor {
     /// [`Executor::run`] where there are several devices.
     pub(super) fn together(&mut self, plan: &Inner, exchange: Exchange<'_>) -> Result<bool, DeviceError> {
         let Exchange { feeds, fetches, agrees } = exchange;
-        let Self { devices, threads: Some(threads), abort, wait_limit, torn, events, .. } = self else {
-            unreachable!("several devices have threads")
+        let Self { devices, threads: Some(threads), hosts, abort, wait_limit, torn, events, .. } = self else {
+            unreachable!("devices that have others beside them have threads")
         };
         let watch = Watch::new(devices.len(), abort.within(), *wait_limit);
         let mut of_each: Vec<Vec<Fetch<'_>>> = Vec::with_capacity(devices.len());
@@ -27,7 +26,7 @@ impl Executor {
             list
         });
         for (at, (channel, fetch)) in plan.plan.channels.values().iter().zip(fetches).enumerate() {
-            if let Endpoint::Device(from) = channel.from {
+            if let (Endpoint::Device(from), true) = (channel.from, hosts.has_caller()) {
                 of_each[usize::from(from)][at] = fetch;
             }
         }
@@ -36,16 +35,28 @@ impl Executor {
             let mut held = Vec::with_capacity(feeds.len());
             held.resize_with(feeds.len(), || None);
             let (device, part, stops) = (&mut **device, &plan.parts[index], Stops::Together(&watch));
-            let events = events.as_ref().map(|_| vec![]);
-            seats.push(Mutex::new(Seat { device, index, plan, part, feeds, fetches, agrees, stops, held, events }));
+            let (events, wire) = (events.as_ref().map(|_| vec![]), hosts.wire());
+            seats.push(Mutex::new(Seat {
+                device,
+                index,
+                plan,
+                part,
+                feeds,
+                fetches,
+                agrees,
+                stops,
+                wire,
+                held,
+                events,
+            }));
         }
         let crossed = threads.broadcast(|thread| {
             let mut seat = seats[thread.index()].lock().unwrap_or_else(PoisonError::into_inner);
             let error = match catch_unwind(AssertUnwindSafe(|| seat.walk())) {
                 Ok(walked) => walked.err(),
                 Err(panic) => Some(DeviceError::Panicked {
-                    device: plan.plan.devices[thread.index()].device.clone(),
-                    doing: describe(&plan.plan, thread.index(), watch.at(thread.index())),
+                    device: plan.plan.devices[plan.parts[thread.index()].of].device.clone(),
+                    doing: describe(&plan.plan, plan.parts[thread.index()].of, watch.at(thread.index())),
                     message: said(&*panic),
                 }),
             };
@@ -58,7 +69,6 @@ impl Executor {
             seat.events.take().unwrap_or_default()
         });
         drop(seats);
-        plan.links.iter().flatten().for_each(Link::rewind);
         if let Some(events) = events {
             *events = crossed;
         }

@@ -1,0 +1,302 @@
+//! The data plane: a connection to every other process, a thread that reads each, and what crosses channels on them. A
+//! reader takes a slot once it has been granted and reads straight into it; it never waits for a device that computes, but
+//! for a step that has not begun here yet. Devices send on their own threads: the reader at the other end always reads.
+//!
+//! Steps are numbered by attempts. Of a step that was given up frames may still be under way: they are read and dropped. A
+//! frame that cannot be is damage, and damage ends the connection, the step and the job; nothing is sent again.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use thalweg_graph::plan::{ChannelId, Endpoint, Plan};
+use thalweg_runtime::DeviceError;
+use thalweg_runtime::executor::{Prepared, Wire};
+
+use crate::HostError;
+use crate::auth::{JobKey, Party};
+use crate::frame::{self, CHUNK_BYTES, FrameError, Header, Kind};
+use crate::message::Cause;
+
+/// How long a peer may take nothing of what it is sent, or leave off in the middle of a frame.
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+
+/// The step that runs here.
+#[derive(Default)]
+struct Current {
+    /// The number of the newest.
+    step: u64,
+    /// None between steps.
+    running: Option<Running>,
+    failure: Option<Cause>,
+    /// The job is over: who reads may go.
+    closed: bool,
+}
+
+#[derive(Clone)]
+struct Running {
+    prepared: Prepared,
+    /// A prefix of the plan's hash.
+    plan: u64,
+}
+
+/// What is called once when something breaks.
+type OnBreak = Box<dyn Fn(&Cause) + Send + Sync>;
+
+/// All connections of one process.
+pub(crate) struct DataPlane {
+    me: Party,
+    job: u64,
+    term: u32,
+    peers: HashMap<Party, Mutex<TcpStream>>,
+    current: Mutex<Current>,
+    changed: Condvar,
+    on_break: OnBreak,
+}
+
+/// A prefix of a plan's hash, as frames have it.
+pub(crate) fn prefix(plan: &Plan) -> u64 {
+    let hash = plan.hash().0;
+    u64::from_le_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]])
+}
+
+fn party(end: Endpoint) -> Party {
+    match end {
+        Endpoint::Driver => Party::Driver,
+        Endpoint::Device(rank) => Party::Worker(rank),
+    }
+}
+
+/// Why what a peer sent is not taken.
+enum Refused {
+    Frame(FrameError),
+    Wrong(String),
+    /// The job is over.
+    Closed,
+}
+
+impl From<FrameError> for Refused {
+    fn from(error: FrameError) -> Self {
+        Refused::Frame(error)
+    }
+}
+
+/// Where something crosses, for people.
+struct Crossing<'a>(Option<&'a Plan>, Header);
+
+impl fmt::Display for Crossing<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Header { step, channel, .. } = self.1;
+        let label = self.0.and_then(|p| p.channels.get(ChannelId(channel))).map_or("?", |c| &*c.label);
+        write!(f, "channel #{channel} \"{label}\", step {step}")
+    }
+}
+
+impl DataPlane {
+    /// Over connections that have been made; `on_break` hears once of the first that breaks.
+    pub(crate) fn new(
+        me: Party,
+        key: &JobKey,
+        term: u32,
+        peers: Vec<(Party, TcpStream)>,
+        on_break: OnBreak,
+    ) -> Result<Arc<Self>, HostError> {
+        let failed = || HostError::io("cannot use a connection");
+        let (mut to, mut from) = (HashMap::new(), vec![]);
+        for (peer, stream) in peers {
+            stream.set_write_timeout(Some(SILENCE_LIMIT)).map_err(failed())?;
+            from.push((peer, stream.try_clone().map_err(failed())?));
+            to.insert(peer, Mutex::new(stream));
+        }
+        let (current, changed) = (Mutex::default(), Condvar::new());
+        let plane = Arc::new(Self { me, job: key.job(), term, peers: to, current, changed, on_break });
+        for (peer, stream) in from {
+            let plane = plane.clone();
+            let reading = thread::Builder::new().name(format!("from {peer}"));
+            let reading = reading.spawn(move || plane.read_all(peer, stream));
+            reading.map_err(HostError::io("cannot start a thread"))?;
+        }
+        Ok(plane)
+    }
+    fn lock(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    /// A step begins here.
+    pub(crate) fn begin(&self, step: u64, prepared: &Prepared, plan: u64) {
+        let mut current = self.lock();
+        (current.step, current.running) = (step, Some(Running { prepared: prepared.clone(), plan }));
+        self.changed.notify_all();
+    }
+    /// It has ended.
+    pub(crate) fn end(&self) {
+        self.lock().running = None;
+        self.changed.notify_all();
+    }
+    /// What broke, if anything has.
+    pub(crate) fn failure(&self) -> Option<Cause> {
+        self.lock().failure.clone()
+    }
+    /// Ends all connections.
+    pub(crate) fn close(&self) {
+        self.lock().closed = true;
+        self.changed.notify_all();
+        for stream in self.peers.values() {
+            let _ = stream.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Both);
+        }
+    }
+    fn fail(&self, cause: Cause) {
+        let mut current = self.lock();
+        if current.closed || current.failure.is_some() {
+            return;
+        }
+        current.failure = Some(cause.clone());
+        drop(current);
+        self.changed.notify_all();
+        (self.on_break)(&cause);
+    }
+    /// The step that runs, for whoever sends.
+    fn running(&self) -> Option<(u64, Running)> {
+        let current = self.lock();
+        current.running.clone().map(|r| (current.step, r))
+    }
+    fn header(&self, kind: Kind, step: u64, plan: u64, channel: ChannelId) -> Header {
+        let (last, chunk, len, crc) = (true, 0, 0, 0);
+        Header { kind, last, job: self.job, term: self.term, plan, step, channel: channel.0, chunk, len, crc }
+    }
+    fn transmit(&self, kind: Kind, channel: ChannelId, bytes: &[u8]) -> Result<(), DeviceError> {
+        let nothing = |cause: &str| DeviceError::Elsewhere { place: self.me.to_string().into(), cause: cause.into() };
+        let (step, Running { prepared, plan }) = self.running().ok_or_else(|| nothing("no step runs"))?;
+        let of = &prepared.plan().channels[channel];
+        let to = party(if kind == Kind::Grant { of.from } else { of.to });
+        let stream = self.peers.get(&to).ok_or_else(|| nothing("no connection leads there"))?;
+        let header = self.header(kind, step, plan, channel);
+        let sent = frame::write_all(&mut *stream.lock().unwrap_or_else(PoisonError::into_inner), header, bytes);
+        sent.map_err(|error| {
+            let crossing = Crossing(Some(prepared.plan()), header);
+            let cause = format!("sending {crossing} from {} to {to} failed: {error}", self.me);
+            self.fail(Cause::Unreachable(cause.clone()));
+            DeviceError::Elsewhere { place: self.me.to_string().into(), cause }
+        })
+    }
+
+    /// Reads all that a peer sends, until the connection ends.
+    fn read_all(&self, peer: Party, mut stream: TcpStream) {
+        let mut spare = vec![];
+        let ended = loop {
+            if let Err((header, refused)) = self.read_one(peer, &mut stream, &mut spare) {
+                break (header, refused);
+            }
+        };
+        let _ = stream.shutdown(Shutdown::Both);
+        let (header, refused) = ended;
+        let plan = self.lock().running.as_ref().map(|r| r.prepared.plan().clone());
+        let place = header.map(|h| Crossing(plan.as_deref(), h).to_string());
+        let way = format!("from {peer} to {}", self.me);
+        let place = place.map_or(way.clone(), |p| format!("{p}, {way}"));
+        self.fail(match refused {
+            Refused::Closed => return,
+            Refused::Frame(error) if error.is_damage() => Cause::Fault(format!("{place}: {error}")),
+            Refused::Frame(error) => Cause::Unreachable(format!("{place}: {error}")),
+            Refused::Wrong(what) => Cause::Fault(format!("{place}: {what}")),
+        });
+    }
+    /// Reads one value or grant. An error comes with the header as far as one was read.
+    fn read_one(
+        &self,
+        peer: Party,
+        stream: &mut TcpStream,
+        spare: &mut Vec<u8>,
+    ) -> Result<(), (Option<Header>, Refused)> {
+        let _ = stream.set_read_timeout(None);
+        let header = Header::read(stream).map_err(|e| (None, e.into()))?;
+        let with = |refused: Refused| (Some(header), refused);
+        if (header.job, header.term) != (self.job, self.term) {
+            return Err(with(FrameError::Foreign { job: header.job, term: header.term }.into()));
+        }
+        let _ = stream.set_read_timeout(Some(SILENCE_LIMIT));
+        let running = self.step_of(&header).map_err(with)?;
+        let Some(running) = running else { return self.drop_value(header, stream, spare).map_err(with) };
+        let wrong = |what: String| Err(with(Refused::Wrong(what)));
+        let (plan, id) = (running.prepared.plan(), ChannelId(header.channel));
+        if running.plan != header.plan {
+            return wrong(format!("it is of plan {:016x}, and {:016x} runs here", header.plan, running.plan));
+        }
+        let Some(channel) = plan.channels.get(id) else { return wrong("there is no such channel".into()) };
+        let ends = [party(channel.from), party(channel.to)];
+        match header.kind {
+            Kind::Grant if ends == [self.me, peer] => running.prepared.granted(id),
+            Kind::Value if ends == [peer, self.me] => {
+                let still = || {
+                    let current = self.lock();
+                    current.step == header.step && current.running.is_some() && !current.closed
+                };
+                let Some(mut slot) = running.prepared.slot(id, &still) else {
+                    return self.drop_value(header, stream, spare).map_err(with);
+                };
+                let (into, mut at, mut part) = (slot.bytes_mut(), 0, header);
+                loop {
+                    at += part.payload(stream, &mut into[at..]).map_err(|e| with(e.into()))?;
+                    if part.last {
+                        break;
+                    }
+                    part = self.next_part(part, stream).map_err(with)?;
+                }
+                if at != into.len() {
+                    return wrong(format!("{at} bytes, where there should be {}", into.len()));
+                }
+                slot.whole();
+            }
+            _ => return wrong(format!("this channel leads from {} to {}", ends[0], ends[1])),
+        }
+        Ok(())
+    }
+    /// What runs here when a frame arrives; nothing if its step has ended. Waits for a step that has not begun here.
+    fn step_of(&self, header: &Header) -> Result<Option<Running>, Refused> {
+        let mut current = self.lock();
+        loop {
+            if current.closed {
+                return Err(Refused::Closed);
+            }
+            if header.step > current.step + 1 {
+                return Err(Refused::Wrong(format!("step {} is the newest here", current.step)));
+            }
+            if header.step <= current.step {
+                let same = header.step == current.step;
+                return Ok(current.running.clone().filter(|_| same));
+            }
+            current = self.changed.wait(current).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+    fn next_part(&self, before: Header, stream: &mut TcpStream) -> Result<Header, Refused> {
+        let next = Header::read(stream)?;
+        let follows = Header { last: next.last, len: next.len, crc: next.crc, chunk: before.chunk + 1, ..before };
+        if next == follows { Ok(next) } else { Err(Refused::Wrong("its parts are out of order".into())) }
+    }
+    /// Reads a value that nobody wants any more.
+    fn drop_value(&self, header: Header, stream: &mut TcpStream, spare: &mut Vec<u8>) -> Result<(), Refused> {
+        spare.resize(CHUNK_BYTES, 0);
+        let mut part = header;
+        loop {
+            part.payload(stream, spare)?;
+            if part.last {
+                return Ok(());
+            }
+            part = self.next_part(part, stream)?;
+        }
+    }
+}
+
+impl Wire for DataPlane {
+    fn send(&self, channel: ChannelId, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.transmit(Kind::Value, channel, bytes)
+    }
+    fn grant(&self, channel: ChannelId) -> Result<(), DeviceError> {
+        self.transmit(Kind::Grant, channel, &[])
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,75 @@
+//! Thalweg over several processes. A *worker* hosts a device; the *driver* holds the session, conducts steps and is where
+//! feeds come from and fetches go. What crosses channels goes straight from process to process.
+//!
+//! Who joins is in `auth.rs`, what is said in `message.rs`, what is carried in `data.rs`. `coordinator.rs` and `machine.rs`
+//! decide, and touch neither sockets nor clocks; `driver.rs` and `worker.rs` are the rims around them; `gathering.rs` brings them
+//! together.
+
+mod auth;
+mod coordinator;
+mod data;
+mod driver;
+mod frame;
+mod gathering;
+mod job;
+pub mod launch;
+mod listener;
+mod machine;
+mod message;
+mod remote;
+mod worker;
+
+pub use auth::JobKey;
+pub use driver::Workers;
+pub use gathering::Gathering;
+pub use job::{JOB_VARIABLE, Job, WORLD_VARIABLE, read_key};
+pub use worker::{Open, Worker, serve};
+
+use std::io;
+
+/// What driver and workers compare before anything else.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The term of every job: nobody who left comes back yet.
+const TERM: u32 = 1;
+/// How often a worker that has nothing to say says so.
+const BEAT: std::time::Duration = std::time::Duration::from_secs(1);
+/// A worker that was not heard of for so long is gone, whatever its connections are like.
+const SILENCE_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Why processes did not come together, or did not stay.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A connection was refused, or not made.
+    #[error("{0}")]
+    Refused(String),
+    /// Not everybody came.
+    #[error("{joined} of {world} workers joined within {seconds} s{}", last.as_ref().map_or(String::new(), |l| format!("; the last one that did not was refused: {l}")))]
+    Missing {
+        /// How many did.
+        joined: usize,
+        /// How many were expected.
+        world: usize,
+        /// How long they had.
+        seconds: u64,
+        /// Why somebody was not let in, if anybody was not.
+        last: Option<String>,
+    },
+    /// What the launcher left does not make a job.
+    #[error("{0}")]
+    Job(String),
+    /// The system refused something.
+    #[error("{doing}: {error}")]
+    Io {
+        /// What was tried.
+        doing: String,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+impl HostError {
+    fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |error| Self::Io { doing, error }
+    }
+}

@@ -1,0 +1,114 @@
+//! A worker as the driver has it: a connection on which orders are answered, and a [`Device`] that stands for the one there.
+//! What lowering has to know of it a twin says, a device of the same kind in this process on which nothing is loaded.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use thalweg_graph::lower::Target;
+use thalweg_graph::plan::{Memory, Plan};
+use thalweg_runtime::device::Loaded;
+use thalweg_runtime::{AbortFlag, Device, DeviceError, Timing};
+
+use crate::message::{Line, Order};
+use crate::{BEAT, SILENCE_LIMIT};
+
+/// Bytes of state that one message carries.
+const STRETCH_BYTES: usize = 4 << 20;
+
+/// What came of an order, and the bytes with it.
+pub(crate) type Answer = (Result<u64, String>, Vec<u8>);
+
+/// The way to a worker.
+pub(crate) struct Remote {
+    pub(crate) name: Arc<str>,
+    pub(crate) line: Line,
+    pub(crate) answers: Mutex<Receiver<Answer>>,
+    /// When it last said anything.
+    pub(crate) heard: Mutex<Instant>,
+}
+
+impl Remote {
+    /// It has said something.
+    pub(crate) fn hear(&self) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+    /// What is to be said of a worker that has not been heard of for too long.
+    pub(crate) fn silence(&self) -> Option<String> {
+        let silent = self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > SILENCE_LIMIT;
+        silent.then(|| format!("{} has not been heard of for {SILENCE_LIMIT:?}", self.name))
+    }
+    fn ask(&self, order: &Order, bytes: &[u8]) -> Result<(u64, Vec<u8>), DeviceError> {
+        let failed = |cause: String| DeviceError::Elsewhere { place: self.name.clone(), cause };
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        self.line.say(order, bytes).map_err(|e| failed(format!("it is gone: {e}")))?;
+        let (result, bytes) = loop {
+            match answers.recv_timeout(BEAT) {
+                Ok(answer) => break answer,
+                Err(RecvTimeoutError::Timeout) => self.silence().map_or(Ok(()), |why| Err(failed(why)))?,
+                Err(RecvTimeoutError::Disconnected) => return Err(failed("it is gone".into())),
+            }
+        };
+        Ok((result.map_err(failed)?, bytes))
+    }
+}
+
+/// A device that a worker hosts.
+pub(crate) struct RemoteDevice {
+    pub(crate) remote: Arc<Remote>,
+    pub(crate) twin: Box<dyn Device>,
+}
+
+impl Device for RemoteDevice {
+    fn target(&self) -> &dyn Target {
+        self.twin.target()
+    }
+    fn reserve_state(&mut self, bytes: u64) -> Result<(), DeviceError> {
+        self.remote.ask(&Order::ReserveState(bytes), &[]).map(|_| ())
+    }
+    fn load(&mut self, plan: &Arc<Plan>, _: usize) -> Result<Loaded, DeviceError> {
+        let (number, _) = self.remote.ask(&Order::Load(plan.hash().0), &plan.to_bytes())?;
+        Ok(Loaded(number as usize))
+    }
+    fn unload(&mut self, loaded: Loaded) {
+        // Who is gone has unloaded everything.
+        let _ = self.remote.ask(&Order::Unload(loaded.0 as u32), &[]);
+    }
+    fn run(&mut self, _: Loaded, _: std::ops::Range<usize>, _: Option<&AbortFlag>) -> Result<(), DeviceError> {
+        let cause = "its launches are run there".into();
+        Err(DeviceError::Elsewhere { place: self.remote.name.clone(), cause })
+    }
+    fn borrows(&self) -> bool {
+        self.twin.borrows()
+    }
+    fn time(&mut self, _: bool) -> Vec<Timing> {
+        vec![]
+    }
+    fn now(&self) -> Duration {
+        self.twin.now()
+    }
+    fn strategy(&self, _: Loaded, _: usize) -> String {
+        format!("on {}", self.remote.name)
+    }
+    fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        let stretches = bytes.chunks(STRETCH_BYTES).enumerate();
+        let mut at = stretches.map(|(i, bytes)| (offset + (i * STRETCH_BYTES) as u64, bytes));
+        at.try_for_each(|(at, bytes)| self.remote.ask(&Order::Write(memory, at), bytes).map(|_| ()))
+    }
+    fn read(&mut self, memory: Memory, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        for (i, into) in bytes.chunks_mut(STRETCH_BYTES).enumerate() {
+            let at = offset + (i * STRETCH_BYTES) as u64;
+            let (_, read) = self.remote.ask(&Order::Read(memory, at, into.len() as u32), &[])?;
+            if read.len() != into.len() {
+                let cause = format!("it gave {} bytes, not {}", read.len(), into.len());
+                return Err(DeviceError::Elsewhere { place: self.remote.name.clone(), cause });
+            }
+            into.copy_from_slice(&read);
+        }
+        Ok(())
+    }
+    fn reserved(&self, memory: Memory) -> u64 {
+        // Nothing, of who is gone.
+        self.remote.ask(&Order::Reserved(memory), &[]).map_or(0, |(bytes, _)| bytes)
+    }
+}

@@ -1,0 +1,299 @@
+//! Steps over workers: the numbers of one process, whoever fails or is stopped. Workers are threads of the test here; they
+//! talk over the same sockets as processes do.
+
+#![allow(missing_docs)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use thalweg_cpu::CpuDevice;
+use thalweg_distributed::{Gathering, HostError, JobKey, Worker, serve};
+use thalweg_graph::DType::{F32, I32};
+use thalweg_graph::lower::Target;
+use thalweg_graph::plan::{Memory, Plan};
+use thalweg_graph::{Array, Cluster, Strategy};
+use thalweg_ops::nn::*;
+use thalweg_ops::optim::AdamW;
+use thalweg_runtime::device::{Lent, Loaded};
+use thalweg_runtime::planner::Placing;
+use thalweg_runtime::{AbortFlag, Device, DeviceError, RunError, Session, Timing};
+
+/// Two layers with dropout; batches of eight.
+fn graph() -> thalweg_graph::Graph {
+    let g = thalweg_ops::Graph::new("small").seed(3);
+    let x = g.input("x", F32, [8, 40]);
+    let label = g.input("label", I32, [8]);
+    let hidden = g.scope("hidden", || Linear::new(64).call(x)).relu();
+    let logits = g.scope("head", || Linear::new(10).call(hidden));
+    let loss = cross_entropy(logits, label).mean().named("loss");
+    g.program("train").outputs([loss]).update(AdamW::new(1e-2).minimize(loss));
+    g.program("look").outputs([hidden.named("hidden")]);
+    g.finish().expect("no mistakes")
+}
+
+fn batch(k: u64) -> [Array; 2] {
+    let x: Vec<f32> = (0..320).map(|i| ((i * 37 + k * 11) % 101) as f32 / 50.0 - 1.0).collect();
+    let label: Vec<i32> = (0..8).map(|i| ((i * 3 + k) % 10) as i32).collect();
+    [Array::from_slice(&[8, 40], &x), Array::from_slice(&[8], &label)]
+}
+
+fn open(name: &str, threads: usize) -> Result<Box<dyn Device>, DeviceError> {
+    Ok(Box::new(CpuDevice::new(name, threads)?))
+}
+
+fn names(world: usize) -> Vec<(String, usize)> {
+    (0..world).map(|rank| (format!("cpu:{rank}"), 1)).collect()
+}
+
+type Opens = Arc<dyn Fn(&str, usize) -> Result<Box<dyn Device>, DeviceError> + Send + Sync>;
+
+/// So many workers, each a thread, and a session over them.
+fn session(world: usize, strategy: &Strategy, opens: Opens) -> (Session, Vec<JoinHandle<Result<(), HostError>>>) {
+    let key = JobKey::random().expect("numbers");
+    let gathering = Gathering::open(&key).expect("a port");
+    let worker = Worker { join: gathering.address(), key };
+    let start = |_| {
+        let (worker, opens) = (worker.clone(), opens.clone());
+        thread::spawn(move || serve(&worker, &*opens))
+    };
+    let threads = (0..world).map(start).collect();
+    let workers = gathering.workers(&names(world), Duration::from_secs(20)).expect("all join");
+    let twins = names(world).iter().map(|(name, n)| open(name, *n).expect("a device")).collect();
+    let executor = workers.executor(twins).expect("there is a twin for each");
+    let graph = graph();
+    let planner = placing(&graph, world, strategy);
+    (Session::with(graph, executor, planner).expect("it fits"), threads)
+}
+
+fn placing(graph: &thalweg_graph::Graph, world: usize, strategy: &Strategy) -> Box<Placing> {
+    let request = strategy.request(graph, &Cluster::cpus(world)).expect("it fits");
+    Box::new(Placing::new(graph, request, world))
+}
+
+fn here(world: usize, strategy: &Strategy) -> Session {
+    let graph = graph();
+    let devices = names(world).iter().map(|(name, n)| open(name, *n).expect("a device")).collect();
+    let planner = placing(&graph, world, strategy);
+    Session::over(graph, devices, planner).expect("it fits")
+}
+
+fn step(session: &mut Session, k: u64) -> Result<f64, RunError> {
+    let [x, label] = batch(k);
+    session.run("train", &[("x", &x), ("label", &label)]).map(|out| out.item("loss"))
+}
+
+fn leave(session: Session, threads: Vec<JoinHandle<Result<(), HostError>>>) {
+    drop(session);
+    for thread in threads {
+        thread.join().expect("no panic").expect("it left in peace");
+    }
+}
+
+#[test]
+fn several_processes_compute_what_one_does() {
+    let dp = Strategy::data_parallel().leaves(4);
+    for (strategy, worlds) in
+        [(dp.clone(), vec![1, 2, 4]), (dp.shard_state(), vec![2]), (Strategy::pipeline(2), vec![2])]
+    {
+        for world in worlds {
+            let (mut there, threads) = session(world, &strategy, Arc::new(open));
+            let mut here = here(world, &strategy);
+            for k in 0..5 {
+                let (a, b) = (step(&mut there, k).expect("it runs"), step(&mut here, k).expect("it runs"));
+                assert_eq!(a.to_bits(), b.to_bits(), "{strategy} on {world}, step {k}");
+                let [x, _] = batch(k);
+                let look = |s: &mut Session| s.run("look", &[("x", &x)]).expect("it runs");
+                let (a, b) = (look(&mut there), look(&mut here));
+                let bytes = |out: &thalweg_runtime::Outputs| out.get("hidden").expect("an output").bytes().to_vec();
+                assert_eq!(bytes(&a), bytes(&b));
+            }
+            assert_eq!(there.digest(), here.digest(), "{strategy} on {world}");
+            assert_eq!(there.bytes_sent(), here.bytes_sent(), "{strategy} on {world}");
+            assert_eq!(there.bytes_sent() > 0, world > 1);
+            leave(there, threads);
+        }
+    }
+}
+
+/// A device that does something first whenever it is to run a stretch: it is told how often that was.
+struct Odd<F>(CpuDevice, F, usize);
+
+impl<F: FnMut(usize, Option<&AbortFlag>) -> Result<(), DeviceError> + Send> Device for Odd<F> {
+    fn target(&self) -> &dyn Target {
+        self.0.target()
+    }
+    fn reserve_state(&mut self, bytes: u64) -> Result<(), DeviceError> {
+        self.0.reserve_state(bytes)
+    }
+    fn load(&mut self, plan: &Arc<Plan>, part: usize) -> Result<Loaded, DeviceError> {
+        self.0.load(plan, part)
+    }
+    fn unload(&mut self, loaded: Loaded) {
+        self.0.unload(loaded);
+    }
+    fn run(&mut self, l: Loaded, range: std::ops::Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError> {
+        self.run_lent(l, range, abort, &mut [])
+    }
+    fn borrows(&self) -> bool {
+        self.0.borrows()
+    }
+    fn run_lent(
+        &mut self,
+        loaded: Loaded,
+        range: std::ops::Range<usize>,
+        abort: Option<&AbortFlag>,
+        lent: &mut [Lent<'_>],
+    ) -> Result<(), DeviceError> {
+        self.2 += 1;
+        (self.1)(self.2, abort)?;
+        self.0.run_lent(loaded, range, abort, lent)
+    }
+    fn time(&mut self, on: bool) -> Vec<Timing> {
+        self.0.time(on)
+    }
+    fn now(&self) -> Duration {
+        self.0.now()
+    }
+    fn strategy(&self, loaded: Loaded, instruction: usize) -> String {
+        self.0.strategy(loaded, instruction)
+    }
+    fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        self.0.write(memory, offset, bytes)
+    }
+    fn read(&mut self, memory: Memory, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
+        self.0.read(memory, offset, bytes)
+    }
+    fn reserved(&self, memory: Memory) -> u64 {
+        self.0.reserved(memory)
+    }
+}
+
+/// Rank 1's device (the one of that name) does `before` first.
+fn odd<F>(before: F) -> Opens
+where
+    F: Fn(usize, Option<&AbortFlag>) -> Result<(), DeviceError> + Send + Sync + Clone + 'static,
+{
+    Arc::new(move |name, threads| {
+        let device = CpuDevice::new(name, threads)?;
+        Ok(if name == "cpu:1" { Box::new(Odd(device, before.clone(), 0)) } else { Box::new(device) })
+    })
+}
+
+/// How many stretches rank 1 has in a step, and how many of them in its body.
+fn stretches() -> (usize, usize) {
+    let (count, in_tail) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (counted, tails) = (count.clone(), in_tail.clone());
+    let opens = odd(move |_, abort| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        tails.fetch_add(usize::from(abort.is_none()), Ordering::SeqCst);
+        Ok(())
+    });
+    let (mut session, threads) = session(2, &Strategy::data_parallel().leaves(4), opens);
+    step(&mut session, 0).expect("it runs");
+    leave(session, threads);
+    let (all, tail) = (count.load(Ordering::SeqCst), in_tail.load(Ordering::SeqCst));
+    assert!(tail > 0 && all > tail, "{all} stretches, {tail} of the tail");
+    (all, all - tail)
+}
+
+/// Fails or panics at every stretch of the second step's body: nothing is updated anywhere, the cause is told, and the next
+/// step is right.
+#[test]
+fn what_fails_on_a_worker_ends_the_step_everywhere() {
+    let dp = Strategy::data_parallel().leaves(4);
+    let (all, body) = stretches();
+    for (at, panics) in (1..=body).flat_map(|at| [(at, false), (at, true)]) {
+        let happened = Arc::new(AtomicUsize::new(0));
+        let seen = happened.clone();
+        let opens = odd(move |k, _| {
+            if k != all + at {
+                return Ok(());
+            }
+            seen.fetch_add(1, Ordering::SeqCst);
+            assert!(!panics, "something odd");
+            Err(DeviceError::Launch { device: "cpu:1".into(), label: "work".into(), cause: "something odd".into() })
+        });
+        let (mut there, threads) = session(2, &dp, opens);
+        let mut here = here(2, &dp);
+        for session in [&mut there, &mut here] {
+            step(session, 0).expect("it runs");
+        }
+        let error = step(&mut there, 1).expect_err("it is spoilt").to_string();
+        assert_eq!(happened.load(Ordering::SeqCst), 1, "the fault has happened");
+        assert!(error.contains("step 2: rank 1") && error.contains("something odd"), "{error}");
+        assert_eq!(there.digest(), here.digest(), "nothing was updated");
+        let again = [&mut there, &mut here].map(|session| step(session, 1).expect("the next step is right").to_bits());
+        assert_eq!(again[0], again[1]);
+        assert_eq!(there.digest(), here.digest());
+        leave(there, threads);
+    }
+}
+
+#[test]
+fn a_tail_that_fails_tears_and_says_so() {
+    let (all, body) = stretches();
+    let opens = odd(move |k, _| {
+        let fails = k == all + body + 1;
+        let error = DeviceError::Launch { device: "cpu:1".into(), label: "work".into(), cause: "odd".into() };
+        if fails { Err(error) } else { Ok(()) }
+    });
+    let (mut session, threads) = session(2, &Strategy::data_parallel().leaves(4), opens);
+    step(&mut session, 0).expect("it runs");
+    let error = step(&mut session, 1).expect_err("the tail fails");
+    assert!(matches!(&error, RunError::Device(DeviceError::Torn { .. })), "{error}");
+    assert_eq!(step(&mut session, 2).expect_err("nothing runs"), error);
+    leave(session, threads);
+}
+
+#[test]
+fn an_abort_ends_a_step_on_all_workers() {
+    let (all, _) = stretches();
+    let (told, heard) = std::sync::mpsc::channel();
+    let told = Arc::new(std::sync::Mutex::new(told));
+    let opens = odd(move |k, abort| {
+        if k != all + 1 {
+            return Ok(());
+        }
+        told.lock().expect("no panic").send(()).expect("somebody listens");
+        let abort = abort.expect("a body");
+        while !abort.is_raised() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Err(DeviceError::Aborted)
+    });
+    let dp = Strategy::data_parallel().leaves(4);
+    let (mut there, threads) = session(2, &dp, opens);
+    let mut here = here(2, &dp);
+    for session in [&mut there, &mut here] {
+        step(session, 0).expect("it runs");
+    }
+    let flag = there.abort_flag();
+    let stopper = thread::spawn(move || {
+        heard.recv().expect("it is told");
+        flag.raise();
+        Instant::now()
+    });
+    assert_eq!(step(&mut there, 1), Err(RunError::Device(DeviceError::Aborted)));
+    let took = stopper.join().expect("no panic").elapsed();
+    println!("the step ended {took:?} after the flag was raised");
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    there.abort_flag().clear();
+    assert_eq!(there.digest(), here.digest());
+    assert_eq!(step(&mut there, 1), step(&mut here, 1));
+    assert_eq!(there.digest(), here.digest());
+    leave(there, threads);
+}
+
+#[test]
+fn who_is_missing_and_who_has_another_key_is_said() {
+    let (key, other) = (JobKey::random().expect("numbers"), JobKey::random().expect("numbers"));
+    let gathering = Gathering::open(&key).expect("a port");
+    let worker = Worker { join: gathering.address(), key: other };
+    let stranger = thread::spawn(move || serve(&worker, &open));
+    let error = gathering.workers(&names(2), Duration::from_secs(1)).map(|_| ()).expect_err("nobody joins");
+    let said = error.to_string();
+    assert!(said.contains("0 of 2 workers joined within 1 s") && said.contains("another job"), "{said}");
+    assert!(stranger.join().expect("no panic").is_err());
+}

@@ -1,0 +1,27 @@
+//! `thalweg launch`: a command as the driver of so many workers, all on this machine; none outlives the others. The exit
+//! code is the driver's.
+
+use std::ffi::OsString;
+
+use anyhow::Context as _;
+use clap::Args;
+use thalweg::distributed::launch;
+
+/// Flags of `thalweg launch`.
+#[derive(Args)]
+pub(crate) struct Launch {
+    /// How many workers: processes that host a CPU of one thread each.
+    #[arg(short = 'n', long = "workers", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
+    /// The command that drives them: `-- thalweg demo --leaves 4`, or a program of yours that asks `thalweg::hosts`.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+impl Launch {
+    /// Gives the exit code.
+    pub(crate) fn run(self) -> anyhow::Result<u8> {
+        let program = std::env::current_exe().context("where is this program?")?;
+        Ok(launch::launch(&launch::Launch { world: self.workers, driver: self.command, program })?)
+    }
+}

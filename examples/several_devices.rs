@@ -1,6 +1,6 @@
-//! One model on one device and on several: data parallel, ZeRO-1, and a checkpoint that moves between them. The leaves of the
-//! strategy are fixed, the devices are not; so every run ends with the same bits, and a run that was begun on two devices goes
-//! on on three as if nothing had happened.
+//! One model on one device and on several: data parallel, ZeRO-1, as a pipeline, and a checkpoint that moves between them. The
+//! leaves of the strategy are fixed, the devices are not; so every run ends with the same bits, and a run that was begun on two
+//! devices goes on on three as if nothing had happened.
 //!
 //! Run it: `cargo run --release --example several_devices`. It prints a line per run and ends with `the same bits everywhere`.
 
@@ -31,12 +31,14 @@ fn main() -> thalweg::Result<()> {
     let (train, _) = thalweg::data::digits()?;
     let data = train.shuffle(0).batch(60).epochs(2);
     let mut digests = Vec::new();
-    for (name, strategy) in [
-        ("data parallel", Strategy::data_parallel().leaves(LEAVES)),
-        ("ZeRO-1", Strategy::data_parallel().leaves(LEAVES).shard_state()),
-    ] {
+    for name in ["data parallel", "ZeRO-1", "pipeline"] {
         for devices in [1, 2, 3] {
-            let mut model = model(devices, &strategy)?;
+            let strategy = match name {
+                "pipeline" => Strategy::pipeline(devices as u16),
+                "ZeRO-1" => Strategy::data_parallel().shard_state(),
+                _ => Strategy::data_parallel(),
+            };
+            let mut model = model(devices, &strategy.leaves(LEAVES))?;
             let mut loss = f64::NAN;
             for batch in model.batches(&data) {
                 loss = model.run("train", &batch?.feeds())?.item("loss");

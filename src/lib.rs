@@ -38,7 +38,7 @@ pub use thalweg_distributed as distributed;
 #[cfg(feature = "gpu")]
 pub use thalweg_gpu as gpu;
 pub use thalweg_graph as graph;
-pub use thalweg_graph::{Array, Cluster, DType, Init, PipelineSchedule, Strategy};
+pub use thalweg_graph::{Array, Cluster, DType, Init, PipelineSchedule, Reduction, Strategy};
 pub use thalweg_ops as ops;
 pub use thalweg_ops::{Graph, Op, OpRow, Precision, Tensor, nn, optim};
 pub use thalweg_runtime as runtime;
@@ -49,7 +49,7 @@ pub mod prelude {
     pub use crate::model::{Compile, Model};
     pub use crate::nn::*;
     pub use crate::optim::{AdamW, LossScale, Schedule, Sgd};
-    pub use crate::{Array, Cluster, Graph, Init, PipelineSchedule, Precision, Strategy, Tensor, feed};
+    pub use crate::{Array, Cluster, Graph, Init, PipelineSchedule, Precision, Reduction, Strategy, Tensor, feed};
     pub use thalweg_graph::DType::{BF16, Bool, F16, F32, F64, I32, I64, U8, U32};
     pub use thalweg_graph::shape;
 }

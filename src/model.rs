@@ -21,8 +21,8 @@ pub trait Compile {
     /// Checks the whole declaration, reports every mistake at once, and puts the variables on the cluster's device.
     ///
     /// # Errors
-    /// With every mistake; and if the cluster has several devices, since how the model is spread over them is to be said:
-    /// see [`compile_with`](Self::compile_with).
+    /// With every mistake; if something is pinned to another device; and if the cluster has several devices, since how the
+    /// model is spread over them is to be said: see [`compile_with`](Self::compile_with).
     fn compile(&self, cluster: &Cluster) -> Result<Model>;
     /// The same, spread over the cluster's devices as `strategy` says:
     /// `g.compile_with(&cluster, &Strategy::data_parallel())`. Feeds, outputs and variables remain whole to the caller.
@@ -47,6 +47,8 @@ impl Compile for thalweg_ops::Graph {
             )));
         };
         let graph = finished(self)?;
+        // What is pinned to a device that is not this one has to be said now.
+        Strategy::alone(&device.name).request(&graph, cluster).map_err(|e| Error::Cluster(e.to_string()))?;
         Ok(model(Session::new(graph, open_device(device)?)?, None))
     }
     fn compile_with(&self, cluster: &Cluster, strategy: &Strategy) -> Result<Model> {

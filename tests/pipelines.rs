@@ -166,6 +166,8 @@ fn what_does_not_fit_is_said() {
     g.program("run").outputs([y.named("y")]);
     let said = refused(&g, &Cluster::cpus(2), &Strategy::data_parallel());
     assert!(said.contains("pinned to `gpu:7`; there are `cpu:0`, `cpu:1`") && said.contains("pipelines.rs"), "{said}");
+    let said = g.compile(&Cluster::cpu(1)).err().expect("there is no such device").to_string();
+    assert!(said.contains("pinned to `gpu:7`; there are `cpu:0`"), "{said}");
 
     let g = Graph::new("line");
     let y = g.input("x", F32, [6]) * 2.0;

@@ -12,7 +12,7 @@ use thalweg::graph::evaluate::{Evaluated, Named, evaluate, evaluate_devices};
 use thalweg::graph::init::initial_value;
 use thalweg::graph::kernel::BufferType;
 use thalweg::graph::kernel::interpret::{Precision, Values};
-use thalweg::graph::lower::{Share, StateMap, Target, lower_devices};
+use thalweg::graph::lower::{Share, StateMap, lower_devices};
 use thalweg::graph::partition::partition;
 use thalweg::graph::passes::{STANDARD, run_passes, select_program};
 use thalweg::graph::place::{Mesh, Request, place};
@@ -95,7 +95,7 @@ fn check(graph: &Ir, bindings: &Bindings, feeds: &Feeds, request: &Request, devi
     }
     // And as a plan.
     let target = ReferenceDevice::default();
-    let targets = vec![&target as &dyn Target; devices];
+    let targets = vec![target.target(); devices];
     let plan = Arc::new(lower_devices(&parts, bindings, &layouts, &targets).expect("it is lowered"));
     let faults = plan.verify();
     assert!(faults.is_empty(), "{}\n{plan}", faults[0]);

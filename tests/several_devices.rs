@@ -34,8 +34,8 @@ fn demo(devices: usize, strategy: &str) -> serde_json::Value {
 #[test]
 fn the_same_leaves_give_the_same_digest_on_any_number_of_devices() {
     let mut digests = BTreeSet::new();
-    for strategy in ["dp", "zero1"] {
-        for devices in [1, 2, 3, 4, 8] {
+    for (strategy, devices) in [("dp", &[1, 2, 3, 4, 8][..]), ("zero1", &[1, 2, 3, 4, 8]), ("pp", &[2, 3, 4, 8])] {
+        for devices in devices.iter().copied() {
             let summary = demo(devices, strategy);
             let sent = summary["bytes_sent"].as_u64().expect("a number");
             assert_eq!((sent > 0, summary["steps"].as_u64()), (devices > 1, Some(50)), "{summary}");
@@ -54,6 +54,30 @@ fn gradients_cross_as_often_as_they_must() {
     assert!((least..least + 50 * 16).contains(&sent), "{sent} bytes, at least {least}");
 }
 
+/// A ring sends as much, to one neighbour only, and adds up in another order.
+#[test]
+fn a_ring_goes_to_neighbours_only() {
+    let references: BTreeMap<String, Reference> =
+        serde_json::from_str(include_str!("../data/kit_refs.json")).expect("references");
+    let mut sent = BTreeMap::new();
+    for reduction in [Reduction::Canonical, Reduction::Fast] {
+        let strategy = Strategy::data_parallel().reduction(reduction);
+        let case = Case::open("mlp_train", &Cluster::cpus(4), Some(&strategy)).expect("it compiles");
+        let mut case = case.expect("there is such a case");
+        let results: Vec<Array> = (0..10).map(|i| case.result(i).expect("it runs")).collect();
+        let error = rel_err(&results, &references["mlp_train"]);
+        assert!(error < 2e-6, "{reduction:?}: {error}");
+        let plan = case.plan().expect("it is planned");
+        let long = plan.channels.values().iter().filter(|c| c.ty.size_bytes() > 1 << 16);
+        let ends: BTreeSet<String> = long.map(|c| format!("{:?} {:?}", c.from, c.to)).collect();
+        let between = ends.iter().filter(|e| !e.contains("Driver")).count();
+        assert_eq!(between, if reduction == Reduction::Fast { 4 } else { 12 }, "{ends:?}");
+        sent.insert(between, case.model().bytes_sent());
+    }
+    // A device's slice begins at a multiple of sixteen elements: a few bytes more or less.
+    assert!(sent[&4].abs_diff(sent[&12]) * 1000 < sent[&12], "{sent:?}");
+}
+
 /// Losses of the first steps. resnet18 is normalized over the whole batch, on all devices together; in `dp_resnet18_train_p2`
 /// each worker normalizes its own.
 #[test]
@@ -70,6 +94,29 @@ fn the_kits_models_agree_with_their_references() {
             let error = rel_err(&results, &references[name]);
             assert!(error < 2e-6, "{name} on {devices} devices, {strategy:?}: {error}");
         }
+    }
+}
+
+/// Two stages, alone and two of them side by side; where there is batch norm, as many groups as microbatches.
+#[test]
+fn pipelines_agree_with_the_references() {
+    let references: BTreeMap<String, Reference> =
+        serde_json::from_str(include_str!("../data/kit_refs.json")).expect("references");
+    for (name, losses, devices, microbatches) in [
+        ("mlp_train", 10, 2, 4),
+        ("mlp_train", 10, 4, 8),
+        ("mlp_small_train", 10, 4, 4),
+        ("lenet_train", 10, 2, 4),
+        ("lenet_train", 10, 4, 4),
+        ("gpt_train", 3, 2, 4),
+        ("dp_resnet18_train_p2", 2, 2, 2),
+    ] {
+        let strategy = Strategy::pipeline(2).microbatches(microbatches);
+        let case = Case::open(name, &Cluster::cpus(devices), Some(&strategy)).expect("it compiles");
+        let mut case = case.expect("there is such a case");
+        let results: Vec<Array> = (0..losses).map(|i| case.result(i).expect("it runs")).collect();
+        let error = rel_err(&results, &references[name]);
+        assert!(error < 2e-6, "{name} on {devices} devices: {error}");
     }
 }
 

@@ -77,18 +77,25 @@ pub fn choose(
 ) -> Result<Choice, ChooseError> {
     assert_eq!(targets.len(), cluster.devices.len(), "one of each per device");
     let bound = typical(graph, wanted.extents()).ok_or(ChooseError::NoProgram)?;
-    let mut candidates: Vec<Candidate> = wanted
-        .candidates(cluster)
-        .into_iter()
-        .map(|strategy| {
-            let name = strategy.to_string();
-            let outcome = predict(&strategy, graph, &bound, cluster, targets);
-            Candidate { name, strategy, outcome }
-        })
-        .collect();
+    let look = |strategy: Strategy| {
+        let outcome = predict(&strategy, graph, &bound, cluster, targets);
+        Candidate { name: strategy.to_string(), strategy, outcome }
+    };
+    let family = |family: Vec<Strategy>| {
+        let mut seen: Vec<Candidate> = vec![];
+        for strategy in family {
+            seen.push(look(strategy));
+            if let [.., before, last] = &seen[..]
+                && last.seconds() >= before.seconds()
+            {
+                break;
+            }
+        }
+        seen
+    };
+    let mut candidates: Vec<Candidate> = wanted.families(cluster).into_iter().flat_map(family).collect();
     // The simpler one, where two are as fast: candidates come in that order, and sorting keeps it.
-    let seconds = |c: &Candidate| c.outcome.as_ref().map_or(f64::INFINITY, |p| p.step_seconds);
-    candidates.sort_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+    candidates.sort_by(|a, b| a.seconds().total_cmp(&b.seconds()));
     match candidates.first() {
         Some(best) if best.outcome.is_ok() => Ok(Choice { strategy: best.strategy.clone(), candidates }),
         _ => {
@@ -134,40 +141,44 @@ fn step_seconds(plan: &Plan, cluster: &Cluster) -> Result<f64, String> {
     Ok((step.end + cost.step()).as_secs_f64())
 }
 
+impl Candidate {
+    fn seconds(&self) -> f64 {
+        self.outcome.as_ref().map_or(f64::INFINITY, |p| p.step_seconds)
+    }
+}
+
 impl Strategy {
-    /// What is worth looking at on a cluster, the simple before the involved.
-    fn candidates(&self, cluster: &Cluster) -> Vec<Strategy> {
+    /// What is worth looking at on a cluster, the simple before the involved. Of a family each is looked at only if the one before
+    /// it was worth it: the first that is slower than its neighbour ends it.
+    fn families(&self, cluster: &Cluster) -> Vec<Vec<Strategy>> {
         let n = cluster.devices.len();
-        let alone = cluster.devices.iter().map(|d| self.like(Strategy::alone(&d.name)));
+        let mut all: Vec<Vec<Strategy>> = vec![];
         // Of equal devices one is as good as another.
-        let mut all: Vec<Strategy> = vec![];
         let mut known = vec![];
-        for (device, strategy) in cluster.devices.iter().zip(alone) {
+        for device in &cluster.devices {
             let facts = (device.kind, device.threads, device.memory_bytes, device.rates);
             if !known.contains(&facts) {
                 known.push(facts);
-                all.push(strategy);
+                all.push(vec![self.like(Strategy::alone(&device.name))]);
             }
         }
         if n < 2 {
             return all;
         }
         let dp = self.like(Strategy::data_parallel());
-        all.push(dp.clone());
-        let shares = self.proportions(cluster);
-        all.extend(shares.iter().map(|s| dp.clone().leaves(s.iter().sum()).shares(s)).map(|s| self.with_leaves(s)));
-        all.push(dp.clone().shard_state());
+        all.push(vec![dp.clone()]);
+        for shares in self.proportions(cluster) {
+            all.push(vec![self.with_leaves(dp.clone().leaves(shares.iter().sum()).shares(&shares))]);
+        }
+        all.push(vec![dp.clone().shard_state()]);
         let divides = |k: &usize| n.is_multiple_of(*k);
         if self.has_shards() {
-            let widths = (2..=n).filter(divides);
-            all.extend(widths.map(|width| dp.clone().tensor_parallel(width as u16)));
+            all.push((2..=n).filter(divides).map(|width| dp.clone().tensor_parallel(width as u16)).collect());
         }
         for stages in (2..=n).filter(divides) {
             let pipeline = self.like(Strategy::pipeline(stages as u16));
-            let counts: &[usize] = if self.fixes_leaves() { &[4] } else { &[2, 4, 8] };
-            for per_stage in counts {
-                all.push(pipeline.clone().microbatches((stages * per_stage) as u16));
-            }
+            let per_stage: &[usize] = if self.fixes_leaves() { &[4] } else { &[2, 4, 8, 16] };
+            all.push(per_stage.iter().map(|m| pipeline.clone().microbatches((stages * m) as u16)).collect());
         }
         all
     }

@@ -36,7 +36,7 @@ pub use cluster::Cluster;
 pub use diagnostic::Diagnostic;
 pub use ir::{Graph, Init, Node, NodeId, Pin, Program, Site, Value, VarId, VarKind, Variable};
 pub use op::{Accuracy, DynOp, InHalf, Mode, OpError, Registry, Schema};
-pub use place::PipelineSchedule;
+pub use place::{PipelineSchedule, Reduction};
 pub use strategy::{Strategy, StrategyError};
 pub use summary::Summary;
 pub use text::ParseError;

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Die, digits, registry};
-use thalweg_graph::{Dim, Graph, ParseError, WireError};
+use thalweg_graph::{Dim, Graph, ParseError, Pin, WireError};
 
 fn refused(text: &str) -> ParseError {
     match Graph::parse(text, &registry()) {
@@ -88,6 +88,23 @@ fn bytes_come_back_and_do_not_know_source_lines() {
     assert_eq!(graph.hash().to_string().len(), 64);
     let other = Graph { seed: 8, ..graph.clone() };
     assert_ne!(other.hash(), graph.hash());
+}
+
+/// Where something runs is said in text and bytes, and is no part of what is computed.
+#[test]
+fn pins_come_back_and_do_not_change_the_name() {
+    let mut graph = digits();
+    let ids: Vec<_> = graph.nodes.ids().collect();
+    graph.nodes[ids[2]].pin = Some(Pin::Stage(3));
+    graph.nodes[ids[4]].pin = Some(Pin::On("gpu:\"0\"".into()));
+    let text = graph.to_string();
+    assert!(text.contains("\"hid\\\"den\\n\" stage 3\n"), "{text}");
+    assert!(text.contains("from \"softmax\" on \"gpu:\\\"0\\\"\"\n"), "{text}");
+    assert_eq!(Graph::parse(&text, &registry()), Ok(graph.clone()));
+    assert_eq!(Graph::from_bytes(&graph.to_bytes(), &registry()), Ok(graph.clone()));
+    assert_ne!(graph, digits());
+    assert_eq!(graph.hash(), digits().hash());
+    assert!(refused(&text.replace("stage 3", "stage 70000")).to_string().contains("stage"));
 }
 
 #[test]
@@ -209,5 +226,5 @@ fn bytes_that_are_something_else_are_named() {
     assert!(matches!(read(&[&bytes[..], &[0]].concat()), WireError::Trailing { count: 1, .. }));
     let mut newer = bytes.clone();
     newer[8] = 99;
-    assert_eq!(read(&newer), WireError::Version { found: 99, expected: 2 });
+    assert_eq!(read(&newer), WireError::Version { found: 99, expected: 3 });
 }

@@ -27,7 +27,10 @@ impl Default for ReferenceDevice {
     }
 }
 
-impl Target for ReferenceDevice {
+/// What lowering asks of the interpreter.
+struct ReferenceTarget;
+
+impl Target for ReferenceTarget {
     fn name(&self) -> Arc<str> {
         "reference".into()
     }
@@ -45,7 +48,7 @@ impl Target for ReferenceDevice {
 impl ReferenceDevice {
     fn reserve(&mut self, memory: Memory, needed: u64) -> Result<(), DeviceError> {
         let room = self.arenas.reserve(memory, needed);
-        let (device, memory) = (self.name(), memory.name());
+        let (device, memory) = (self.target().name(), memory.name());
         room.then_some(()).ok_or(DeviceError::OutOfMemory { device, memory, needed, detail: String::new() })
     }
     fn get(&self, plan: &Plan, part: usize, id: BufferId, ty: &BufferType) -> Values {
@@ -58,7 +61,7 @@ impl ReferenceDevice {
 
 impl Device for ReferenceDevice {
     fn target(&self) -> &dyn Target {
-        self
+        &ReferenceTarget
     }
     fn reserve_state(&mut self, bytes: u64) -> Result<(), DeviceError> {
         self.reserve(Memory::State, bytes)

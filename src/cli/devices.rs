@@ -12,7 +12,7 @@ use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg::graph::cost::Rates;
 use thalweg::hosts::{self, Hosts};
 use thalweg::measured::{self, Entry};
-use thalweg::prelude::{Compile, Model, PipelineSchedule, Strategy};
+use thalweg::prelude::{Compile, Model, PipelineSchedule, Reduction, Strategy};
 
 /// `thalweg devices`.
 #[derive(Args)]
@@ -61,6 +61,9 @@ pub(crate) struct Where {
     /// otherwise. The same leaves give the same bits on any number of devices.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     leaves: Option<u16>,
+    /// In which order gradients are added up: by one tree for any number of devices, or around a ring.
+    #[arg(long, value_enum, default_value = "canonical")]
+    reduction: Sums,
     /// A TOML file of a cluster: what it says of the devices' rates, memory and links counts before what was measured.
     #[arg(long, value_name = "FILE")]
     cluster: Option<PathBuf>,
@@ -120,7 +123,11 @@ impl Where {
             Kind::Auto => Strategy::auto(),
             Kind::Pp => Strategy::pipeline(stages()).schedule(self.schedule.into()),
         };
-        let groups = kind.tensor_parallel(self.tensor_parallel);
+        let reduction = match self.reduction {
+            Sums::Canonical => Reduction::Canonical,
+            Sums::Fast => Reduction::Fast,
+        };
+        let groups = kind.tensor_parallel(self.tensor_parallel).reduction(reduction);
         let cut = self.shard.iter().fold(groups, |s, (name, axis)| s.shard(name, *axis));
         let cut = self.microbatches.map_or(cut.clone(), |count| cut.microbatches(count));
         self.leaves.map_or(cut.clone(), |leaves| cut.leaves(leaves))
@@ -198,6 +205,15 @@ enum Kind {
     Pp,
     /// Whichever of these is predicted to be the fastest.
     Auto,
+}
+
+/// An order of sums by its name.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Sums {
+    /// The same bits on any number of devices.
+    Canonical,
+    /// Whatever is best for these.
+    Fast,
 }
 
 /// An order of microbatches by its name.

@@ -68,6 +68,9 @@ impl Explain {
             eprintln!("drawn in {}", path.display());
         }
         let mut out = std::io::stdout().lock();
+        if let Some(choice) = subject.model().spread().and_then(|s| s.choice.as_ref()).filter(|_| !self.json) {
+            writeln!(out, "{choice}")?;
+        }
         match (self.json, self.all) {
             (true, _) => writeln!(out, "{}", serde_json::to_string(&explanation)?)?,
             (_, true) => write!(out, "{explanation:#}")?,

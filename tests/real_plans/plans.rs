@@ -1,10 +1,10 @@
-//! The plans: of the digits on eight leaves, of the kit's models with a leaf per device, of random graphs.
+//! The plans: of the digits on eight leaves, of the kit's models with a leaf per device and as pipelines, of random graphs.
 
 use std::sync::Arc;
 
 use thalweg::Cluster;
 use thalweg::graph::plan::Plan;
-use thalweg::graph::{Bindings, Strategy};
+use thalweg::graph::{Bindings, PipelineSchedule, Reduction, Strategy};
 use thalweg::kit::Case;
 use thalweg::prelude::Model;
 use thalweg::runtime::{Device, Placing, ReferenceDevice, Session};
@@ -28,6 +28,11 @@ fn compiled(name: &str, devices: usize, leaves: u16) -> Model {
     model.compile_with(&Cluster::cpus(devices), &Strategy::data_parallel().leaves(leaves))
 }
 
+/// Whether every device of a plan has all variables: of those of pipelines each has its own.
+pub(crate) fn replicas(name: &str) -> bool {
+    !name.contains("stages")
+}
+
 /// A program of one of the tests' models, cut for these leaves.
 pub(crate) fn model(name: &str, program: &str, devices: usize, leaves: u16) -> Named {
     let mut model = compiled(name, devices, leaves);
@@ -37,10 +42,18 @@ pub(crate) fn model(name: &str, program: &str, devices: usize, leaves: u16) -> N
 }
 
 /// A case of the kit, with a leaf per device.
-pub(crate) fn case(name: &str, devices: usize) -> Named {
-    let case = Case::open(name, &Cluster::cpus(devices), Some(&Strategy::data_parallel()));
+pub(crate) fn case(name: &str, devices: usize, reduction: Reduction) -> Named {
+    let case = Case::open(name, &Cluster::cpus(devices), Some(&Strategy::data_parallel().reduction(reduction)));
     let mut case = case.expect("no mistakes").expect("a case");
-    (format!("{name} on {devices}"), case.plan().expect("it is planned"))
+    (format!("{name} on {devices}, {reduction:?}"), case.plan().expect("it is planned"))
+}
+
+/// A case of the kit as a pipeline of two stages, or as two of them side by side.
+pub(crate) fn pipeline(name: &str, devices: usize, schedule: PipelineSchedule) -> Named {
+    let strategy = Strategy::pipeline(2).microbatches(4).schedule(schedule);
+    let case = Case::open(name, &Cluster::cpus(devices), Some(&strategy));
+    let mut case = case.expect("no mistakes").expect("a case");
+    (format!("{name} in 2 stages on {devices}, {schedule:?}"), case.plan().expect("it is planned"))
 }
 
 /// A graph of random ops on interpreters or on threads.
@@ -75,7 +88,14 @@ pub(crate) fn all() -> Vec<Named> {
     }
     for devices in [2, 4] {
         let cases = ["mlp_train", "mlp_small_train", "lenet_train", "gpt_train", "resnet18_cifar_train"];
-        all.extend(cases.map(|name| case(name, devices)));
+        all.extend(cases.map(|name| case(name, devices, Reduction::Canonical)));
+        all.push(case("mlp_train", devices, Reduction::Fast));
+    }
+    for devices in [2, 4] {
+        all.push(pipeline("mlp_train", devices, PipelineSchedule::GPipe));
+        for name in ["mlp_train", "lenet_train", "gpt_train"] {
+            all.push(pipeline(name, devices, PipelineSchedule::OneForwardOneBackward));
+        }
     }
     all.extend((0..12).map(|seed| by_chance(seed, 2 + seed as usize % 3)));
     all

@@ -79,7 +79,19 @@ impl<'a> Reasons<'a> {
             }
         };
         let said: Vec<String> = mesh.axes.iter().zip(&self.placed.ways[id]).map(axis).collect();
-        if said.is_empty() { "everywhere".into() } else { said.join(", ") }
+        let said = if said.is_empty() { "everywhere".into() } else { said.join(", ") };
+        if mesh.stages.len() == 1 { said } else { format!("{}; {said}", self.stage(id)) }
+    }
+    /// In which stage a node is, and why.
+    fn stage(&self, id: NodeId) -> String {
+        let (node, stages) = (&self.placed.graph.nodes[id], &self.placed.request.stages);
+        let Some(stage) = self.placed.stages[id] else { return "in every stage that needs it".into() };
+        let why = match (&node.pin, stages.stems.contains_key(&node.stem)) {
+            (Some(pin), _) if stages.said(node).is_some() => format!("pinned {pin}"),
+            (_, true) => "where its layer is cut to".into(),
+            _ => "with most of what it reads".into(),
+        };
+        format!("stage {stage}, {why}")
     }
 
     fn name(&self, value: Value) -> String {

@@ -14,11 +14,13 @@ mod tail;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 pub use state::{Share, StateLayout, StateMap, StateSlot};
 
 use rows::Span;
 
-use crate::id::Arena;
+use crate::id::{Arena, Id};
 use crate::ir::{Graph, Program, Site, VarId};
 use crate::kernel::{BufferType, Kernel};
 use crate::partition::{Levels, Partitioned};
@@ -26,7 +28,7 @@ use crate::plan::{Buffer, BufferId, ChannelId, DevicePlan, Instruction, KernelId
 use crate::types::Bindings;
 
 /// What lowering asks of the device that it lowers for.
-pub trait Target {
+pub trait Target: Sync {
     /// The device's name in the plan.
     fn name(&self) -> Arc<str>;
     /// Scratch that `kernel` needs while it runs, in bytes.
@@ -213,9 +215,20 @@ pub fn lower_devices(
 ) -> Result<Plan, LowerError> {
     assert!((layouts.len(), targets.len()) == (parts.devices.len(), parts.devices.len()), "one of each per device");
     let (levels, mut kernels) = (parts.levels(), Kernels::default());
-    let mut devices = Vec::with_capacity(parts.devices.len());
-    for (at, (layout, target)) in layouts.iter().zip(targets).enumerate() {
-        devices.push(device(parts, at, &levels, layout, *target, &mut kernels)?);
+    let own = |at: usize| {
+        let mut own = Kernels::default();
+        Ok((device(parts, at, &levels, &layouts[at], targets[at], &mut own)?, own))
+    };
+    let made: Vec<Result<_, LowerError>> = match parts.devices.len() {
+        1 => vec![own(0)],
+        n => (0..n).into_par_iter().map(own).collect(),
+    };
+    let mut devices = Vec::with_capacity(made.len());
+    for part in made {
+        let (mut part, own) = part?;
+        let now: Vec<KernelId> = own.table.values().iter().map(|kernel| kernels.add(kernel)).collect();
+        part.launches_mut().for_each(|launch| launch.kernel = now[launch.kernel.index()]);
+        devices.push(part);
     }
     Ok(Plan {
         graph: parts.devices[0].graph.name.clone(),
@@ -356,12 +369,11 @@ impl Kernels {
             return Ok(*id);
         }
         let faults = kernel.verify();
-        if !faults.is_empty() {
-            return Err(faults);
-        }
-        let id = self.table.push(kernel.clone());
-        self.known.insert(kernel.clone(), id);
-        Ok(id)
+        if faults.is_empty() { Ok(self.add(kernel)) } else { Err(faults) }
+    }
+    /// The number of a sound kernel.
+    fn add(&mut self, kernel: &Kernel) -> KernelId {
+        *self.known.entry(kernel.clone()).or_insert_with(|| self.table.push(kernel.clone()))
     }
 }
 

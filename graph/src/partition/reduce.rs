@@ -3,7 +3,8 @@
 //!
 //! Of a long row each device adds up one slice for all (every other device sends it its subtrees' share), and sends it back to
 //! all. Over n devices that each host one subtree, a device sends 2 · (n − 1) / n of the row, which is the least there is. A
-//! short row is sent whole to everybody instead: one crossing instead of two.
+//! short row is sent whole to everybody instead: one crossing instead of two. Where any order will do, a long row goes around a
+//! ring.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -13,7 +14,7 @@ use super::{Cutter, Instances};
 use crate::ir::{Node, Value};
 use crate::kernel::build::{Axes, read};
 use crate::kernel::{BufferType, Kernel, Monoid};
-use crate::place::{Placement, Spread, shares};
+use crate::place::{Placement, Reduction, Spread, shares};
 use crate::types::DType;
 
 /// Rows of fewer bytes are sent whole.
@@ -127,6 +128,9 @@ impl Cutter<'_> {
             return devices.iter().map(|d| self.add_up(tree, &leaves, None, *d, like)).collect();
         }
         let slices: Vec<Range<u64>> = shares(n, devices.len()).windows(2).map(|w| w[0]..w[1]).collect();
+        if self.placed.request.reduction == Reduction::Fast {
+            return self.around(tree, devices, &slices, like);
+        }
         let sums: Vec<Value> = devices
             .iter()
             .zip(&slices)
@@ -137,6 +141,42 @@ impl Cutter<'_> {
             this.end_to_end(device, like, parts)
         };
         devices.iter().map(|device| whole(self, *device)).collect()
+    }
+
+    /// The same around a ring: every device sends to its neighbour only, first sums so far and then whole ones (Patarasuk and
+    /// Yuan, *Bandwidth optimal all-reduce algorithms for clusters of workstations*, JPDC 2009).
+    fn around(&mut self, tree: &mut Tree, devices: &[u16], slices: &[Range<u64>], like: &Node) -> Vec<Value> {
+        let n = devices.len();
+        let own: Vec<Value> = devices.iter().map(|device| self.hosted(tree, *device, like)).collect();
+        let part = |this: &Self, at: usize, slice: &Range<u64>| {
+            this.row(devices[at], like, vec![own[at]], slice.start, slice.end)
+        };
+        // By slice: the sum begins behind the device that ends with it, and goes around once more.
+        let mut whole: Vec<Vec<Value>> = vec![vec![]; n];
+        for (k, slice) in slices.iter().enumerate() {
+            let mut sum = part(self, (k + 1) % n, slice);
+            for hop in 2..=n {
+                let (from, at) = ((k + hop - 1) % n, (k + hop) % n);
+                let come = self.bring(devices[from], sum, devices[at], like);
+                let mine = part(self, at, slice);
+                sum = self.combine(tree, come, mine, devices[at], like);
+            }
+            let mut here = vec![sum; n];
+            for hop in 1..n {
+                let (from, at) = ((k + hop - 1) % n, (k + hop) % n);
+                here[at] = self.bring(devices[from], here[from], devices[at], like);
+            }
+            (0..n).for_each(|at| whole[at].push(here[at]));
+        }
+        devices.iter().zip(whole).map(|(device, slices)| self.end_to_end(*device, like, slices)).collect()
+    }
+    /// The sum of what a device hosts.
+    fn hosted(&mut self, tree: &Tree, device: u16, like: &Node) -> Value {
+        let rows = tree.rows.iter().zip(&tree.hosts).filter(|(_, host)| **host == device).map(|(row, _)| *row);
+        let rows: Vec<Value> = rows.collect();
+        rows.into_iter()
+            .reduce(|a, b| self.combine(tree, a, b, device, like))
+            .expect("a device of the group hosts a leaf")
     }
 
     /// A slice of the sum of `leaves`, on `at`: what one device hosts it adds up itself.

@@ -186,15 +186,27 @@ pub struct Request {
     /// Whether what optimizers keep is cut into one share per device, and each device updates its share of the parameters for
     /// all (ZeRO stage 1). Only on meshes of one axis.
     pub owns_slots: bool,
+    /// In which order what leaves have in parts is added up.
+    pub reduction: Reduction,
     /// Which stage of the mesh is whose.
     pub stages: Stages,
+}
+
+/// In which order what leaves have in parts is added up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub enum Reduction {
+    /// By one balanced tree over the leaves, so that no bit depends on who hosts them.
+    #[default]
+    Canonical,
+    /// In whichever order is best for the devices that there are: long sums go around a ring.
+    Fast,
 }
 
 impl Request {
     /// On one stage, as all strategies without pipelines have it.
     pub fn new(mesh: Mesh) -> Self {
         let (inputs, variables) = (BTreeMap::new(), BTreeMap::new());
-        Self { mesh, inputs, variables, owns_slots: false, stages: Stages::default() }
+        Self { mesh, inputs, variables, owns_slots: false, reduction: Reduction::default(), stages: Stages::default() }
     }
     /// How a variable is spread, on the devices of the stage where it lives.
     pub fn variable(&self, variable: &Variable) -> Placement {

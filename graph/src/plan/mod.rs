@@ -266,6 +266,13 @@ impl DevicePlan {
             _ => None,
         })
     }
+    /// Every launch.
+    pub(crate) fn launches_mut(&mut self) -> impl Iterator<Item = &mut Launch> {
+        self.instructions.iter_mut().filter_map(|inst| match inst {
+            Instruction::Launch(launch) => Some(launch),
+            _ => None,
+        })
+    }
     /// Bytes of an arena.
     pub fn bytes(&self, memory: Memory) -> u64 {
         match memory {

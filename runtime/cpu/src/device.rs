@@ -1,10 +1,9 @@
 //! The CPU as a device: arenas in host memory, kernels compiled once per distinct text, launches on a fixed number of
 //! threads. Nothing is allocated while a step runs.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use thalweg_graph::kernel::Kernel;
@@ -20,10 +19,9 @@ use crate::scratch;
 
 /// Some or all cores of this machine.
 pub struct CpuDevice {
-    name: Arc<str>,
+    target: CpuTarget,
     pool: Option<rayon::ThreadPool>,
     arenas: HostArenas,
-    compiled: RefCell<HashMap<Kernel, Arc<CompiledKernel>>>,
     plans: Vec<Option<LoadedPlan>>,
     /// Pointers of the step and of the launch that is running; kept to be reused.
     pointers: Pointers,
@@ -94,10 +92,9 @@ impl CpuDevice {
         let pool = || rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(named).build();
         let failed = |e: rayon::ThreadPoolBuildError| DeviceError::Open { device: name.into(), cause: e.to_string() };
         Ok(Self {
-            name: name.into(),
+            target: CpuTarget { name: name.into(), compiled: Mutex::default() },
             pool: (threads > 1).then(pool).transpose().map_err(failed)?,
             arenas: HostArenas::default(),
-            compiled: RefCell::default(),
             plans: vec![],
             pointers: Default::default(),
             epoch: Instant::now(),
@@ -105,23 +102,35 @@ impl CpuDevice {
         })
     }
 
-    fn compile(&self, kernel: &Kernel) -> Result<Arc<CompiledKernel>, String> {
-        if let Some(found) = self.compiled.borrow().get(kernel) {
-            return Ok(found.clone());
-        }
-        let compiled = Arc::new(CompiledKernel::compile(kernel).map_err(|e| e.to_string())?);
-        self.compiled.borrow_mut().insert(kernel.clone(), compiled.clone());
-        Ok(compiled)
-    }
-
     fn reserve(&mut self, memory: Memory, needed: u64) -> Result<(), DeviceError> {
         let room = self.arenas.reserve(memory, needed);
-        let (device, memory) = (self.name.clone(), memory.name());
+        let (device, memory) = (self.target.name(), memory.name());
         room.then_some(()).ok_or(DeviceError::OutOfMemory { device, memory, needed, detail: String::new() })
     }
 }
 
-impl Target for CpuDevice {
+/// What lowering asks of a CPU, and the kernels that it has compiled so far.
+struct CpuTarget {
+    name: Arc<str>,
+    compiled: Mutex<HashMap<Kernel, Arc<CompiledKernel>>>,
+}
+
+impl CpuTarget {
+    fn compiled(&self) -> MutexGuard<'_, HashMap<Kernel, Arc<CompiledKernel>>> {
+        // What is in the table is whole, whatever happened to who held it.
+        self.compiled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn compile(&self, kernel: &Kernel) -> Result<Arc<CompiledKernel>, String> {
+        if let Some(found) = self.compiled().get(kernel) {
+            return Ok(found.clone());
+        }
+        let compiled = Arc::new(CompiledKernel::compile(kernel).map_err(|e| e.to_string())?);
+        self.compiled().insert(kernel.clone(), compiled.clone());
+        Ok(compiled)
+    }
+}
+
+impl Target for CpuTarget {
     fn name(&self) -> Arc<str> {
         self.name.clone()
     }
@@ -138,7 +147,7 @@ impl Target for CpuDevice {
 
 impl Device for CpuDevice {
     fn target(&self) -> &dyn Target {
-        self
+        &self.target
     }
     fn reserve_state(&mut self, bytes: u64) -> Result<(), DeviceError> {
         self.reserve(Memory::State, bytes)
@@ -163,13 +172,14 @@ impl Device for CpuDevice {
         let mut thread_bytes = 0;
         for instruction in &device.instructions {
             let failed = |label: &Arc<str>, cause: String| DeviceError::Launch {
-                device: self.name.clone(),
+                device: self.target.name(),
                 label: label.clone(),
                 cause,
             };
             actions.push(match instruction {
                 Instruction::Launch(launch) => {
-                    let kernel = self.compile(&plan.kernels[launch.kernel]).map_err(|e| failed(&launch.label, e))?;
+                    let kernel =
+                        self.target.compile(&plan.kernels[launch.kernel]).map_err(|e| failed(&launch.label, e))?;
                     let find = |ids: &[BufferId]| ids.iter().map(|b| places[b.0 as usize].clone()).collect::<Vec<_>>();
                     let (reads, writes) = (find(&launch.reads), find(&launch.writes));
                     let (offset, bytes) = launch.workspace;
@@ -199,7 +209,7 @@ impl Device for CpuDevice {
     }
     fn unload(&mut self, loaded: Loaded) {
         self.plans[loaded.0] = None;
-        self.compiled.borrow_mut().retain(|_, k| Arc::strong_count(k) > 1);
+        self.target.compiled().retain(|_, k| Arc::strong_count(k) > 1);
     }
     fn run(&mut self, loaded: Loaded, range: Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError> {
         self.run_lent(loaded, range, abort, &mut [])

@@ -200,7 +200,6 @@ fn time(threads: usize, kernel: &Kernel) -> Result<f64, DeviceError> {
 
 /// A plan of one launch; and the bytes that are to be written before it runs: offset, size, whether they are indices.
 fn alone(kernel: &Kernel, device: &CpuDevice) -> (Plan, Vec<(u64, u64, bool)>) {
-    use thalweg_graph::lower::Target;
     let (mut buffers, mut fill, mut end) = (Arena::default(), vec![], 0u64);
     let mut place = |ty: &BufferType| {
         let offset = end;
@@ -210,7 +209,7 @@ fn alone(kernel: &Kernel, device: &CpuDevice) -> (Plan, Vec<(u64, u64, bool)>) {
     };
     let reads: Vec<BufferId> = kernel.operands().iter().map(&mut place).collect();
     let writes: Vec<BufferId> = kernel.results().iter().map(&mut place).collect();
-    let bytes = device.workspace_bytes(kernel);
+    let bytes = device.target().workspace_bytes(kernel);
     let mut kernels = Arena::default();
     let launch = Launch {
         kernel: kernels.push(kernel.clone()),
@@ -221,7 +220,7 @@ fn alone(kernel: &Kernel, device: &CpuDevice) -> (Plan, Vec<(u64, u64, bool)>) {
         site: Site::default(),
     };
     let part = DevicePlan {
-        device: device.name(),
+        device: device.target().name(),
         state_bytes: 0,
         scratch_bytes: end + bytes,
         staging_bytes: 0,

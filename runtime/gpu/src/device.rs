@@ -31,7 +31,7 @@ const MOST_PASSED_BYTES: u64 = 10 << 10;
 
 /// An adapter, or a part in it, as a device.
 pub struct GpuDevice {
-    pub(crate) name: Arc<str>,
+    pub(crate) target: GpuTarget,
     pub(crate) context: Arc<Context>,
     pub(crate) arenas: Arenas,
     pub(crate) plans: Vec<Option<LoadedPlan>>,
@@ -97,7 +97,7 @@ impl GpuDevice {
     fn on(name: Arc<str>, context: Arc<Context>) -> Self {
         let epoch = Instant::now();
         Self {
-            name,
+            target: GpuTarget { name, bindings: context.bindings },
             context,
             arenas: Arenas::new(),
             plans: vec![],
@@ -123,13 +123,13 @@ impl GpuDevice {
         if self.arenas.reserve(&self.context, memory, needed) {
             return Ok(());
         }
-        let (device, memory, most) = (self.name.clone(), memory.name(), self.context.buffer_bytes);
+        let (device, memory, most) = (self.target.name.clone(), memory.name(), self.context.buffer_bytes);
         let detail =
             if needed > most { format!(", an arena of this adapter has at most {most}") } else { String::new() };
         Err(DeviceError::OutOfMemory { device, memory, needed, detail })
     }
     pub(crate) fn failed(&self, label: &str, cause: impl Into<String>) -> DeviceError {
-        DeviceError::Launch { device: self.name.clone(), label: label.into(), cause: cause.into() }
+        DeviceError::Launch { device: self.target.name.clone(), label: label.into(), cause: cause.into() }
     }
     /// The rim: what wgpu or a driver does inside `f` comes out as an error.
     pub(crate) fn guarded<T>(&mut self, f: impl FnOnce(&mut Self) -> Result<T, DeviceError>) -> Result<T, DeviceError> {
@@ -149,7 +149,7 @@ impl GpuDevice {
         };
         // Whoever opens the adapter next gets a fresh one.
         self.context.fail(cause.clone());
-        let lost = DeviceError::Lost { device: self.name.clone(), doing: self.doing(), cause };
+        let lost = DeviceError::Lost { device: self.target.name.clone(), doing: self.doing(), cause };
         self.lost = Some(lost.clone());
         Err(lost)
     }
@@ -244,7 +244,14 @@ impl GpuDevice {
     }
 }
 
-impl Target for GpuDevice {
+/// What lowering asks of an adapter.
+pub(crate) struct GpuTarget {
+    pub(crate) name: Arc<str>,
+    /// Buffers that a shader may name.
+    bindings: usize,
+}
+
+impl Target for GpuTarget {
     fn name(&self) -> Arc<str> {
         self.name.clone()
     }
@@ -261,14 +268,14 @@ impl Target for GpuDevice {
     }
     /// A shader has a binding for each buffer in the worst case, and counts elements in 31 bits.
     fn limits(&self) -> LaunchLimits {
-        let (buffers, bytes) = (self.context.bindings, MOST_PASSED_BYTES);
+        let (buffers, bytes) = (self.bindings, MOST_PASSED_BYTES);
         LaunchLimits { buffers, elements: MOST_POINTS, row_bytes: bytes, group_bytes: bytes }
     }
 }
 
 impl Device for GpuDevice {
     fn target(&self) -> &dyn Target {
-        self
+        &self.target
     }
     fn reserve_state(&mut self, bytes: u64) -> Result<(), DeviceError> {
         self.guarded(|me| me.reserve(Memory::State, bytes))

@@ -10,7 +10,7 @@ use thalweg_graph::plan::{Buffer, DevicePlan, Instruction, Launch, Memory, Plan}
 use thalweg_graph::types::DType;
 use thalweg_runtime::device::{DeviceError, Loaded};
 
-use crate::device::{Action, GpuDevice, LoadedPlan, declared_at};
+use crate::device::{Action, GpuDevice, GpuTarget, LoadedPlan, declared_at};
 use crate::launch::{Params, Ready};
 use crate::part::{halves, reaches};
 use crate::wgsl::{Dispatch, Found, Program, Unsupported, shares_words, translate, workspace_bytes};
@@ -81,7 +81,7 @@ impl GpuDevice {
     }
     /// Binds a plan's dispatches to the arenas that there are now.
     pub(crate) fn bind(&mut self, loaded: Loaded) -> Result<(), DeviceError> {
-        let Self { plans, arenas, context, name, .. } = self;
+        let Self { plans, arenas, context, target: GpuTarget { name, .. }, .. } = self;
         let plan = plans[loaded.0].as_mut().expect("a loaded plan");
         if plan.bound_to == arenas.made {
             return Ok(());

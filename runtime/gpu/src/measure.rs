@@ -139,7 +139,7 @@ fn loaded(device: &mut GpuDevice, bytes: u64, n: usize) -> Result<thalweg_runtim
     let (reads, writes, workspace) = (vec![from], vec![to], (0, 0));
     let launch = Launch { kernel, reads, writes, workspace, label: "probe".into(), site: Site::default() };
     let instructions = vec![Instruction::Launch(launch); n];
-    let (name, scratch_bytes) = (device.name.clone(), 2 * bytes);
+    let (name, scratch_bytes) = (device.target.name.clone(), 2 * bytes);
     let part = DevicePlan { device: name, state_bytes: 0, scratch_bytes, staging_bytes: 0, buffers, instructions };
     let (graph, program, bindings) = ("probe".into(), "probe".into(), Default::default());
     let plan = Plan { graph, program, bindings, kernels, channels: Arena::default(), devices: vec![part] };

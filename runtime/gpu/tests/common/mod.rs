@@ -17,7 +17,6 @@ use thalweg_graph::id::Arena;
 use thalweg_graph::ir::Site;
 use thalweg_graph::kernel::Kernel;
 use thalweg_graph::kernel::interpret::{self, Precision, Values};
-use thalweg_graph::lower::Target;
 use thalweg_graph::plan::{Buffer, DevicePlan, Instruction, Launch, Memory, Plan};
 use thalweg_runtime::device::{Device, DeviceError};
 
@@ -45,7 +44,7 @@ pub(crate) fn plan_of(kernel: &Kernel, device: &GpuDevice, apart: u64) -> Plan {
     };
     let reads = kernel.operands().iter().map(&mut lay).collect();
     let writes = kernel.results().iter().map(&mut lay).collect();
-    let workspace = (end, device.workspace_bytes(kernel));
+    let workspace = (end, device.target().workspace_bytes(kernel));
     let mut kernels = Arena::default();
     let kernel = kernels.push(kernel.clone());
     let launch = Launch { kernel, reads, writes, workspace, label: "tested".into(), site: Site::default() };

@@ -1,0 +1,185 @@
+//! A strategy as placement takes it: which leaf is on which device in which stage, where inputs and parameters are cut, where
+//! layers are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Strategy, StrategyError};
+use crate::cluster::Cluster;
+use crate::ir::{Graph, Pin, Program, VarKind, Variable};
+use crate::passes::{STANDARD, run_passes, select_program};
+use crate::place::balance::{StageOn, balance, layers};
+use crate::place::{Mesh, Request};
+use crate::types::{Bindings, Dim};
+
+impl Strategy {
+    /// What it says of `graph` on the devices of `cluster`.
+    ///
+    /// # Errors
+    /// If it does not fit.
+    pub fn request(&self, graph: &Graph, cluster: &Cluster) -> Result<Request, StrategyError> {
+        if self.is_auto() {
+            return Err(StrategyError::Undecided);
+        }
+        let mesh = self.mesh(cluster)?;
+        let (axes, width) = (mesh.axes.len(), self.tensor_parallel);
+        let spread = |m: usize, axis: Option<u16>| {
+            let mut all = vec![None; axes];
+            all[m] = axis;
+            all
+        };
+        let mut inputs: BTreeMap<Arc<str>, Vec<Option<u16>>> = BTreeMap::new();
+        for program in &graph.programs {
+            let batch = batch(graph, program);
+            for (_, input) in graph.inputs_of(program) {
+                if batch.as_ref().is_some_and(|b| input.ty.shape.first() == Some(b)) {
+                    inputs.insert(input.name.clone(), spread(0, Some(0)));
+                }
+            }
+        }
+        for (name, axis) in &self.inputs {
+            let all = graph.programs.iter().flat_map(|p| graph.inputs_of(p));
+            let found = all.clone().find(|(_, input)| input.name == *name).map(|(_, input)| &input.ty);
+            let Some(ty) = found else {
+                let known = all.map(|(_, i)| format!("`{}`", i.name)).collect();
+                return Err(StrategyError::NoInput { name: name.clone(), known });
+            };
+            if let Some(axis) = axis.filter(|a| usize::from(*a) >= ty.rank()) {
+                return Err(StrategyError::NoAxis { name: name.clone(), ty: ty.to_string(), axis });
+            }
+            inputs.insert(name.clone(), spread(0, *axis));
+        }
+        let mut variables = BTreeMap::new();
+        for (pattern, axis) in self.shards.iter().filter(|_| width > 1) {
+            let end = pattern.strip_prefix('*');
+            let means = |v: &Variable| {
+                let fits = end.map_or(v.name == *pattern, |end| v.name.ends_with(end));
+                fits && v.kind == VarKind::Param
+            };
+            let mut found = graph.state.values().iter().filter(|v| means(v)).peekable();
+            if found.peek().is_none() {
+                return Err(StrategyError::NoParameter { name: pattern.clone() });
+            }
+            for variable in found {
+                if usize::from(*axis) >= variable.ty.rank() {
+                    let (name, ty) = (variable.name.clone(), variable.ty.to_string());
+                    return Err(StrategyError::NoAxis { name, ty, axis: *axis });
+                }
+                variables.insert(variable.name.clone(), spread(1, Some(*axis)));
+            }
+        }
+        let (owns_slots, reduction) = (self.shards_state, self.reduction);
+        let mut request = Request { inputs, variables, owns_slots, reduction, ..Request::new(mesh) };
+        self.place_stages(graph, cluster, &mut request)?;
+        Ok(request)
+    }
+
+    /// The leaves, and which device hosts each in each stage of a pipeline.
+    fn mesh(&self, cluster: &Cluster) -> Result<Mesh, StrategyError> {
+        let (width, stages, devices) = (self.tensor_parallel, self.stages, cluster.devices.len());
+        if let Some(device) = &self.alone {
+            let at = cluster.devices.iter().position(|d| d.name == *device);
+            let at = at.ok_or_else(|| StrategyError::NotThere { device: device.clone(), known: names(cluster) })?;
+            let leaves = self.leaves.unwrap_or(1).max(1);
+            let mesh = Mesh::line("dp", leaves, 1);
+            return Ok(Mesh { stages: vec![vec![at as u16; leaves.into()]], ..mesh });
+        }
+        let per_stage = devices / usize::from(stages);
+        let groups = u16::try_from(per_stage).unwrap_or(u16::MAX) / width;
+        if groups == 0 || usize::from(groups) * usize::from(width) * usize::from(stages) != devices {
+            return Err(StrategyError::Width { width: width * stages, devices });
+        }
+        let microbatches = self.microbatches.unwrap_or(4 * stages);
+        let leaves = self.leaves.unwrap_or(if stages > 1 { groups.saturating_mul(microbatches) } else { groups });
+        if leaves < groups {
+            return Err(StrategyError::Leaves { leaves, devices: usize::from(groups) });
+        }
+        let mut mesh = match &self.shares[..] {
+            [] => Mesh::line("dp", leaves, groups),
+            shares if shares.len() != usize::from(groups) => {
+                return Err(StrategyError::Shares { shares: shares.len(), groups: groups.into() });
+            }
+            shares => Mesh::in_proportion("dp", leaves, shares)
+                .ok_or_else(|| StrategyError::NoLeaf { leaves, shares: shares.to_vec() })?,
+        };
+        if width > 1 {
+            mesh.axes.push(("tp".into(), width));
+            let wide = mesh.stages[0].iter().flat_map(|host| (0..width).map(move |j| host * width + j));
+            mesh.stages = vec![wide.collect()];
+        }
+        let first = mesh.stages.remove(0);
+        mesh.stages = (0..stages).map(|s| first.iter().map(|d| s * groups * width + d).collect()).collect();
+        Ok(mesh)
+    }
+
+    /// Where the layers of a pipeline are cut, what is pinned, and where variables live then.
+    fn place_stages(&self, graph: &Graph, cluster: &Cluster, request: &mut Request) -> Result<(), StrategyError> {
+        let stages = &mut request.stages;
+        (stages.pipeline, stages.schedule) = (if self.stages > 1 { self.stages } else { 0 }, self.schedule);
+        let mut declared = 0;
+        for node in graph.nodes.values() {
+            match &node.pin {
+                Some(Pin::Stage(stage)) => declared = declared.max(stage.saturating_add(1)),
+                Some(Pin::On(device)) => {
+                    let Some(at) = cluster.devices.iter().position(|d| d.name == *device) else {
+                        let (label, site, device) = (node.label(), node.site.clone(), device.clone());
+                        return Err(StrategyError::NoDevice { label, site, device, known: names(cluster) });
+                    };
+                    if !stages.named.contains_key(device) {
+                        stages.named.insert(device.clone(), request.mesh.stages.len() as u16);
+                        request.mesh.stages.push(vec![at as u16; request.mesh.leaves()]);
+                    }
+                }
+                None => {}
+            }
+        }
+        if stages.pipeline > 0 && declared == 0 {
+            let on = |stage: u16| {
+                let device = request.mesh.device(stage, 0);
+                let next = request.mesh.device((stage + 1).min(self.stages - 1), 0);
+                StageOn {
+                    rates: cluster.devices[usize::from(device)].rates(),
+                    bytes_per_second: cluster.way(device, next).1,
+                }
+            };
+            let on: Vec<StageOn> = (0..self.stages).map(on).collect();
+            let cut = typical(graph, &Bindings::new()).and_then(|bound| balance(&layers(graph), &bound, &on));
+            stages.stems = cut.ok_or(StrategyError::TooFewLayers { stages: self.stages })?;
+        } else if stages.pipeline > 0 && declared != self.stages {
+            return Err(StrategyError::Stages { declared, asked: self.stages });
+        }
+        if request.mesh.stages.len() > 1 {
+            stages.settle(graph);
+        }
+        Ok(())
+    }
+}
+
+fn names(cluster: &Cluster) -> Vec<String> {
+    cluster.devices.iter().map(|d| format!("`{}`", d.name)).collect()
+}
+
+/// The program that learns, or else the first, in primitives and for extents of a usual size, where none are said: what
+/// strategies are judged by.
+pub(crate) fn typical(graph: &Graph, said: &Bindings) -> Option<Graph> {
+    let program = graph.programs.iter().find(|p| !p.updates.is_empty()).or(graph.programs.first())?;
+    let alone = select_program(graph, &program.name)?;
+    let extent = |(name, (low, high)): (&Arc<str>, &(u64, u64))| {
+        (name.clone(), said.get(name).copied().unwrap_or_else(|| 64.clamp(*low, *high)))
+    };
+    run_passes(&alone, STANDARD, &mut |_, _| {}).bind(&graph.dims.iter().map(extent).collect())
+}
+
+/// The dimension that most inputs of a program begin with: a named one rather than a number, then the first.
+fn batch(graph: &Graph, program: &Program) -> Option<Dim> {
+    let leading: Vec<Dim> =
+        graph.inputs_of(program).into_iter().filter_map(|(_, i)| i.ty.shape.first().cloned()).collect();
+    let worth = |dim: &Dim| (dim.fixed().is_none(), leading.iter().filter(|d| *d == dim).count());
+    let mut best: Option<&Dim> = None;
+    for dim in &leading {
+        if best.is_none_or(|b| worth(dim) > worth(b)) {
+            best = Some(dim);
+        }
+    }
+    best.cloned()
+}

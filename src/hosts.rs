@@ -1,5 +1,19 @@
 //! Devices of other processes, as a cluster. A job's workers come together when the driver asks for them, and not before: a
 //! command that was launched and needs none has none.
+//!
+//! ```no_run
+//! use thalweg::prelude::*;
+//!
+//! # fn main() -> thalweg::Result<()> {
+//! # let g = Graph::new("line");
+//! let strategy = Strategy::data_parallel();
+//! let mut model = match thalweg::hosts::launched()? {
+//!     Some(job) => g.compile_on(job.workers()?, &strategy)?,
+//!     None => g.compile_with(&Cluster::local(), &strategy)?,
+//! };
+//! # Ok(())
+//! # }
+//! ```
 
 use std::sync::Arc;
 use std::time::Duration;

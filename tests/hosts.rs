@@ -1,6 +1,8 @@
 //! Jobs of several processes as people start them: the numbers of one process; and whoever is killed, the others say so and
 //! end.
 
+// Who is left is looked up in /proc.
+#![cfg(target_os = "linux")]
 #![allow(missing_docs)]
 
 use std::collections::BTreeSet;

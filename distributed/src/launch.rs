@@ -129,20 +129,34 @@ pub fn launch(what: &Launch) -> Result<u8, HostError> {
         }
         thread::sleep(LOOK);
     };
-    let until = Instant::now() + PARTING_LIMIT;
-    while workers.iter_mut().any(|w| w.ended.is_none() && w.look().is_none()) {
-        if Instant::now() > until {
-            let stay: Vec<String> =
-                workers.iter().filter(|w| w.ended.is_none()).map(|w| w.child.id().to_string()).collect();
-            eprintln!("workers of processes {} did not leave, and were ended", stay.join(", "));
-            break;
-        }
-        thread::sleep(LOOK);
-    }
+    part(&mut workers);
     if status.signal().is_some() {
         eprintln!("the driver {}", how(status));
     }
     Ok(code(status))
+}
+
+/// Lets workers leave, for a while. Who was killed is told: that may be why the driver ended.
+fn part(workers: &mut [Kept]) {
+    let until = Instant::now() + PARTING_LIMIT;
+    loop {
+        for worker in &mut *workers {
+            let (process, status) = (worker.child.id(), worker.look());
+            if let Some(status) = status.filter(|s| s.signal().is_some()) {
+                eprintln!("the worker of process {process} {}", how(status));
+            }
+        }
+        let stay: Vec<String> =
+            workers.iter().filter(|w| w.ended.is_none()).map(|w| w.child.id().to_string()).collect();
+        if stay.is_empty() {
+            return;
+        }
+        if Instant::now() > until {
+            eprintln!("workers of processes {} did not leave, and were ended", stay.join(", "));
+            return;
+        }
+        thread::sleep(LOOK);
+    }
 }
 
 fn code(status: ExitStatus) -> u8 {

@@ -17,7 +17,7 @@ use crate::data::{DataPlane, prefix};
 use crate::listener::{Listener, Port};
 use crate::machine::{Command, Event, Machine};
 use crate::message::{Cause, Line, Order, Report, hear};
-use crate::{BEAT, HostError, TERM};
+use crate::{BEAT, HostError, TERM, VERSION};
 
 /// How long the others may take to connect, once all have joined.
 const MEETING_LIMIT: Duration = Duration::from_secs(60);
@@ -34,19 +34,36 @@ pub struct Worker {
 /// Opens a device by its name and number of threads.
 pub type Open<'a> = dyn Fn(&str, usize) -> Result<Box<dyn Device>, DeviceError> + 'a;
 
+/// A worker that is joined to all others.
+struct Member {
+    rank: u16,
+    workers: usize,
+    device: Box<dyn Device>,
+    line: Line,
+    from_driver: TcpStream,
+    peers: Vec<(Party, TcpStream)>,
+}
+
 /// Takes part in a job until it is over.
 ///
 /// # Errors
 /// If it is not let in, and if the job ends other than by the driver's leave.
 pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
-    let Worker { join, key } = worker;
+    match join(worker, open)? {
+        Some(member) => take_part(member, &worker.key),
+        // The others did not come together.
+        None => Ok(()),
+    }
+}
+
+fn join(Worker { join, key }: &Worker, open: &Open<'_>) -> Result<Option<Member>, HostError> {
     let pass = |purpose| Pass { key: key.clone(), term: TERM, purpose };
     let refused = |e: &dyn std::fmt::Display| HostError::Refused(format!("cannot join the job at {join}: {e}"));
     let stream = dial(*join).map_err(|e| refused(&e))?;
     greet(&stream, &pass(Purpose::Control), Party::Joining, Party::Driver).map_err(|e| refused(&e))?;
     let mut from_driver = stream.try_clone().map_err(HostError::io("cannot use a connection"))?;
     let (line, port) = (Line::new(stream, key, TERM), Port::bind()?);
-    let (version, process) = (crate::VERSION.to_string(), std::process::id());
+    let (version, process) = (VERSION.to_string(), std::process::id());
     line.say(&Report::Join { version, address: port.address(), process }, &[]).map_err(|e| refused(&e))?;
     let (rank, workers, device) = match hear(&mut from_driver, key.job(), TERM).map_err(|e| refused(&e))?.0 {
         Order::Welcome { rank, workers, device, threads } => {
@@ -54,25 +71,30 @@ pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
             (rank, workers, opened)
         }
         Order::Refuse(why) => return Err(refused(&why)),
-        // The others did not come together.
-        Order::Leave => return Ok(()),
+        Order::Leave => return Ok(None),
         other => return Err(refused(&format!("the driver begins with {other:?}"))),
     };
-    let me = Party::Worker(rank);
-    let peers = meet(me, rank, &workers, Listener::open(port, pass(Purpose::Data), me)?, &pass(Purpose::Data))?;
+    let (me, pass) = (Party::Worker(rank), pass(Purpose::Data));
+    let peers = meet(me, rank, &workers, Listener::open(port, pass.clone(), me)?, &pass)?;
+    Ok(Some(Member { rank, workers: workers.len(), device, line, from_driver, peers }))
+}
+
+/// From the first order to the last.
+fn take_part(member: Member, key: &JobKey) -> Result<(), HostError> {
+    let Member { rank, workers, device, line, from_driver, peers } = member;
+    let refused = |why: String| HostError::Refused(format!("rank {rank}: {why}"));
     let (events, happened) = mpsc::channel();
     let broke = Mutex::new(events.clone());
     let on_break = move |cause: &Cause| {
         let _ = broke.lock().unwrap_or_else(PoisonError::into_inner).send(Event::Broken(cause.clone()));
     };
-    let plane = DataPlane::new(me, key, TERM, peers, Box::new(on_break))?;
-    let executor = Executor::hosting(vec![device], vec![rank], plane.clone()).map_err(|e| refused(&e))?;
+    let plane = DataPlane::new(Party::Worker(rank), key, TERM, peers, Box::new(on_break))?;
+    let executor = Executor::hosting(vec![device], vec![rank], plane.clone()).map_err(|e| refused(e.to_string()))?;
     let (abort, (jobs, to_do), (ballots, decisions)) = (executor.abort_flag(), mpsc::channel(), mpsc::channel());
-    let (world, plans, loads) = (workers.len(), vec![], plane.clone());
-    let decisions = Mutex::new(decisions);
-    let hands = Hands { executor, rank, world, plans, plane: loads, events: events.clone(), decisions };
+    let (plans, decisions, job) = (vec![], Mutex::new(decisions), key.job());
+    let hands =
+        Hands { executor, rank, world: workers, plans, plane: plane.clone(), events: events.clone(), decisions };
     let failed = || HostError::io("cannot start a thread");
-    let job = key.job();
     let hearing = thread::Builder::new().name("from the driver".into());
     hearing.spawn(move || hear_all(from_driver, job, &events)).map_err(failed())?;
     let working = thread::Builder::new().name(format!("rank {rank}"));
@@ -87,7 +109,7 @@ pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
     drop((jobs, ballots));
     let _ = working.join();
     line.hang_up();
-    outcome.map_err(|why| HostError::Refused(format!("rank {rank}: {why}")))
+    outcome.map_err(refused)
 }
 
 /// A connection to another process of this machine.

@@ -30,25 +30,15 @@ impl JobKey {
     }
     /// The one that these 64 hexadecimal digits say.
     pub fn from_hex(text: &str) -> Option<Self> {
-        let digits = text.trim().as_bytes();
-        let mut key = [0; 32];
-        if digits.len() != 64 {
-            return None;
-        }
-        for (byte, pair) in key.iter_mut().zip(digits.chunks_exact(2)) {
-            let digit = |d: u8| char::from(d).to_digit(16);
-            *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
-        }
-        Some(Self(key))
+        blake3::Hash::from_hex(text.trim()).ok().map(|key| Self(key.into()))
     }
     /// Its 64 hexadecimal digits, for a file that nobody else may read.
     pub fn to_hex(&self) -> String {
-        self.0.iter().map(|byte| format!("{byte:02x}")).collect()
+        blake3::Hash::from_bytes(self.0).to_hex().to_string()
     }
     /// The job's name: it follows from the key, and says nothing of it.
     pub(crate) fn job(&self) -> u64 {
-        let name = blake3::derive_key("thalweg 2026 name of a job", &self.0);
-        u64::from_le_bytes([name[0], name[1], name[2], name[3], name[4], name[5], name[6], name[7]])
+        crate::short(&blake3::derive_key("thalweg 2026 name of a job", &self.0))
     }
 }
 

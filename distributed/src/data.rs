@@ -16,13 +16,13 @@ use thalweg_graph::plan::{ChannelId, Endpoint, Plan};
 use thalweg_runtime::DeviceError;
 use thalweg_runtime::executor::{Prepared, Wire};
 
-use crate::HostError;
 use crate::auth::{JobKey, Party};
 use crate::frame::{self, CHUNK_BYTES, FrameError, Header, Kind};
 use crate::message::Cause;
+use crate::{HostError, lock};
 
 /// How long a peer may take nothing of what it is sent, or leave off in the middle of a frame.
-const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The step that runs here.
 #[derive(Default)]
@@ -55,12 +55,6 @@ pub(crate) struct DataPlane {
     current: Mutex<Current>,
     changed: Condvar,
     on_break: OnBreak,
-}
-
-/// A prefix of a plan's hash, as frames have it.
-pub(crate) fn prefix(plan: &Plan) -> u64 {
-    let hash = plan.hash().0;
-    u64::from_le_bytes([hash[0], hash[1], hash[2], hash[3], hash[4], hash[5], hash[6], hash[7]])
 }
 
 fn party(end: Endpoint) -> Party {
@@ -107,7 +101,7 @@ impl DataPlane {
         let failed = || HostError::io("cannot use a connection");
         let (mut to, mut from) = (HashMap::new(), vec![]);
         for (peer, stream) in peers {
-            stream.set_write_timeout(Some(SILENCE_LIMIT)).map_err(failed())?;
+            stream.set_write_timeout(Some(STALL_LIMIT)).map_err(failed())?;
             from.push((peer, stream.try_clone().map_err(failed())?));
             to.insert(peer, Mutex::new(stream));
         }
@@ -122,7 +116,7 @@ impl DataPlane {
         Ok(plane)
     }
     fn lock(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.current)
     }
     /// A step begins here.
     pub(crate) fn begin(&self, step: u64, prepared: &Prepared, plan: u64) {
@@ -144,7 +138,7 @@ impl DataPlane {
         self.lock().closed = true;
         self.changed.notify_all();
         for stream in self.peers.values() {
-            let _ = stream.lock().unwrap_or_else(PoisonError::into_inner).shutdown(Shutdown::Both);
+            let _ = lock(stream).shutdown(Shutdown::Both);
         }
     }
     fn fail(&self, cause: Cause) {
@@ -173,7 +167,7 @@ impl DataPlane {
         let to = party(if kind == Kind::Grant { of.from } else { of.to });
         let stream = self.peers.get(&to).ok_or_else(|| nothing("no connection leads there"))?;
         let header = self.header(kind, step, plan, channel);
-        let sent = frame::write_all(&mut *stream.lock().unwrap_or_else(PoisonError::into_inner), header, bytes);
+        let sent = frame::write_all(&mut *lock(stream), header, bytes);
         sent.map_err(|error| {
             let crossing = Crossing(Some(prepared.plan()), header);
             let cause = format!("sending {crossing} from {} to {to} failed: {error}", self.me);
@@ -185,13 +179,12 @@ impl DataPlane {
     /// Reads all that a peer sends, until the connection ends.
     fn read_all(&self, peer: Party, mut stream: TcpStream) {
         let mut spare = vec![];
-        let ended = loop {
-            if let Err((header, refused)) = self.read_one(peer, &mut stream, &mut spare) {
-                break (header, refused);
+        let (header, refused) = loop {
+            if let Err(ended) = self.read_one(peer, &mut stream, &mut spare) {
+                break ended;
             }
         };
         let _ = stream.shutdown(Shutdown::Both);
-        let (header, refused) = ended;
         let plan = self.lock().running.as_ref().map(|r| r.prepared.plan().clone());
         let place = header.map(|h| Crossing(plan.as_deref(), h).to_string());
         let way = format!("from {peer} to {}", self.me);
@@ -216,7 +209,7 @@ impl DataPlane {
         if (header.job, header.term) != (self.job, self.term) {
             return Err(with(FrameError::Foreign { job: header.job, term: header.term }.into()));
         }
-        let _ = stream.set_read_timeout(Some(SILENCE_LIMIT));
+        let _ = stream.set_read_timeout(Some(STALL_LIMIT));
         let running = self.step_of(&header).map_err(with)?;
         let Some(running) = running else { return self.drop_value(header, stream, spare).map_err(with) };
         let wrong = |what: String| Err(with(Refused::Wrong(what)));

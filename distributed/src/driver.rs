@@ -10,9 +10,10 @@ use thalweg_runtime::executor::{Carried, Conductor, Exchange, Fetch, Prepared, W
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor};
 
 use crate::coordinator::{Command, Coordinator, Event, Outcome};
-use crate::data::{DataPlane, prefix};
+use crate::data::DataPlane;
 use crate::message::{Cause, Order, Report};
 use crate::remote::{Remote, RemoteDevice};
+use crate::short;
 
 /// How often it looks whether the caller wants no more.
 const LOOK: Duration = Duration::from_millis(20);
@@ -75,7 +76,7 @@ impl Driver {
         if self.plans.len() == PLANS_KEPT {
             self.plans.remove(0);
         }
-        let prefix = prefix(plan);
+        let prefix = short(&plan.hash().0);
         self.plans.push((plan.clone(), prefix));
         prefix
     }

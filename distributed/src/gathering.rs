@@ -3,7 +3,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use crate::listener::{Listener, Port};
 use crate::message::{Cause, Line, Order, Report, hear};
 use crate::remote::{Answer, Remote};
 use crate::worker::dial;
-use crate::{HostError, TERM, VERSION};
+use crate::{HostError, TERM, VERSION, lock};
 
 /// A door at which workers come together.
 pub struct Gathering {
@@ -81,7 +81,7 @@ impl Gathering {
         }
         let broke = Mutex::new(events);
         let on_break = move |cause: &Cause| {
-            let _ = broke.lock().unwrap_or_else(PoisonError::into_inner).send(Event::Fault(cause.clone()));
+            let _ = lock(&broke).send(Event::Fault(cause.clone()));
         };
         let plane = DataPlane::new(Party::Driver, &self.key, TERM, peers, Box::new(on_break))?;
         Ok(Workers { remotes, plane, happened })

@@ -26,6 +26,7 @@ pub use job::{JOB_VARIABLE, Job, WORLD_VARIABLE, read_key};
 pub use worker::{Open, Worker, serve};
 
 use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What driver and workers compare before anything else.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -65,6 +66,16 @@ pub enum HostError {
         /// What it said.
         error: io::Error,
     },
+}
+
+/// The first eight bytes of a hash, where they are name enough.
+fn short(hash: &[u8; 32]) -> u64 {
+    u64::from_le_bytes(hash[..8].try_into().expect("eight of thirty-two bytes"))
+}
+
+/// Locks what stays whole whatever happens to who holds it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl HostError {

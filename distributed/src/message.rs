@@ -4,7 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use thalweg_graph::plan::Memory;
 
 use crate::auth::JobKey;
 use crate::frame::{self, CHUNK_BYTES, FrameError, Header, Kind};
+use crate::lock;
 
 /// The most bytes of a message: plans are the largest.
 const MESSAGE_BYTES: usize = 256 << 20;
@@ -154,11 +155,11 @@ impl Line {
     pub(crate) fn say(&self, message: &impl Serialize, bytes: &[u8]) -> std::io::Result<()> {
         let mut all = postcard::to_stdvec(message).map_err(std::io::Error::other)?;
         all.extend_from_slice(bytes);
-        write(&mut *self.stream.lock().unwrap_or_else(PoisonError::into_inner), self.job, self.term, &all)
+        write(&mut *lock(&self.stream), self.job, self.term, &all)
     }
     /// Ends the connection, both ways.
     pub(crate) fn hang_up(&self) {
-        let _ = self.stream.lock().unwrap_or_else(PoisonError::into_inner).shutdown(std::net::Shutdown::Both);
+        let _ = lock(&self.stream).shutdown(std::net::Shutdown::Both);
     }
 }
 

@@ -2,16 +2,17 @@
 //! What lowering has to know of it a twin says, a device of the same kind in this process on which nothing is loaded.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use thalweg_graph::Hash;
 use thalweg_graph::lower::Target;
 use thalweg_graph::plan::{Memory, Plan};
 use thalweg_runtime::device::Loaded;
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Timing};
 
 use crate::message::{Line, Order};
-use crate::{BEAT, SILENCE_LIMIT};
+use crate::{BEAT, SILENCE_LIMIT, lock};
 
 /// Bytes of state that one message carries.
 const STRETCH_BYTES: usize = 4 << 20;
@@ -31,16 +32,16 @@ pub(crate) struct Remote {
 impl Remote {
     /// It has said something.
     pub(crate) fn hear(&self) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *lock(&self.heard) = Instant::now();
     }
     /// What is to be said of a worker that has not been heard of for too long.
     pub(crate) fn silence(&self) -> Option<String> {
-        let silent = self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed() > SILENCE_LIMIT;
+        let silent = lock(&self.heard).elapsed() > SILENCE_LIMIT;
         silent.then(|| format!("{} has not been heard of for {SILENCE_LIMIT:?}", self.name))
     }
     fn ask(&self, order: &Order, bytes: &[u8]) -> Result<(u64, Vec<u8>), DeviceError> {
         let failed = |cause: String| DeviceError::Elsewhere { place: self.name.clone(), cause };
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        let answers = lock(&self.answers);
         self.line.say(order, bytes).map_err(|e| failed(format!("it is gone: {e}")))?;
         let (result, bytes) = loop {
             match answers.recv_timeout(BEAT) {
@@ -67,7 +68,8 @@ impl Device for RemoteDevice {
         self.remote.ask(&Order::ReserveState(bytes), &[]).map(|_| ())
     }
     fn load(&mut self, plan: &Arc<Plan>, _: usize) -> Result<Loaded, DeviceError> {
-        let (number, _) = self.remote.ask(&Order::Load(plan.hash().0), &plan.to_bytes())?;
+        let bytes = plan.to_bytes();
+        let (number, _) = self.remote.ask(&Order::Load(Hash::of(&bytes).0), &bytes)?;
         Ok(Loaded(number as usize))
     }
     fn unload(&mut self, loaded: Loaded) {

@@ -4,20 +4,21 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use thalweg_graph::Hash;
 use thalweg_graph::plan::{Memory, Plan};
 use thalweg_runtime::executor::{Exchange, Fetch, Prepared};
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor};
 
 use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose, greet};
-use crate::data::{DataPlane, prefix};
+use crate::data::DataPlane;
 use crate::listener::{Listener, Port};
 use crate::machine::{Command, Event, Machine};
 use crate::message::{Cause, Line, Order, Report, hear};
-use crate::{BEAT, HostError, TERM, VERSION};
+use crate::{BEAT, HostError, TERM, VERSION, lock, short};
 
 /// How long the others may take to connect, once all have joined.
 const MEETING_LIMIT: Duration = Duration::from_secs(60);
@@ -86,7 +87,7 @@ fn take_part(member: Member, key: &JobKey) -> Result<(), HostError> {
     let (events, happened) = mpsc::channel();
     let broke = Mutex::new(events.clone());
     let on_break = move |cause: &Cause| {
-        let _ = broke.lock().unwrap_or_else(PoisonError::into_inner).send(Event::Broken(cause.clone()));
+        let _ = lock(&broke).send(Event::Broken(cause.clone()));
     };
     let plane = DataPlane::new(Party::Worker(rank), key, TERM, peers, Box::new(on_break))?;
     let executor = Executor::hosting(vec![device], vec![rank], plane.clone()).map_err(|e| refused(e.to_string()))?;
@@ -278,7 +279,8 @@ impl Hands {
     /// A plan is believed once it has been verified here, and its parts fit this job.
     fn load(&mut self, hash: [u8; 32], bytes: &[u8]) -> Result<u64, String> {
         let plan = Plan::from_bytes(bytes).map_err(|e| e.to_string())?;
-        let found = plan.hash();
+        // They are its canonical bytes: no other ones are read.
+        let found = Hash::of(bytes);
         if found.0 != hash {
             return Err(format!("this is plan {found}, not the one that was announced"));
         }
@@ -293,13 +295,12 @@ impl Hands {
         if let Some(memory) = Memory::ALL.into_iter().find(|m| part.bytes(*m) > 1 << 47) {
             return Err(format!("no machine has {} bytes of {}", part.bytes(memory), memory.name()));
         }
-        let prefix = prefix(&plan);
         let prepared = self.executor.load(&Arc::new(plan)).map_err(|e| e.to_string())?;
         let free = self.plans.iter().position(Option::is_none).unwrap_or(self.plans.len());
         if free == self.plans.len() {
             self.plans.push(None);
         }
-        self.plans[free] = Some((prepared, prefix));
+        self.plans[free] = Some((prepared, short(&hash)));
         Ok(free as u64)
     }
     fn run(&mut self, step: u64, loaded: u32) -> Report {
@@ -314,8 +315,8 @@ impl Hands {
         fetches.resize_with(channels, Fetch::default);
         let (feeds, events, decisions) = (vec![&[][..]; channels], Mutex::new(&self.events), &self.decisions);
         let agrees = || {
-            let said = events.lock().unwrap_or_else(PoisonError::into_inner).send(Event::BodyEnded);
-            let decision = || decisions.lock().unwrap_or_else(PoisonError::into_inner).recv().ok();
+            let said = lock(&events).send(Event::BodyEnded);
+            let decision = || lock(decisions).recv().ok();
             said.ok().and_then(|()| decision()).unwrap_or(false)
         };
         let outcome = self.executor.run(&prepared, Exchange { feeds: &feeds, fetches, agrees: &agrees });

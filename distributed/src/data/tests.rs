@@ -78,7 +78,7 @@ impl Victim {
         flag.set(executor.abort_flag()).expect("set once");
         executor.reserve_state(&[plan.devices[usize::from(rank)].state_bytes]).expect("room");
         let prepared = executor.load(plan).expect("room");
-        Self { executor, prepared, plane, peer, key, plan: prefix(plan) }
+        Self { executor, prepared, plane, peer, key, plan: crate::short(&plan.hash().0) }
     }
     fn header(&self, step: u64) -> Header {
         let (kind, last, chunk, len, crc) = (Kind::Value, true, 0, 0, 0);

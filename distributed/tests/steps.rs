@@ -3,6 +3,9 @@
 
 #![allow(missing_docs)]
 
+#[path = "../../runtime/cpu/tests/common/odd.rs"]
+mod odd;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -11,14 +14,11 @@ use std::time::{Duration, Instant};
 use thalweg_cpu::CpuDevice;
 use thalweg_distributed::{Gathering, HostError, JobKey, Worker, serve};
 use thalweg_graph::DType::{F32, I32};
-use thalweg_graph::lower::Target;
-use thalweg_graph::plan::{Memory, Plan};
 use thalweg_graph::{Array, Cluster, Strategy};
 use thalweg_ops::nn::*;
 use thalweg_ops::optim::AdamW;
-use thalweg_runtime::device::{Lent, Loaded};
 use thalweg_runtime::planner::Placing;
-use thalweg_runtime::{AbortFlag, Device, DeviceError, RunError, Session, Timing};
+use thalweg_runtime::{AbortFlag, Device, DeviceError, RunError, Session};
 
 /// Two layers with dropout; batches of eight.
 fn graph() -> thalweg_graph::Graph {
@@ -117,67 +117,15 @@ fn several_processes_compute_what_one_does() {
     }
 }
 
-/// A device that does something first whenever it is to run a stretch: it is told how often that was.
-struct Odd<F>(CpuDevice, F, usize);
-
-impl<F: FnMut(usize, Option<&AbortFlag>) -> Result<(), DeviceError> + Send> Device for Odd<F> {
-    fn target(&self) -> &dyn Target {
-        self.0.target()
-    }
-    fn reserve_state(&mut self, bytes: u64) -> Result<(), DeviceError> {
-        self.0.reserve_state(bytes)
-    }
-    fn load(&mut self, plan: &Arc<Plan>, part: usize) -> Result<Loaded, DeviceError> {
-        self.0.load(plan, part)
-    }
-    fn unload(&mut self, loaded: Loaded) {
-        self.0.unload(loaded);
-    }
-    fn run(&mut self, l: Loaded, range: std::ops::Range<usize>, abort: Option<&AbortFlag>) -> Result<(), DeviceError> {
-        self.run_lent(l, range, abort, &mut [])
-    }
-    fn borrows(&self) -> bool {
-        self.0.borrows()
-    }
-    fn run_lent(
-        &mut self,
-        loaded: Loaded,
-        range: std::ops::Range<usize>,
-        abort: Option<&AbortFlag>,
-        lent: &mut [Lent<'_>],
-    ) -> Result<(), DeviceError> {
-        self.2 += 1;
-        (self.1)(self.2, abort)?;
-        self.0.run_lent(loaded, range, abort, lent)
-    }
-    fn time(&mut self, on: bool) -> Vec<Timing> {
-        self.0.time(on)
-    }
-    fn now(&self) -> Duration {
-        self.0.now()
-    }
-    fn strategy(&self, loaded: Loaded, instruction: usize) -> String {
-        self.0.strategy(loaded, instruction)
-    }
-    fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
-        self.0.write(memory, offset, bytes)
-    }
-    fn read(&mut self, memory: Memory, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError> {
-        self.0.read(memory, offset, bytes)
-    }
-    fn reserved(&self, memory: Memory) -> u64 {
-        self.0.reserved(memory)
-    }
-}
-
 /// Rank 1's device (the one of that name) does `before` first.
 fn odd<F>(before: F) -> Opens
 where
     F: Fn(usize, Option<&AbortFlag>) -> Result<(), DeviceError> + Send + Sync + Clone + 'static,
 {
     Arc::new(move |name, threads| {
-        let device = CpuDevice::new(name, threads)?;
-        Ok(if name == "cpu:1" { Box::new(Odd(device, before.clone(), 0)) } else { Box::new(device) })
+        let (device, before) = (open(name, threads)?, before.clone());
+        // Stretches are counted from 1 here.
+        Ok(if name == "cpu:1" { odd::odd(device, move |k, abort| before(k + 1, abort)) } else { device })
     })
 }
 

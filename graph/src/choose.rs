@@ -1,8 +1,7 @@
 //! Which strategy is best: all that fit are planned, and the plan whose step is predicted to be the shortest wins. A plan is
 //! judged as it would run, by the simulator and the costs that `explain` shows; so what is not thought of here is at least
-//! seen there. Nothing is searched: strategies are few, and a person can look at all of them.
-
-use std::collections::BTreeSet;
+//! seen there. Nothing is searched: strategies are few
+//! (`strategy/families.rs`), and a person can look at all of them.
 
 use serde::Serialize;
 
@@ -144,58 +143,6 @@ fn step_seconds(plan: &Plan, cluster: &Cluster) -> Result<f64, String> {
 impl Candidate {
     fn seconds(&self) -> f64 {
         self.outcome.as_ref().map_or(f64::INFINITY, |p| p.step_seconds)
-    }
-}
-
-impl Strategy {
-    /// What is worth looking at on a cluster, the simple before the involved. Of a family each is looked at only if the one before
-    /// it was worth it: the first that is slower than its neighbour ends it.
-    fn families(&self, cluster: &Cluster) -> Vec<Vec<Strategy>> {
-        let n = cluster.devices.len();
-        let mut all: Vec<Vec<Strategy>> = vec![];
-        // Of equal devices one is as good as another.
-        let mut known = vec![];
-        for device in &cluster.devices {
-            let facts = (device.kind, device.threads, device.memory_bytes, device.rates);
-            if !known.contains(&facts) {
-                known.push(facts);
-                all.push(vec![self.like(Strategy::alone(&device.name))]);
-            }
-        }
-        if n < 2 {
-            return all;
-        }
-        let dp = self.like(Strategy::data_parallel());
-        all.push(vec![dp.clone()]);
-        for shares in self.proportions(cluster) {
-            all.push(vec![self.with_leaves(dp.clone().leaves(shares.iter().sum()).shares(&shares))]);
-        }
-        all.push(vec![dp.clone().shard_state()]);
-        let divides = |k: &usize| n.is_multiple_of(*k);
-        if self.has_shards() {
-            all.push((2..=n).filter(divides).map(|width| dp.clone().tensor_parallel(width as u16)).collect());
-        }
-        for stages in (2..=n).filter(divides) {
-            let pipeline = self.like(Strategy::pipeline(stages as u16));
-            let per_stage: &[usize] = if self.fixes_leaves() { &[4] } else { &[2, 4, 8, 16] };
-            all.push(per_stage.iter().map(|m| pipeline.clone().microbatches((stages * m) as u16)).collect());
-        }
-        all
-    }
-    /// Small whole numbers in which devices of unequal speed may share leaves.
-    fn proportions(&self, cluster: &Cluster) -> Vec<Vec<u16>> {
-        let speed: Vec<f64> =
-            cluster.devices.iter().map(|d| d.rates().product_flops * d.threads.max(1) as f64).collect();
-        let (all, least) = (speed.iter().sum::<f64>(), speed.iter().copied().fold(f64::INFINITY, f64::min));
-        if speed.iter().all(|s| *s == least) {
-            return vec![];
-        }
-        let share = |leaves: usize| -> Vec<u16> {
-            speed.iter().map(|s| (s / all * leaves as f64).round().max(1.0) as u16).collect()
-        };
-        let n = speed.len();
-        let found: BTreeSet<Vec<u16>> = [n + 1, 2 * n, 4 * n].into_iter().map(share).collect();
-        found.into_iter().filter(|s| s.iter().any(|x| *x != s[0])).collect()
     }
 }
 

@@ -128,9 +128,14 @@ impl Where {
             Sums::Fast => Reduction::Fast,
         };
         let groups = kind.tensor_parallel(self.tensor_parallel).reduction(reduction);
-        let cut = self.shard.iter().fold(groups, |s, (name, axis)| s.shard(name, *axis));
-        let cut = self.microbatches.map_or(cut.clone(), |count| cut.microbatches(count));
-        self.leaves.map_or(cut.clone(), |leaves| cut.leaves(leaves))
+        let mut strategy = self.shard.iter().fold(groups, |s, (name, axis)| s.shard(name, *axis));
+        if let Some(count) = self.microbatches {
+            strategy = strategy.microbatches(count);
+        }
+        if let Some(leaves) = self.leaves {
+            strategy = strategy.leaves(leaves);
+        }
+        strategy
     }
     /// The workers of the job whose driver this is, if a launcher has begun one.
     ///

@@ -12,7 +12,6 @@ pub use work::Work;
 
 use crate::cluster::{Cluster, DeviceSpec};
 use crate::id::{Arena, Id};
-use crate::kernel::Kernel;
 use crate::plan::simulate::Cost;
 use crate::plan::{Channel, Endpoint, KernelId, Launch, Plan};
 
@@ -55,11 +54,6 @@ impl CostModel {
     fn rates(&self, device: u16) -> &Rates {
         self.rates.get(usize::from(device)).unwrap_or(&Rates::DEFAULT)
     }
-}
-
-/// What a kernel takes on a device of these rates, by itself.
-pub fn seconds(kernel: &Kernel, rates: &Rates) -> f64 {
-    Work::of(kernel).seconds(rates)
 }
 
 /// Never negative, never more than a plan's clock holds.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cost::{Rates, seconds};
+use crate::cost::{Rates, Work};
 use crate::id::Side;
 use crate::ir::{Graph, NodeId, Value};
 use crate::kernel::BufferType;
@@ -47,72 +47,90 @@ pub(crate) fn layers(declared: &Graph) -> BTreeSet<u32> {
 pub(crate) fn balance(layers: &BTreeSet<u32>, bound: &Graph, stages: &[StageOn]) -> Option<BTreeMap<u32, u16>> {
     let present: BTreeSet<u32> = bound.nodes.values().iter().map(|n| n.stem).filter(|s| layers.contains(s)).collect();
     let order: Vec<u32> = present.into_iter().collect();
-    let n = order.len();
-    if n < stages.len() {
+    if order.len() < stages.len() {
         return None;
     }
-    let place: BTreeMap<u32, usize> = order.iter().enumerate().map(|(i, stem)| (*stem, i)).collect();
-    let of = |node: NodeId| place.get(&bound.nodes[node].stem).copied();
+    let begins = Measured::of(&order, bound, stages).cut();
+    let stage = |at: usize| begins.partition_point(|begin| *begin <= at) as u16 - 1;
+    Some(order.iter().enumerate().map(|(at, stem)| (*stem, stage(at))).collect())
+}
 
-    // Seconds of the first so many layers on each stage's device, and bytes that cross in front of each.
-    let mut took = vec![vec![0.0; n + 1]; stages.len()];
-    let mut crossing = vec![0i64; n + 1];
-    let mut reach: BTreeMap<Value, (usize, usize, usize)> = BTreeMap::new();
-    for (id, node) in bound.nodes.iter() {
-        let here = of(id);
-        for operand in &node.operands {
-            if let (Some(made), Some(read)) = (of(operand.node), here) {
-                let (_, low, high) = reach.entry(*operand).or_insert((made, made, made));
-                (*low, *high) = ((*low).min(read), (*high).max(read));
-            }
-        }
-        let types = |types: &[crate::TensorType]| types.iter().map(BufferType::of).collect::<Option<Vec<_>>>();
-        let Some((operands, results)) = types(&bound.operand_types(node)).zip(types(&node.types)) else { continue };
-        if let (Some(here), Some(kernel)) = (here, node.op.lower(&operands, &results)) {
-            let mut known: Vec<(&Rates, f64)> = vec![];
-            for (stage, on) in stages.iter().enumerate() {
-                let priced = known.iter().find(|(rates, _)| **rates == on.rates).map(|(_, seconds)| *seconds);
-                let one = priced.unwrap_or_else(|| seconds(&kernel, &on.rates));
-                known.push((&on.rates, one));
-                took[stage][here + 1] += one;
-            }
-        }
-    }
-    for (value, (made, low, high)) in reach {
-        let bytes = bound.ty(value).size_bytes().unwrap_or(0) as i64;
-        for (from, to) in [(made, high), (low, made)] {
-            if from < to {
-                crossing[from + 1] += bytes;
-                crossing[to + 1] -= bytes;
-            }
-        }
-    }
-    for i in 0..n {
-        crossing[i + 1] += crossing[i];
-        took.iter_mut().for_each(|t| t[i + 1] += t[i]);
-    }
+/// What layers take, and what crosses between them.
+struct Measured {
+    /// By stage: seconds of the first so many layers on its device.
+    took: Vec<Vec<f64>>,
+    /// By stage: seconds for which what crosses in front of a layer is on its way to the next one.
+    crossing: Vec<Vec<f64>>,
+}
 
-    // By number of stages so far and layers so far: the slowest stage at best, and where its last one begins.
-    let cross = |at: usize, stage: usize| crossing[at] as f64 / stages[stage].bytes_per_second;
-    let mut best = vec![vec![(f64::INFINITY, 0); n + 1]; stages.len()];
-    for k in 0..stages.len() {
-        for end in k + 1..=n - (stages.len() - 1 - k) {
-            let begins = if k == 0 { 0..1 } else { k..end };
-            for begin in begins {
-                let before = if k == 0 { 0.0 } else { best[k - 1][begin].0 };
-                let own = took[k][end] - took[k][begin] + cross(begin, k.max(1) - 1) + cross(end, k);
-                let slowest = before.max(own);
-                if slowest < best[k][end].0 {
-                    best[k][end] = (slowest, begin);
+impl Measured {
+    /// Of layers in their order.
+    fn of(order: &[u32], bound: &Graph, stages: &[StageOn]) -> Self {
+        let n = order.len();
+        let place: BTreeMap<u32, usize> = order.iter().enumerate().map(|(i, stem)| (*stem, i)).collect();
+        let of = |node: NodeId| place.get(&bound.nodes[node].stem).copied();
+        let mut took = vec![vec![0.0; n + 1]; stages.len()];
+        // Where each value is made, and the first and last layer that reads it.
+        let mut reach: BTreeMap<Value, (usize, usize, usize)> = BTreeMap::new();
+        for (id, node) in bound.nodes.iter() {
+            let Some(here) = of(id) else { continue };
+            for operand in &node.operands {
+                if let Some(made) = of(operand.node) {
+                    let (_, low, high) = reach.entry(*operand).or_insert((made, made, made));
+                    (*low, *high) = ((*low).min(here), (*high).max(here));
+                }
+            }
+            let types = |types: &[crate::TensorType]| types.iter().map(BufferType::of).collect::<Option<Vec<_>>>();
+            let Some((operands, results)) = types(&bound.operand_types(node)).zip(types(&node.types)) else { continue };
+            if let Some(kernel) = node.op.lower(&operands, &results) {
+                let work = Work::of(&kernel);
+                took.iter_mut().zip(stages).for_each(|(t, on)| t[here + 1] += work.seconds(&on.rates));
+            }
+        }
+        let mut bytes = vec![0i64; n + 1];
+        for (value, (made, low, high)) in reach {
+            let size = bound.ty(value).size_bytes().unwrap_or(0) as i64;
+            for (from, to) in [(made, high), (low, made)] {
+                if from < to {
+                    bytes[from + 1] += size;
+                    bytes[to + 1] -= size;
                 }
             }
         }
+        for i in 0..n {
+            bytes[i + 1] += bytes[i];
+            took.iter_mut().for_each(|t| t[i + 1] += t[i]);
+        }
+        let seconds = |on: &StageOn| bytes.iter().map(|b| *b as f64 / on.bytes_per_second).collect();
+        Self { took, crossing: stages.iter().map(seconds).collect() }
     }
-    let (mut stage_of, mut end) = (BTreeMap::new(), n);
-    for k in (0..stages.len()).rev() {
-        let begin = best[k][end].1;
-        stage_of.extend(order[begin..end].iter().map(|stem| (*stem, k as u16)));
-        end = begin;
+
+    /// Where each stage begins, so that the slowest is as fast as can be.
+    fn cut(&self) -> Vec<usize> {
+        let (stages, n) = (self.took.len(), self.took[0].len() - 1);
+        let takes = |k: usize, begin: usize, end: usize| {
+            let comes = if k == 0 { 0.0 } else { self.crossing[k - 1][begin] };
+            self.took[k][end] - self.took[k][begin] + comes + self.crossing[k][end]
+        };
+        // By stages and layers so far: the slowest stage at best, and where its last one begins.
+        let mut best = vec![vec![(f64::INFINITY, 0); n + 1]; stages];
+        for k in 0..stages {
+            for end in k + 1..=n - (stages - 1 - k) {
+                let begins = if k == 0 { 0..1 } else { k..end };
+                for begin in begins {
+                    let before = if k == 0 { 0.0 } else { best[k - 1][begin].0 };
+                    let slowest = before.max(takes(k, begin, end));
+                    if slowest < best[k][end].0 {
+                        best[k][end] = (slowest, begin);
+                    }
+                }
+            }
+        }
+        let (mut begins, mut end) = (vec![0; stages], n);
+        for k in (0..stages).rev() {
+            end = best[k][end].1;
+            begins[k] = end;
+        }
+        begins
     }
-    Some(stage_of)
 }

@@ -228,8 +228,8 @@ impl Request {
     }
     /// What is said of a variable, or of the parameter that it is a slot of: `adamw.m.fc1.weight` is one of `fc1.weight`.
     fn axes_of(&self, variable: &Variable) -> Option<&[Option<u16>]> {
-        let said = self.variables.iter().find(|(name, _)| **name == variable.name || is_slot_of(variable, name));
-        said.map(|(_, axes)| &axes[..])
+        let mut names = [&*variable.name].into_iter().chain(kept_of(variable));
+        names.find_map(|name| self.variables.get(name)).map(|axes| &axes[..])
     }
     /// The stages in which a variable lives.
     pub fn lives_in(&self, variable: &Variable) -> std::ops::Range<u16> {
@@ -283,9 +283,11 @@ impl Request {
     }
 }
 
-/// Whether a variable is what an optimizer keeps of `parameter`.
-fn is_slot_of(variable: &Variable, parameter: &str) -> bool {
-    variable.kind == VarKind::Slot && variable.name.strip_suffix(parameter).is_some_and(|front| front.ends_with('.'))
+/// Of which parameter a variable may be what an optimizer keeps, by its name, the likeliest first: `adamw.m.b.w` is kept of
+/// `b.w` if there is one, and not of `w`.
+fn kept_of(variable: &Variable) -> impl Iterator<Item = &str> {
+    let name = if variable.kind == VarKind::Slot { &*variable.name } else { "" };
+    name.match_indices('.').map(move |(dot, _)| &name[dot + 1..])
 }
 
 /// A program, where its values live, and how its kernels are spread.

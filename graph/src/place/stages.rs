@@ -8,7 +8,7 @@ use std::sync::Arc;
 use petgraph::unionfind::UnionFind;
 use serde::{Deserialize, Serialize};
 
-use super::{Note, Request, is_slot_of};
+use super::{Note, Request, kept_of};
 use crate::id::{Arena, Id};
 use crate::ir::{Graph, Node, NodeId, Pin, VarId, VarKind};
 use crate::structural::ReadVariable;
@@ -69,14 +69,11 @@ impl Stages {
     pub fn settle(&mut self, graph: &Graph) {
         let mut groups = Groups::new(graph);
         let claims = claims(graph, self);
+        let parameters = graph.state.iter().filter(|(_, v)| v.kind == VarKind::Param);
+        let parameters: BTreeMap<&str, VarId> = parameters.map(|(id, v)| (&*v.name, id)).collect();
         for (id, variable) in graph.state.iter() {
-            let parameter = |v: &&(VarId, &crate::ir::Variable)| is_slot_of(variable, &v.1.name);
-            let of = graph.state.iter().filter(|(_, v)| v.kind == VarKind::Param);
-            // `adamw.m.b.w` is a slot of `b.w`, and not of `w`.
-            if let Some((of, parameter)) =
-                of.collect::<Vec<_>>().iter().filter(parameter).max_by_key(|v| v.1.name.len())
-            {
-                groups.merge(id, *of, format!("it is kept of `{}`", parameter.name));
+            if let Some((name, of)) = kept_of(variable).find_map(|name| Some((name, *parameters.get(name)?))) {
+                groups.merge(id, of, format!("it is kept of `{name}`"));
             }
         }
         for program in &graph.programs {

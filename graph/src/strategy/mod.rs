@@ -2,6 +2,7 @@
 //! on how many leaves; all communication follows from that.
 
 mod error;
+mod families;
 mod request;
 
 use std::collections::BTreeMap;
@@ -146,22 +147,9 @@ impl Strategy {
         static NONE: Bindings = Bindings::new();
         self.auto.as_ref().unwrap_or(&NONE)
     }
-    /// Whether parameters are named that may be cut.
-    pub(crate) fn has_shards(&self) -> bool {
-        !self.shards.is_empty()
-    }
-    /// `other`, with what this says of leaves, parameters and inputs.
-    pub(crate) fn like(&self, other: Self) -> Self {
-        let (shards, inputs) = (self.shards.clone(), self.inputs.clone());
-        Self { leaves: self.leaves, reduction: self.reduction, shards, inputs, ..other }
-    }
-    /// `other` on as many leaves as this says, if it says so.
-    pub(crate) fn with_leaves(&self, other: Self) -> Self {
-        Self { leaves: self.leaves.or(other.leaves), ..other }
-    }
-    /// Whether the number of leaves is said.
-    pub(crate) fn fixes_leaves(&self) -> bool {
-        self.leaves.is_some()
+    /// Parts of a batch that are on their way in each pipeline.
+    fn microbatch_count(&self) -> u16 {
+        self.microbatches.unwrap_or(4 * self.stages)
     }
 }
 
@@ -174,7 +162,7 @@ impl fmt::Display for Strategy {
             (Some(device), _) => write!(f, "{device} alone")?,
             (None, 1) => f.write_str("data parallel")?,
             (None, stages) => {
-                write!(f, "pipeline of {stages} stages, {} microbatches", self.microbatches.unwrap_or(4 * stages))?;
+                write!(f, "pipeline of {stages} stages, {} microbatches", self.microbatch_count())?;
                 if self.schedule == PipelineSchedule::GPipe {
                     f.write_str(", GPipe")?;
                 }

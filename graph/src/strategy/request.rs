@@ -89,8 +89,8 @@ impl Strategy {
         if groups == 0 || usize::from(groups) * usize::from(width) * usize::from(stages) != devices {
             return Err(StrategyError::Width { width: width * stages, devices });
         }
-        let microbatches = self.microbatches.unwrap_or(4 * stages);
-        let leaves = self.leaves.unwrap_or(if stages > 1 { groups.saturating_mul(microbatches) } else { groups });
+        let of_pipelines = || groups.saturating_mul(self.microbatch_count());
+        let leaves = self.leaves.unwrap_or_else(|| if stages > 1 { of_pipelines() } else { groups });
         if leaves < groups {
             return Err(StrategyError::Leaves { leaves, devices: usize::from(groups) });
         }

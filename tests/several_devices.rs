@@ -34,7 +34,9 @@ fn demo(devices: usize, strategy: &str) -> serde_json::Value {
 #[test]
 fn the_same_leaves_give_the_same_digest_on_any_number_of_devices() {
     let mut digests = BTreeSet::new();
-    for (strategy, devices) in [("dp", &[1, 2, 3, 4, 8][..]), ("zero1", &[1, 2, 3, 4, 8]), ("pp", &[2, 3, 4, 8])] {
+    for (strategy, devices) in
+        [("dp", &[1, 2, 3, 4, 8][..]), ("zero1", &[1, 2, 3, 4, 8]), ("pp", &[2, 3, 4, 8]), ("auto", &[2, 4])]
+    {
         for devices in devices.iter().copied() {
             let summary = demo(devices, strategy);
             let sent = summary["bytes_sent"].as_u64().expect("a number");
@@ -54,18 +56,23 @@ fn gradients_cross_as_often_as_they_must() {
     assert!((least..least + 50 * 16).contains(&sent), "{sent} bytes, at least {least}");
 }
 
+/// Runs the first steps of a case; gives how far their losses are from the reference's, and the case.
+fn against_reference(name: &str, losses: usize, devices: usize, strategy: &Strategy) -> (f64, Case) {
+    let references: BTreeMap<String, Reference> =
+        serde_json::from_str(include_str!("../data/kit_refs.json")).expect("references");
+    let case = Case::open(name, &Cluster::cpus(devices), Some(strategy)).expect("it compiles");
+    let mut case = case.expect("there is such a case");
+    let results: Vec<Array> = (0..losses).map(|i| case.result(i).expect("it runs")).collect();
+    (rel_err(&results, &references[name]), case)
+}
+
 /// A ring sends as much, to one neighbour only, and adds up in another order.
 #[test]
 fn a_ring_goes_to_neighbours_only() {
-    let references: BTreeMap<String, Reference> =
-        serde_json::from_str(include_str!("../data/kit_refs.json")).expect("references");
     let mut sent = BTreeMap::new();
     for reduction in [Reduction::Canonical, Reduction::Fast] {
         let strategy = Strategy::data_parallel().reduction(reduction);
-        let case = Case::open("mlp_train", &Cluster::cpus(4), Some(&strategy)).expect("it compiles");
-        let mut case = case.expect("there is such a case");
-        let results: Vec<Array> = (0..10).map(|i| case.result(i).expect("it runs")).collect();
-        let error = rel_err(&results, &references["mlp_train"]);
+        let (error, mut case) = against_reference("mlp_train", 10, 4, &strategy);
         assert!(error < 2e-6, "{reduction:?}: {error}");
         let plan = case.plan().expect("it is planned");
         let long = plan.channels.values().iter().filter(|c| c.ty.size_bytes() > 1 << 16);
@@ -82,16 +89,11 @@ fn a_ring_goes_to_neighbours_only() {
 /// each worker normalizes its own.
 #[test]
 fn the_kits_models_agree_with_their_references() {
-    let references: BTreeMap<String, Reference> =
-        serde_json::from_str(include_str!("../data/kit_refs.json")).expect("references");
     let (dp, zero1) = (Strategy::data_parallel(), Strategy::data_parallel().shard_state());
     for (name, losses) in [("mlp_train", 10), ("lenet_train", 10), ("dp_mlp_train_p2", 10), ("dp_resnet18_train_p2", 2)]
     {
         for (devices, strategy) in [(2, &dp), (2, &zero1), (4, &dp)] {
-            let case = Case::open(name, &Cluster::cpus(devices), Some(strategy)).expect("it compiles");
-            let mut case = case.expect("there is such a case");
-            let results: Vec<Array> = (0..losses).map(|i| case.result(i).expect("it runs")).collect();
-            let error = rel_err(&results, &references[name]);
+            let (error, _) = against_reference(name, losses, devices, strategy);
             assert!(error < 2e-6, "{name} on {devices} devices, {strategy:?}: {error}");
         }
     }
@@ -100,8 +102,6 @@ fn the_kits_models_agree_with_their_references() {
 /// Two stages, alone and two of them side by side; where there is batch norm, as many groups as microbatches.
 #[test]
 fn pipelines_agree_with_the_references() {
-    let references: BTreeMap<String, Reference> =
-        serde_json::from_str(include_str!("../data/kit_refs.json")).expect("references");
     for (name, losses, devices, microbatches) in [
         ("mlp_train", 10, 2, 4),
         ("mlp_train", 10, 4, 8),
@@ -112,10 +112,7 @@ fn pipelines_agree_with_the_references() {
         ("dp_resnet18_train_p2", 2, 2, 2),
     ] {
         let strategy = Strategy::pipeline(2).microbatches(microbatches);
-        let case = Case::open(name, &Cluster::cpus(devices), Some(&strategy)).expect("it compiles");
-        let mut case = case.expect("there is such a case");
-        let results: Vec<Array> = (0..losses).map(|i| case.result(i).expect("it runs")).collect();
-        let error = rel_err(&results, &references[name]);
+        let (error, _) = against_reference(name, losses, devices, &strategy);
         assert!(error < 2e-6, "{name} on {devices} devices: {error}");
     }
 }
@@ -123,15 +120,10 @@ fn pipelines_agree_with_the_references() {
 /// The two layers of each block's perceptron by columns and rows, on a group of two devices and on two such groups.
 #[test]
 fn parameters_may_be_shared_by_a_group() {
-    let references: BTreeMap<String, Reference> =
-        serde_json::from_str(include_str!("../data/kit_refs.json")).expect("references");
     let two = Strategy::data_parallel().tensor_parallel(2);
     let strategy = two.shard("*fc1.weight", 0).shard("*fc1.bias", 0).shard("*fc2.weight", 1);
     for (name, losses, devices) in [("mlp_train", 10, 2), ("mlp_train", 10, 4), ("gpt_train", 3, 2)] {
-        let case = Case::open(name, &Cluster::cpus(devices), Some(&strategy)).expect("it compiles");
-        let mut case = case.expect("there is such a case");
-        let results: Vec<Array> = (0..losses).map(|i| case.result(i).expect("it runs")).collect();
-        let error = rel_err(&results, &references[name]);
+        let (error, mut case) = against_reference(name, losses, devices, &strategy);
         assert!(error < 2e-6, "{name} on {devices} devices: {error}");
         assert!(case.model().bytes_sent() > 0);
     }

@@ -13,6 +13,9 @@ pub(crate) struct Launch {
     /// How many workers: processes that host a CPU of one thread each.
     #[arg(short = 'n', long = "workers", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
+    /// How many processes that are killed are started anew, in all. Then the job goes on with the workers that are left.
+    #[arg(long, value_name = "COUNT", default_value_t = 8)]
+    restarts: u32,
     /// The command that drives them: `-- thalweg demo --leaves 4`, or a program of yours that asks `thalweg::hosts`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -22,6 +25,11 @@ impl Launch {
     /// Gives the exit code.
     pub(crate) fn run(self) -> anyhow::Result<u8> {
         let program = std::env::current_exe().context("where is this program?")?;
-        Ok(launch::launch(&launch::Launch { world: self.workers, driver: self.command, program })?)
+        Ok(launch::launch(&launch::Launch {
+            world: self.workers,
+            driver: self.command,
+            program,
+            restarts: self.restarts,
+        })?)
     }
 }

@@ -5,17 +5,23 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use thalweg::distributed::{Worker as Joining, launch, read_key};
+use thalweg::distributed::{Door, Job, launch, read_key};
 
 /// Flags of `thalweg worker`.
 #[derive(Args)]
 pub(crate) struct Worker {
     /// Where the job's driver takes connections.
-    #[arg(long, value_name = "ADDRESS")]
-    join: SocketAddr,
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "job", requires = "key")]
+    join: Option<SocketAddr>,
     /// The file that holds the job's key; nobody else may be able to read it.
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    key: Option<PathBuf>,
+    /// The folder of a job that was launched on this machine, where its key and its driver's address are.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["join", "key"])]
+    job: Option<PathBuf>,
+    /// Which rank it would be.
+    #[arg(long)]
+    rank: Option<u16>,
     /// Standard input is a launcher's: end when it ends.
     #[arg(long, hide = true)]
     supervised: bool,
@@ -23,10 +29,15 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        let job = self.job.as_deref().map(Job::at).transpose()?;
         if self.supervised {
-            launch::end_with_launcher()?;
+            launch::end_with_launcher(job.clone())?;
         }
-        let key = read_key(&self.key)?;
-        Ok(thalweg::hosts::serve(&Joining { join: self.join, key })?)
+        let (join, key) = match (job, self.join, self.key) {
+            (Some(job), ..) => (Door::Of(job.clone()), job.key),
+            (None, Some(address), Some(key)) => (Door::At(address), read_key(&key)?),
+            _ => anyhow::bail!("say where the job is: --join ADDRESS --key FILE"),
+        };
+        Ok(thalweg::hosts::serve(join, self.rank, key)?)
     }
 }

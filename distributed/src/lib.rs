@@ -6,6 +6,7 @@
 //! together.
 
 mod auth;
+pub mod contract;
 mod coordinator;
 mod data;
 mod driver;

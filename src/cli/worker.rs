@@ -33,11 +33,11 @@ impl Worker {
         if self.supervised {
             launch::end_with_launcher(job.clone())?;
         }
-        let (join, key) = match (job, self.join, self.key) {
-            (Some(job), ..) => (Door::Of(job.clone()), job.key),
-            (None, Some(address), Some(key)) => (Door::At(address), read_key(&key)?),
+        let join = match (job, self.join, self.key) {
+            (Some(job), ..) => Door::Of(job.folder().into()),
+            (None, Some(address), Some(key)) => Door::At(address, read_key(&key)?),
             _ => anyhow::bail!("say where the job is: --join ADDRESS --key FILE"),
         };
-        Ok(thalweg::hosts::serve(join, self.rank, key)?)
+        Ok(thalweg::hosts::serve(join, self.rank)?)
     }
 }

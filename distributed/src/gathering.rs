@@ -235,7 +235,11 @@ impl Gathering {
         let welcome = Order::Welcome { term, rank, workers, device, threads };
         Line::new(welcoming, &self.key, JOINING).say(&welcome, &[]).map_err(failed())?;
         let name = format!("rank {rank} (process {process})").into();
-        Ok(Welcomed { remote: Arc::new(Remote { name, process, line, answers, heard }), from, answered })
+        Ok(Welcomed {
+            remote: Arc::new(Remote { name, process, line, answers, saved: Mutex::default(), heard }),
+            from,
+            answered,
+        })
     }
     /// A connection to each worker, for what channels carry.
     fn reach(&self, workers: &[SocketAddr], term: u32) -> Result<Vec<(Party, TcpStream)>, HostError> {
@@ -308,11 +312,17 @@ impl Welcomed {
             // Whoever is told may have gone.
             match said {
                 Ok((Report::Alive, _)) => {}
+                Ok((Report::Saved(result), _)) => {
+                    let waiting = lock(&self.remote.saved).take();
+                    waiting.into_iter().for_each(|waiting| drop(waiting.send(result.clone())));
+                }
                 Ok((Report::Answer(result), bytes)) => drop(self.answered.send((result, bytes))),
                 Ok((report, _)) => drop(events.send(Event::From { rank, report })),
                 Err(error) => break error,
             }
         };
+        // Whoever waits for what it saves waits no longer.
+        *lock(&self.remote.saved) = None;
         let _ = events.send(Event::Gone { rank, why: format!("{} is gone: {why}", self.remote.name) });
     }
 }

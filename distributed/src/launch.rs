@@ -14,6 +14,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use thalweg_runtime::checkpoint::Root;
+
 use crate::{HostError, JOB_VARIABLE, Job, WORLD_VARIABLE};
 
 /// Where a driver reads whose child it is.
@@ -32,6 +34,8 @@ pub struct Launch {
     pub driver: Vec<OsString>,
     /// The program whose verb `worker` is a worker.
     pub program: PathBuf,
+    /// Directories below which workers save what they hold.
+    pub roots: Vec<Root>,
     /// How many processes that were killed are started anew, in all.
     pub restarts: u32,
 }
@@ -82,6 +86,7 @@ impl Drop for Folder<'_> {
 pub fn launch(what: &Launch) -> Result<u8, HostError> {
     let job = Job::create(what.world)?;
     let _folder = Folder(&job);
+    job.share(&what.roots)?;
     let mut restarts = what.restarts;
     let mut driver = what.driver(&job)?;
     let mut crew: Option<Crew<'_>> = None;
@@ -278,7 +283,7 @@ mod tests {
 
     fn run(script: &str) -> Result<u8, HostError> {
         let driver = ["sh", "-c", script].iter().map(OsString::from).collect();
-        launch(&Launch { world: 2, driver, program: "/bin/false".into(), restarts: 0 })
+        launch(&Launch { world: 2, driver, program: "/bin/false".into(), roots: vec![], restarts: 0 })
     }
 
     #[test]
@@ -293,8 +298,9 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("thalweg-launch-{}", std::process::id()));
         let script = format!("echo x >> {0}; test $(wc -l < {0}) = 4 || kill -9 $$; exit 5", folder.display());
         let driver: Vec<OsString> = ["sh", "-c", &script].iter().map(OsString::from).collect();
-        let run =
-            |restarts| launch(&Launch { world: 2, driver: driver.clone(), program: "/bin/false".into(), restarts });
+        let run = |restarts| {
+            launch(&Launch { world: 2, driver: driver.clone(), program: "/bin/false".into(), roots: vec![], restarts })
+        };
         assert_eq!(run(1).expect("it runs"), 128 + 9);
         assert_eq!(run(1).expect("it runs"), 5);
         std::fs::remove_file(&folder).expect("it was written");

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thalweg_graph::plan::Memory;
+use thalweg_runtime::checkpoint::{ShardOrder, ShardReport};
 
 use crate::auth::JobKey;
 use crate::frame::{self, CHUNK_BYTES, FrameError, Header, Kind};
@@ -42,6 +43,8 @@ pub(crate) enum Order {
     Write(Memory, u64),
     /// Report so many bytes.
     Read(Memory, u64, u32),
+    /// Copy pieces of the state, and write them.
+    Save(ShardOrder),
     /// Report how many bytes are reserved.
     Reserved(Memory),
     /// Run a step of a loaded plan.
@@ -79,6 +82,8 @@ pub(crate) enum Report {
     Ready,
     /// What came of an order that is answered; bytes may follow.
     Answer(Result<u64, String>),
+    /// What I was to save is written, or not.
+    Saved(Result<ShardReport, String>),
     /// Nothing to say; but I am here.
     Alive,
     /// My body has ended.

@@ -66,7 +66,8 @@ fn gather(gathering: &mut Gathering, world: usize, patience: Duration) -> Result
 fn session(world: usize, strategy: &Strategy, opens: Opens) -> (Session, Vec<JoinHandle<Result<(), HostError>>>) {
     let key = JobKey::random().expect("numbers");
     let mut gathering = Gathering::open(&key).expect("a port");
-    let worker = Worker { join: Door::At(gathering.address(), key), rank: None, patience: Duration::ZERO };
+    let worker =
+        Worker { join: Door::At(gathering.address(), key), rank: None, patience: Duration::ZERO, roots: vec![] };
     let start = |_| {
         let (worker, opens) = (worker.clone(), opens.clone());
         thread::spawn(move || serve(&worker, &*opens))
@@ -251,7 +252,8 @@ fn an_abort_ends_a_step_on_all_workers() {
 fn who_is_missing_and_who_has_another_key_is_said() {
     let (key, other) = (JobKey::random().expect("numbers"), JobKey::random().expect("numbers"));
     let mut gathering = Gathering::open(&key).expect("a port");
-    let worker = Worker { join: Door::At(gathering.address(), other), rank: None, patience: Duration::ZERO };
+    let worker =
+        Worker { join: Door::At(gathering.address(), other), rank: None, patience: Duration::ZERO, roots: vec![] };
     let stranger = thread::spawn(move || serve(&worker, &open));
     let error = gather(&mut gathering, 2, Duration::from_secs(1)).map(|_| ()).expect_err("nobody joins");
     let said = error.to_string();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use thalweg::distributed::{Door, Job, launch, read_key};
+use thalweg::runtime::checkpoint::Root;
 
 /// Flags of `thalweg worker`.
 #[derive(Args)]
@@ -19,6 +20,9 @@ pub(crate) struct Worker {
     /// The folder of a job that was launched on this machine, where its key and its driver's address are.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["join", "key"])]
     job: Option<PathBuf>,
+    /// A directory below which it may write, and what the driver calls it.
+    #[arg(long = "root", value_name = "NAME=DIR", value_parser = Root::parse, conflicts_with = "job")]
+    roots: Vec<Root>,
     /// Which rank it would be.
     #[arg(long)]
     rank: Option<u16>,
@@ -33,11 +37,12 @@ impl Worker {
         if self.supervised {
             launch::end_with_launcher(job.clone())?;
         }
+        let roots = job.as_ref().map_or_else(|| Ok(self.roots.clone()), Job::roots)?;
         let join = match (job, self.join, self.key) {
             (Some(job), ..) => Door::Of(job.folder().into()),
             (None, Some(address), Some(key)) => Door::At(address, read_key(&key)?),
             _ => anyhow::bail!("say where the job is: --join ADDRESS --key FILE"),
         };
-        Ok(thalweg::hosts::serve(join, self.rank)?)
+        Ok(thalweg::hosts::serve(join, self.rank, roots)?)
     }
 }

@@ -1,31 +1,34 @@
 //! How workers come together: they join, learn who they are, and are connected to each other and to the driver. Ranks go by
 //! who came first; since all workers host the same kind of device, nothing depends on it.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose, greet};
+use crate::access::{Access, Encryption};
+use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose};
+use crate::control::{Attending, Hearing, Line, Reception};
 use crate::coordinator::Event;
 use crate::data::DataPlane;
 use crate::driver::Workers;
-use crate::listener::{Listener, Port};
-use crate::message::{Cause, Line, Order, Report, hear};
+use crate::message::{Cause, Order, Report};
 use crate::remote::{Answer, Remote};
-use crate::worker::dial;
+use crate::stream::Stream;
 use crate::{HostError, TERM, VERSION, lock};
 
 /// A door at which workers come together.
 pub struct Gathering {
-    listener: Listener,
+    reception: Reception,
+    access: Access,
     key: JobKey,
 }
 
 /// A worker that has joined.
 struct Joined {
-    stream: TcpStream,
+    line: Line<Order>,
+    from: Hearing<Report, Order>,
     /// Where it takes connections.
     address: SocketAddr,
     process: u32,
@@ -34,7 +37,7 @@ struct Joined {
 /// A worker that knows who it is, and what is still read of it here.
 struct Welcomed {
     remote: Arc<Remote>,
-    from: TcpStream,
+    from: Hearing<Report, Order>,
     answered: Sender<Answer>,
 }
 
@@ -44,12 +47,21 @@ impl Gathering {
     /// # Errors
     /// If there is none.
     pub fn open(key: &JobKey) -> Result<Self, HostError> {
+        Self::open_at(key, (IpAddr::V4(Ipv4Addr::LOCALHOST), 0).into(), Encryption::default())
+    }
+    /// At an address, whose port may be 0.
+    ///
+    /// # Errors
+    /// If it cannot be had.
+    pub fn open_at(key: &JobKey, address: SocketAddr, encryption: Encryption) -> Result<Self, HostError> {
         let pass = Pass { key: key.clone(), term: TERM, purpose: Purpose::Control };
-        Ok(Self { listener: Listener::open(Port::bind()?, pass, Party::Driver)?, key: key.clone() })
+        let access = Access::new(key, address.ip(), encryption)?;
+        let reception = Reception::open(access.bind(address)?, access.tls.clone(), pass, Party::Driver)?;
+        Ok(Self { reception, access, key: key.clone() })
     }
     /// Where workers are to [join](crate::Worker::join).
     pub fn address(&self) -> SocketAddr {
-        self.listener.address()
+        self.reception.address()
     }
     /// Waits until a worker has come for each device, given by name and threads; joins them to each other.
     ///
@@ -63,20 +75,20 @@ impl Gathering {
         let joined = self.wait(devices.len(), within)?;
         let addresses: Vec<SocketAddr> = joined.iter().map(|j| j.address).collect();
         let welcomed = joined.into_iter().zip(devices).zip(0..);
-        let welcomed = welcomed.map(|((joined, device), rank)| self.welcome(joined, rank, &addresses, device));
+        let welcomed = welcomed.map(|((joined, device), rank)| Self::welcome(joined, rank, &addresses, device));
         let mut welcomed = welcomed.collect::<Result<Vec<_>, _>>()?;
         let peers = self.reach(&addresses)?;
         for worker in &mut welcomed {
-            self.await_ready(worker, within)?;
+            Self::await_ready(worker, within)?;
         }
         let (events, happened) = mpsc::channel();
         let mut remotes = Vec::with_capacity(welcomed.len());
         for (worker, rank) in welcomed.into_iter().zip(0..) {
             remotes.push(worker.remote.clone());
             worker.remote.hear();
-            let (events, job) = (events.clone(), self.key.job());
+            let events = events.clone();
             let hearing = thread::Builder::new().name(format!("hearing rank {rank}"));
-            let spawned = hearing.spawn(move || worker.hear_all(rank, job, &events));
+            let spawned = hearing.spawn(move || worker.hear_all(rank, &events));
             spawned.map_err(HostError::io("cannot start a thread"))?;
         }
         let broke = Mutex::new(events);
@@ -92,19 +104,19 @@ impl Gathering {
         let (until, mut last) = (Instant::now() + within, None);
         let mut all = Vec::with_capacity(world);
         while all.len() < world {
-            let refused = match self.listener.next(until.saturating_duration_since(Instant::now())) {
+            let refused = match self.reception.next(until.saturating_duration_since(Instant::now())) {
                 None => {
                     let (joined, seconds) = (all.len(), within.as_secs());
                     return Err(HostError::Missing { joined, world, seconds, last });
                 }
-                Some(Ok((Party::Joining, stream))) => match self.join(stream) {
+                Some(Ok(Attending { party: Party::Joining, line, hearing })) => match Self::join(line, hearing) {
                     Ok(joined) => {
                         all.push(joined);
                         continue;
                     }
                     Err(why) => why,
                 },
-                Some(Ok((party, _))) => format!("{party} is no worker that joins"),
+                Some(Ok(Attending { party, .. })) => format!("{party} is no worker that joins"),
                 Some(Err(why)) => why,
             };
             last = Some(refused);
@@ -112,13 +124,11 @@ impl Gathering {
         Ok(all)
     }
     /// What a worker says when it joins, if it fits this build.
-    fn join(&self, mut stream: TcpStream) -> Result<Joined, String> {
-        let _ = stream.set_read_timeout(Some(HANDSHAKE_LIMIT));
-        let said = hear(&mut stream, self.key.job(), TERM).map_err(|e| format!("a worker that joins: {e}"))?.0;
-        let _ = stream.set_read_timeout(None);
+    fn join(line: Line<Order>, mut from: Hearing<Report, Order>) -> Result<Joined, String> {
+        let said = from.hear_within(HANDSHAKE_LIMIT).map_err(|e| format!("a worker that joins: {e}"))?.0;
         let why = match said {
             Report::Join { version, address, process } if version == VERSION => {
-                return Ok(Joined { stream, address, process });
+                return Ok(Joined { line, from, address, process });
             }
             Report::Join { version, process, .. } => format!(
                 "the worker of process {process} is of version {version}, and the driver of {VERSION}: start both from \
@@ -127,54 +137,48 @@ impl Gathering {
             other => format!("a worker begins with {other:?}"),
         };
         // It may be gone already.
-        let _ = Line::new(stream, &self.key, TERM).say(&Order::Refuse(why.clone()), &[]);
+        let _ = line.say(&Order::Refuse(why.clone()), &[]);
         Err(why)
     }
     fn welcome(
-        &self,
         joined: Joined,
         rank: u16,
         workers: &[SocketAddr],
         (device, threads): &(String, usize),
     ) -> Result<Welcomed, HostError> {
         let failed = || HostError::io(format!("cannot use the connection to rank {rank}"));
-        let Joined { stream, process, .. } = joined;
-        let from = stream.try_clone().map_err(failed())?;
+        let Joined { line, from, process, .. } = joined;
         let (answered, answers) = mpsc::channel();
-        let (line, answers, heard) =
-            (Line::new(stream, &self.key, TERM), Mutex::new(answers), Mutex::new(Instant::now()));
+        let (answers, heard) = (Mutex::new(answers), Mutex::new(Instant::now()));
         let (workers, device, threads) = (workers.to_vec(), device.clone(), *threads as u32);
         line.say(&Order::Welcome { rank, workers, device, threads }, &[]).map_err(failed())?;
         let name = format!("rank {rank} (process {process})").into();
         Ok(Welcomed { remote: Arc::new(Remote { name, line, answers, heard }), from, answered })
     }
     /// A connection to each worker, for what channels carry.
-    fn reach(&self, workers: &[SocketAddr]) -> Result<Vec<(Party, TcpStream)>, HostError> {
+    fn reach(&self, workers: &[SocketAddr]) -> Result<Vec<(Party, Stream)>, HostError> {
         let pass = Pass { key: self.key.clone(), term: TERM, purpose: Purpose::Data };
         let reach = |(address, rank): (&SocketAddr, u16)| {
             let to = Party::Worker(rank);
             let refused = |e: &dyn std::fmt::Display| HostError::Refused(format!("cannot reach {to}: {e}"));
-            let stream = dial(*address).map_err(|e| refused(&e))?;
-            greet(&stream, &pass, Party::Driver, to).map_err(|e| refused(&e))?;
-            Ok((to, stream))
+            let socket = self.access.dial(*address, &pass, Party::Driver, to).map_err(|e| refused(&e))?;
+            Ok((to, socket.into_blocking().map_err(|e| refused(&e))?))
         };
         workers.iter().zip(0..).map(reach).collect()
     }
-    fn await_ready(&self, worker: &mut Welcomed, within: Duration) -> Result<(), HostError> {
+    fn await_ready(worker: &mut Welcomed, within: Duration) -> Result<(), HostError> {
         let Welcomed { remote, from, .. } = worker;
         let refused = |e: &dyn std::fmt::Display| HostError::Refused(format!("{} did not get ready: {e}", remote.name));
-        let _ = from.set_read_timeout(Some(within.max(HANDSHAKE_LIMIT)));
-        let (said, _): (Report, _) = hear(from, self.key.job(), TERM).map_err(|e| refused(&e))?;
-        let _ = from.set_read_timeout(None);
+        let (said, _) = from.hear_within(within.max(HANDSHAKE_LIMIT)).map_err(|e| refused(&e))?;
         if said == Report::Ready { Ok(()) } else { Err(refused(&format!("it says {said:?}"))) }
     }
 }
 
 impl Welcomed {
     /// Hands on what it says, until the connection ends.
-    fn hear_all(mut self, rank: u16, job: u64, events: &Sender<Event>) {
+    fn hear_all(mut self, rank: u16, events: &Sender<Event>) {
         let why = loop {
-            let said = hear(&mut self.from, job, TERM);
+            let said = self.from.hear();
             self.remote.hear();
             // Whoever is told may have gone.
             match said {

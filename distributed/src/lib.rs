@@ -1,11 +1,14 @@
 //! Thalweg over several processes. A *worker* hosts a device; the *driver* holds the session, conducts steps and is where
 //! feeds come from and fetches go. What crosses channels goes straight from process to process.
 //!
-//! Who joins is in `auth.rs`, what is said in `message.rs`, what is carried in `data.rs`. `coordinator.rs` and `machine.rs`
+//! Who joins is in `auth.rs`, what is said in `message.rs` and how in `control`, what is carried in `data.rs`. `coordinator.rs` and `machine.rs`
 //! decide, and touch neither sockets nor clocks; `driver.rs` and `worker.rs` are the rims around them; `gathering.rs` brings them
 //! together.
 
+mod access;
 mod auth;
+mod background;
+mod control;
 mod coordinator;
 mod data;
 mod driver;
@@ -17,8 +20,12 @@ mod listener;
 mod machine;
 mod message;
 mod remote;
+mod socket;
+mod stream;
+mod tls;
 mod worker;
 
+pub use access::Encryption;
 pub use auth::JobKey;
 pub use driver::Workers;
 pub use gathering::Gathering;

@@ -11,7 +11,8 @@ use thalweg_graph::plan::{Memory, Plan};
 use thalweg_runtime::device::Loaded;
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Timing};
 
-use crate::message::{Line, Order};
+use crate::control::Line;
+use crate::message::Order;
 use crate::{BEAT, SILENCE_LIMIT, lock};
 
 /// Bytes of state that one message carries.
@@ -23,7 +24,7 @@ pub(crate) type Answer = (Result<u64, String>, Vec<u8>);
 /// The way to a worker.
 pub(crate) struct Remote {
     pub(crate) name: Arc<str>,
-    pub(crate) line: Line,
+    pub(crate) line: Line<Order>,
     pub(crate) answers: Mutex<Receiver<Answer>>,
     /// When it last said anything.
     pub(crate) heard: Mutex<Instant>,

@@ -2,7 +2,7 @@
 //! (`Hands`) does what takes long, and the caller's holds the machine between them, so that a step can be given up while it
 //! runs.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,11 +13,14 @@ use thalweg_graph::plan::{Memory, Plan};
 use thalweg_runtime::executor::{Exchange, Fetch, Prepared};
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor};
 
-use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose, greet};
+use crate::access::{Access, Encryption};
+use crate::auth::{JobKey, Party, Pass, Purpose};
+use crate::control::{Hearing, Line, attend};
 use crate::data::DataPlane;
-use crate::listener::{Listener, Port};
+use crate::listener::Listener;
 use crate::machine::{Command, Event, Machine};
-use crate::message::{Cause, Line, Order, Report, hear};
+use crate::message::{Cause, Order, Report};
+use crate::stream::Stream;
 use crate::{BEAT, HostError, TERM, VERSION, lock, short};
 
 /// How long the others may take to connect, once all have joined.
@@ -30,6 +33,17 @@ pub struct Worker {
     pub join: SocketAddr,
     /// The job's secret.
     pub key: JobKey,
+    /// Where it takes connections of other workers; if nothing is said on a free port where it reaches the driver from.
+    pub listen: Option<SocketAddr>,
+    /// Has to be what the driver has.
+    pub encryption: Encryption,
+}
+
+impl Worker {
+    /// One that says nothing but where to join, and proves the key.
+    pub fn new(join: SocketAddr, key: JobKey) -> Self {
+        Self { join, key, listen: None, encryption: Encryption::default() }
+    }
 }
 
 /// Opens a device by its name and number of threads.
@@ -40,9 +54,9 @@ struct Member {
     rank: u16,
     workers: usize,
     device: Box<dyn Device>,
-    line: Line,
-    from_driver: TcpStream,
-    peers: Vec<(Party, TcpStream)>,
+    line: Line<Report>,
+    from_driver: Hearing<Order, Report>,
+    peers: Vec<(Party, Stream)>,
 }
 
 /// Takes part in a job until it is over.
@@ -57,16 +71,21 @@ pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
     }
 }
 
-fn join(Worker { join, key }: &Worker, open: &Open<'_>) -> Result<Option<Member>, HostError> {
+fn join(Worker { join, key, listen, encryption }: &Worker, open: &Open<'_>) -> Result<Option<Member>, HostError> {
     let pass = |purpose| Pass { key: key.clone(), term: TERM, purpose };
     let refused = |e: &dyn std::fmt::Display| HostError::Refused(format!("cannot join the job at {join}: {e}"));
-    let stream = dial(*join).map_err(|e| refused(&e))?;
-    greet(&stream, &pass(Purpose::Control), Party::Joining, Party::Driver).map_err(|e| refused(&e))?;
-    let mut from_driver = stream.try_clone().map_err(HostError::io("cannot use a connection"))?;
-    let (line, port) = (Line::new(stream, key, TERM), Port::bind()?);
-    let (version, process) = (VERSION.to_string(), std::process::id());
-    line.say(&Report::Join { version, address: port.address(), process }, &[]).map_err(|e| refused(&e))?;
-    let (rank, workers, device) = match hear(&mut from_driver, key.job(), TERM).map_err(|e| refused(&e))?.0 {
+    let access = Access::new(key, join.ip(), *encryption)?;
+    let socket = access.dial(*join, &pass(Purpose::Control), Party::Joining, Party::Driver).map_err(|e| refused(&e))?;
+    let here = socket.local().map_err(|e| refused(&e))?.ip();
+    let port = access.bind(listen.unwrap_or_else(|| (here, 0).into()))?;
+    let (line, mut from_driver) = attend(socket).map_err(|e| refused(&e))?;
+    let (version, process, mut address) = (VERSION.to_string(), std::process::id(), port.address());
+    if address.ip().is_unspecified() {
+        // Wherever it can be reached: the others try where the driver is reached from.
+        address.set_ip(here);
+    }
+    line.say(&Report::Join { version, address, process }, &[]).map_err(|e| refused(&e))?;
+    let (rank, workers, device) = match from_driver.hear().map_err(|e| refused(&e))?.0 {
         Order::Welcome { rank, workers, device, threads } => {
             let opened = open(&device, threads as usize).map_err(|e| refused(&e))?;
             (rank, workers, opened)
@@ -76,7 +95,8 @@ fn join(Worker { join, key }: &Worker, open: &Open<'_>) -> Result<Option<Member>
         other => return Err(refused(&format!("the driver begins with {other:?}"))),
     };
     let (me, pass) = (Party::Worker(rank), pass(Purpose::Data));
-    let peers = meet(me, rank, &workers, Listener::open(port, pass.clone(), me)?, &pass)?;
+    let listener = Listener::open(port, access.tls.clone(), pass.clone(), me)?;
+    let peers = meet(me, rank, &workers, listener, &access, &pass)?;
     Ok(Some(Member { rank, workers: workers.len(), device, line, from_driver, peers }))
 }
 
@@ -92,12 +112,12 @@ fn take_part(member: Member, key: &JobKey) -> Result<(), HostError> {
     let plane = DataPlane::new(Party::Worker(rank), key, TERM, peers, Box::new(on_break))?;
     let executor = Executor::hosting(vec![device], vec![rank], plane.clone()).map_err(|e| refused(e.to_string()))?;
     let (abort, (jobs, to_do), (ballots, decisions)) = (executor.abort_flag(), mpsc::channel(), mpsc::channel());
-    let (plans, decisions, job) = (vec![], Mutex::new(decisions), key.job());
+    let (plans, decisions) = (vec![], Mutex::new(decisions));
     let hands =
         Hands { executor, rank, world: workers, plans, plane: plane.clone(), events: events.clone(), decisions };
     let failed = || HostError::io("cannot start a thread");
     let hearing = thread::Builder::new().name("from the driver".into());
-    hearing.spawn(move || hear_all(from_driver, job, &events)).map_err(failed())?;
+    hearing.spawn(move || hear_all(from_driver, &events)).map_err(failed())?;
     let working = thread::Builder::new().name(format!("rank {rank}"));
     let working = working.spawn(move || hands.work(to_do)).map_err(failed())?;
     let outcome = match line.say(&Report::Ready, &[]) {
@@ -113,30 +133,21 @@ fn take_part(member: Member, key: &JobKey) -> Result<(), HostError> {
     outcome.map_err(refused)
 }
 
-/// A connection to another process of this machine.
-pub(crate) fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
-    if !address.ip().is_loopback() {
-        let why = format!("{address} is not on this machine; what processes send each other is not encrypted yet");
-        return Err(std::io::Error::other(why));
-    }
-    TcpStream::connect_timeout(&address, HANDSHAKE_LIMIT)
-}
-
 /// Connections to all others: to those of a higher rank it goes, the others come.
 fn meet(
     me: Party,
     rank: u16,
     workers: &[SocketAddr],
-    listener: Listener,
+    listener: Listener<(Party, Stream)>,
+    access: &Access,
     pass: &Pass,
-) -> Result<Vec<(Party, TcpStream)>, HostError> {
+) -> Result<Vec<(Party, Stream)>, HostError> {
     let refused = |to: Party, e: &dyn std::fmt::Display| HostError::Refused(format!("{me} cannot reach {to}: {e}"));
     let mut peers = Vec::with_capacity(workers.len());
     for (other, address) in workers.iter().enumerate().skip(usize::from(rank) + 1) {
         let to = Party::Worker(other as u16);
-        let stream = dial(*address).map_err(|e| refused(to, &e))?;
-        greet(&stream, pass, me, to).map_err(|e| refused(to, &e))?;
-        peers.push((to, stream));
+        let socket = access.dial(*address, pass, me, to).map_err(|e| refused(to, &e))?;
+        peers.push((to, socket.into_blocking().map_err(|e| refused(to, &e))?));
     }
     let mut awaited: Vec<Party> = (0..rank).map(Party::Worker).chain([Party::Driver]).collect();
     let (until, mut last) = (Instant::now() + MEETING_LIMIT, None);
@@ -159,9 +170,9 @@ fn meet(
     Ok(peers)
 }
 
-fn hear_all(mut from: TcpStream, job: u64, events: &Sender<Event>) {
+fn hear_all(mut from: Hearing<Order, Report>, events: &Sender<Event>) {
     loop {
-        let event = match hear(&mut from, job, TERM) {
+        let event = match from.hear() {
             Ok((order, bytes)) => Event::Order(order, bytes),
             Err(error) => Event::DriverGone(format!("the driver is gone: {error}")),
         };
@@ -175,7 +186,7 @@ fn hear_all(mut from: TcpStream, job: u64, events: &Sender<Event>) {
 /// The machine, until it leaves.
 fn decide(
     happened: Receiver<Event>,
-    line: &Line,
+    line: &Line<Report>,
     abort: &AbortFlag,
     jobs: &Sender<Job>,
     ballots: &Sender<bool>,

@@ -53,7 +53,7 @@ type Opens = Arc<dyn Fn(&str, usize) -> Result<Box<dyn Device>, DeviceError> + S
 fn session(world: usize, strategy: &Strategy, opens: Opens) -> (Session, Vec<JoinHandle<Result<(), HostError>>>) {
     let key = JobKey::random().expect("numbers");
     let gathering = Gathering::open(&key).expect("a port");
-    let worker = Worker { join: gathering.address(), key };
+    let worker = Worker::new(gathering.address(), key);
     let start = |_| {
         let (worker, opens) = (worker.clone(), opens.clone());
         thread::spawn(move || serve(&worker, &*opens))
@@ -238,7 +238,7 @@ fn an_abort_ends_a_step_on_all_workers() {
 fn who_is_missing_and_who_has_another_key_is_said() {
     let (key, other) = (JobKey::random().expect("numbers"), JobKey::random().expect("numbers"));
     let gathering = Gathering::open(&key).expect("a port");
-    let worker = Worker { join: gathering.address(), key: other };
+    let worker = Worker::new(gathering.address(), other);
     let stranger = thread::spawn(move || serve(&worker, &open));
     let error = gathering.workers(&names(2), Duration::from_secs(1)).map(|_| ()).expect_err("nobody joins");
     let said = error.to_string();

@@ -71,7 +71,7 @@ impl Launched {
     pub fn workers(self) -> Result<Hosts> {
         let Self(job) = self;
         let cluster = cluster(job.world);
-        let gathering = Gathering::open(&job.key).map_err(refused)?;
+        let gathering = Gathering::open_at(&job.key, job.reach).map_err(refused)?;
         job.publish(gathering.address()).map_err(refused)?;
         let devices: Vec<(String, usize)> = cluster.devices.iter().map(|d| (d.name.to_string(), d.threads)).collect();
         let workers = gathering.workers(&devices, JOIN_LIMIT);

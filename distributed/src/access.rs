@@ -3,7 +3,7 @@
 //! other way round, is told so and not talked to.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use tokio::net::TcpStream;
 
@@ -26,6 +26,60 @@ pub enum Encryption {
     Always,
     /// Not even beyond it. Who proves the key once is believed all that comes by that connection.
     Never,
+}
+
+/// Where the driver of a job takes connections, and whether those of the job are encrypted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Reach {
+    /// An address that all workers can reach, with its port or 0; if nothing is said, one that only this machine can.
+    pub listen: Option<SocketAddr>,
+    /// Of all connections of the job.
+    pub encryption: Encryption,
+}
+
+/// Where a driver finds [`Reach::listen`].
+const LISTEN_VARIABLE: &str = "THALWEG_LISTEN";
+/// Where it finds [`Reach::encryption`].
+const ENCRYPTION_VARIABLE: &str = "THALWEG_ENCRYPTION";
+
+impl Reach {
+    /// The driver's address.
+    pub(crate) fn address(self) -> SocketAddr {
+        self.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into())
+    }
+    /// What the launcher tells the driver by its environment.
+    pub(crate) fn variables(self) -> impl Iterator<Item = (&'static str, String)> {
+        let listen = self.listen.map(|address| (LISTEN_VARIABLE, address.to_string()));
+        let encryption = match self.encryption {
+            Encryption::BeyondThisMachine => None,
+            Encryption::Always => Some("always"),
+            Encryption::Never => Some("never"),
+        };
+        listen.into_iter().chain(encryption.map(|said| (ENCRYPTION_VARIABLE, said.into())))
+    }
+    /// What the launcher has said.
+    pub(crate) fn of_launcher() -> Result<Self, HostError> {
+        let wrong = |name: &str, said: &str| HostError::Job(format!("{name} says {said:?}, which makes no sense"));
+        let listen = std::env::var(LISTEN_VARIABLE).ok();
+        let listen = listen.map(|said| said.parse().map_err(|_| wrong(LISTEN_VARIABLE, &said))).transpose()?;
+        let encryption = match std::env::var(ENCRYPTION_VARIABLE).as_deref() {
+            Err(_) => Encryption::BeyondThisMachine,
+            Ok("always") => Encryption::Always,
+            Ok("never") => Encryption::Never,
+            Ok(said) => return Err(wrong(ENCRYPTION_VARIABLE, said)),
+        };
+        Ok(Self { listen, encryption })
+    }
+    /// What workers of this machine have to be told.
+    pub(crate) fn flag(self) -> Option<&'static str> {
+        match self.encryption {
+            Encryption::BeyondThisMachine => None,
+            Encryption::Always => Some("--tls"),
+            Encryption::Never => Some("--plaintext"),
+        }
+    }
+    /// Names of the variables, for whoever is to know nothing of them.
+    pub(crate) const VARIABLES: [&str; 2] = [LISTEN_VARIABLE, ENCRYPTION_VARIABLE];
 }
 
 /// How this process makes connections and takes them.

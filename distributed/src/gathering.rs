@@ -1,13 +1,13 @@
 //! How workers come together: they join, learn who they are, and are connected to each other and to the driver. Ranks go by
 //! who came first; since all workers host the same kind of device, nothing depends on it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::access::{Access, Encryption};
+use crate::access::{Access, Reach};
 use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose};
 use crate::control::{Attending, Hearing, Line, Reception};
 use crate::coordinator::Event;
@@ -47,15 +47,20 @@ impl Gathering {
     /// # Errors
     /// If there is none.
     pub fn open(key: &JobKey) -> Result<Self, HostError> {
-        Self::open_at(key, (IpAddr::V4(Ipv4Addr::LOCALHOST), 0).into(), Encryption::default())
+        Self::open_at(key, Reach::default())
     }
-    /// At an address, whose port may be 0.
+    /// Where it can be reached.
     ///
     /// # Errors
-    /// If it cannot be had.
-    pub fn open_at(key: &JobKey, address: SocketAddr, encryption: Encryption) -> Result<Self, HostError> {
+    /// If that is not possible, or not protected.
+    pub fn open_at(key: &JobKey, reach: Reach) -> Result<Self, HostError> {
+        let address = reach.address();
+        if address.ip().is_unspecified() {
+            let why = format!("workers are told where to find the driver: {address} is no address that they can reach");
+            return Err(HostError::Job(why));
+        }
         let pass = Pass { key: key.clone(), term: TERM, purpose: Purpose::Control };
-        let access = Access::new(key, address.ip(), encryption)?;
+        let access = Access::new(key, address.ip(), reach.encryption)?;
         let reception = Reception::open(access.bind(address)?, access.tls.clone(), pass, Party::Driver)?;
         Ok(Self { reception, access, key: key.clone() })
     }

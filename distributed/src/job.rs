@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::{HostError, JobKey};
+use crate::{HostError, JobKey, Reach};
 
 /// Where a driver finds its job.
 pub const JOB_VARIABLE: &str = "THALWEG_JOB";
@@ -23,19 +23,21 @@ pub struct Job {
     pub key: JobKey,
     /// How many workers it has.
     pub world: u16,
+    /// Where its driver takes connections, and how.
+    pub reach: Reach,
 }
 
 impl Job {
-    /// A new one, in a new folder.
+    /// A new one, in a new folder; with a new key, if it is given none.
     ///
     /// # Errors
     /// If the folder cannot be made.
-    pub fn create(world: u16) -> Result<Self, HostError> {
-        let key = JobKey::random().map_err(HostError::io("cannot make a key"))?;
+    pub fn create(world: u16, reach: Reach, key: Option<JobKey>) -> Result<Self, HostError> {
+        let key = key.map_or_else(JobKey::random, Ok).map_err(HostError::io("cannot make a key"))?;
         let folder = std::env::temp_dir().join(format!("thalweg-{}-{:016x}", std::process::id(), key.job()));
         let failed = |what: &Path| HostError::io(format!("cannot make {}", what.display()));
         fs::DirBuilder::new().mode(0o700).create(&folder).map_err(failed(&folder))?;
-        let job = Self { folder, key, world };
+        let job = Self { folder, key, world, reach };
         let path = job.key_file();
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let written = file.and_then(|mut file| file.write_all(job.key.to_hex().as_bytes()));
@@ -53,9 +55,9 @@ impl Job {
         let world = world.parse().ok().filter(|n| *n > 0);
         let world =
             world.ok_or_else(|| HostError::Job(format!("{WORLD_VARIABLE} has to say how many workers there are")))?;
-        let key = read_key(&folder.join("key"))?;
+        let (key, reach) = (read_key(&folder.join("key"))?, Reach::of_launcher()?);
         crate::launch::die_with_launcher();
-        Ok(Some(Self { folder, key, world }))
+        Ok(Some(Self { folder, key, world, reach }))
     }
     /// Where it is.
     pub fn folder(&self) -> &Path {
@@ -111,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_key_lies_where_nobody_else_can_read_it() {
-        let job = Job::create(2).expect("a folder");
+        let job = Job::create(2, Reach::default(), None).expect("a folder");
         let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o777;
         assert_eq!((mode(job.folder()), mode(&job.key_file())), (0o700, 0o600));
         let read = read_key(&job.key_file()).expect("a key");

@@ -13,7 +13,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{HostError, JOB_VARIABLE, Job, WORLD_VARIABLE};
+use crate::{HostError, JOB_VARIABLE, Job, JobKey, Reach, WORLD_VARIABLE};
 
 /// Where a driver reads whose child it is.
 const LAUNCHER_VARIABLE: &str = "THALWEG_LAUNCHER";
@@ -25,8 +25,14 @@ const PARTING_LIMIT: Duration = Duration::from_secs(5);
 /// What is to be launched.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// How many workers.
-    pub world: u16,
+    /// How many workers are started.
+    pub here: u16,
+    /// How many more come from elsewhere: with the key, to where the driver takes connections.
+    pub elsewhere: u16,
+    /// Where that is, and how.
+    pub reach: Reach,
+    /// The job's key; if there is none, a new one.
+    pub key: Option<JobKey>,
     /// The driver: a program and its arguments.
     pub driver: Vec<OsString>,
     /// The program whose verb `worker` is a worker.
@@ -77,9 +83,10 @@ impl Drop for Folder<'_> {
 /// # Errors
 /// If processes cannot be started, or the driver ended in peace and never asked for its workers.
 pub fn launch(what: &Launch) -> Result<u8, HostError> {
-    let Launch { world, driver, program } = what;
+    let Launch { here, elsewhere, reach, key, driver, program } = what;
+    let (here, world) = (*here, here.saturating_add(*elsewhere));
     let (first, arguments) = driver.split_first().ok_or_else(|| HostError::Job("there is nothing to launch".into()))?;
-    let job = Job::create(*world)?;
+    let job = Job::create(world, *reach, key.clone())?;
     let _folder = Folder(&job);
     // This very program, wherever it lies.
     let first = if first == "thalweg" { program.as_os_str() } else { first };
@@ -88,7 +95,8 @@ pub fn launch(what: &Launch) -> Result<u8, HostError> {
             .args(arguments)
             .env(JOB_VARIABLE, job.folder())
             .env(WORLD_VARIABLE, world.to_string())
-            .env(LAUNCHER_VARIABLE, std::process::id().to_string()),
+            .env(LAUNCHER_VARIABLE, std::process::id().to_string())
+            .envs(reach.variables()),
     )?;
     let address = loop {
         if let Some(status) = driver.look() {
@@ -104,13 +112,13 @@ pub fn launch(what: &Launch) -> Result<u8, HostError> {
     let start = |_| {
         let mut command = Command::new(program);
         command.arg("worker").arg("--supervised").arg("--join").arg(address.to_string());
-        command.arg("--key").arg(job.key_file());
-        for name in [JOB_VARIABLE, WORLD_VARIABLE, LAUNCHER_VARIABLE] {
+        command.arg("--key").arg(job.key_file()).args(reach.flag());
+        for name in [JOB_VARIABLE, WORLD_VARIABLE, LAUNCHER_VARIABLE].into_iter().chain(Reach::VARIABLES) {
             command.env_remove(name);
         }
         Kept::start(command.stdin(Stdio::piped()).stdout(Stdio::null()))
     };
-    let mut workers = (0..*world).map(start).collect::<Result<Vec<_>, _>>()?;
+    let mut workers = (0..here).map(start).collect::<Result<Vec<_>, _>>()?;
     let mut missed: Option<Instant> = None;
     let status = loop {
         if let Some(status) = driver.look() {
@@ -219,7 +227,8 @@ mod tests {
 
     fn run(script: &str) -> Result<u8, HostError> {
         let driver = ["sh", "-c", script].iter().map(OsString::from).collect();
-        launch(&Launch { world: 2, driver, program: "/bin/false".into() })
+        let (reach, program) = (Reach::default(), "/bin/false".into());
+        launch(&Launch { here: 2, elsewhere: 0, reach, key: None, driver, program })
     }
 
     #[test]

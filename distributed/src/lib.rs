@@ -25,7 +25,7 @@ mod stream;
 mod tls;
 mod worker;
 
-pub use access::Encryption;
+pub use access::{Encryption, Reach};
 pub use auth::JobKey;
 pub use driver::Workers;
 pub use gathering::Gathering;

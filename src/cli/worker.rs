@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use super::launch::Encrypting;
 use thalweg::distributed::{Worker as Joining, launch, read_key};
 
 /// Flags of `thalweg worker`.
@@ -16,6 +17,11 @@ pub(crate) struct Worker {
     /// The file that holds the job's key; nobody else may be able to read it.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
+    /// Where it takes connections of other workers. Unless it is given, on a free port where it reaches the driver from.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    encryption: Encrypting,
     /// Standard input is a launcher's: end when it ends.
     #[arg(long, hide = true)]
     supervised: bool,
@@ -27,6 +33,7 @@ impl Worker {
             launch::end_with_launcher()?;
         }
         let key = read_key(&self.key)?;
-        Ok(thalweg::hosts::serve(&Joining { join: self.join, key })?)
+        let Self { join, listen, encryption, .. } = self;
+        Ok(thalweg::hosts::serve(&Joining { join, key, listen, encryption: encryption.into() })?)
     }
 }

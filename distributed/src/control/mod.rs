@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 pub(crate) use client::attend;
 pub(crate) use pieces::MessageError;
@@ -172,22 +172,14 @@ impl<M: Message, A: Message> Hearing<M, A> {
 
 /// Why nothing came. What gRPC says of it says less than what is beneath.
 fn lost(status: &Status) -> MessageError {
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return match io.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof => {
-                    MessageError::Closed
-                }
-                _ => MessageError::Lost(io.to_string()),
-            };
-        }
-        source = error.source();
+    let beneath = std::iter::successors(std::error::Error::source(status), |error| error.source()).last();
+    let h2 = beneath.and_then(|error| error.downcast_ref::<h2::Error>());
+    let io = h2.and_then(h2::Error::get_io).or_else(|| beneath.and_then(|error| error.downcast_ref()));
+    let ended = [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof];
+    if io.is_some_and(|io| ended.contains(&io.kind())) || status.code() == Code::Cancelled {
+        return MessageError::Closed;
     }
-    match status.code() {
-        tonic::Code::Cancelled => MessageError::Closed,
-        _ => MessageError::Lost(status.message().into()),
-    }
+    MessageError::Lost(beneath.map_or_else(|| status.message().into(), ToString::to_string))
 }
 
 #[cfg(test)]

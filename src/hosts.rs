@@ -1,5 +1,6 @@
 //! Devices of other processes, as a cluster. A job's workers come together when the driver asks for them, and not before: a
-//! command that was launched and needs none has none.
+//! command that was launched and needs none has none. A worker that is lost is replaced, by one that was started in its place
+//! or by those that are left, and what was lost is done again: whoever trains sees a step that took long.
 //!
 //! ```no_run
 //! use thalweg::prelude::*;
@@ -15,18 +16,23 @@
 //! # }
 //! ```
 
+mod again;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use thalweg_distributed::{Gathering, HostError, Job, Worker, Workers};
+use thalweg_distributed::{Call, Door, Gathering, HostError, Job, JobKey, Reach, Worker, Workers};
 use thalweg_graph::Cluster;
 use thalweg_graph::cluster::{DeviceKind, DeviceSpec, Link};
 use thalweg_runtime::{Device, DeviceError};
 
 use crate::error::{Error, Result};
+pub(crate) use again::Again;
 
-/// How long workers may take to come.
+/// How long workers may take to come, at first and whenever somebody is lost.
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
+/// How long a worker looks for the driver once it has lost it.
+const REJOIN_LIMIT: Duration = Duration::from_secs(30);
 /// What one connection within a machine does, for predictions: TCP over loopback took 29 µs there and back for four bytes,
 /// and carried 1.5 GB/s.
 const LATENCY_SECONDS: f64 = 1.5e-5;
@@ -36,6 +42,8 @@ const BYTES_PER_SECOND: f64 = 1.5e9;
 pub struct Hosts {
     cluster: Cluster,
     workers: Workers,
+    meeting: Meeting,
+    is_restart: bool,
 }
 
 impl Hosts {
@@ -43,8 +51,13 @@ impl Hosts {
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
     }
-    pub(crate) fn into_parts(self) -> (Cluster, Workers) {
-        (self.cluster, self.workers)
+    /// Whether this process takes the place of a driver that was lost: a program that saves goes on from its newest checkpoint
+    /// then, whatever it was told.
+    pub fn is_restart(&self) -> bool {
+        self.is_restart
+    }
+    pub(crate) fn into_parts(self) -> (Cluster, Workers, Meeting) {
+        (self.cluster, self.workers, self.meeting)
     }
 }
 
@@ -70,19 +83,54 @@ impl Launched {
     /// If not all come.
     pub fn workers(self) -> Result<Hosts> {
         let Self(job) = self;
-        let cluster = cluster(job.world);
-        let gathering = Gathering::open_at(&job.key, job.reach).map_err(refused)?;
+        thalweg_runtime::crash::this_is("driver");
+        let is_restart = job.terms().map_err(refused)? > 0;
+        let gathering = Gathering::open(&job.key, job.reach).map_err(refused)?;
         job.publish(gathering.address()).map_err(refused)?;
-        let devices: Vec<(String, usize)> = cluster.devices.iter().map(|d| (d.name.to_string(), d.threads)).collect();
-        let workers = gathering.workers(&devices, JOIN_LIMIT);
-        job.forget();
-        Ok(Hosts { cluster, workers: workers.map_err(refused)? })
+        let mut meeting = Meeting { job, gathering };
+        let workers = meeting.gather(&|| false).map_err(refused)?;
+        Ok(Hosts { cluster: cluster(workers.len() as u16), workers, meeting, is_restart })
     }
+}
+
+/// Where workers come together.
+pub(crate) struct Meeting {
+    job: Job,
+    gathering: Gathering,
+}
+
+impl Meeting {
+    /// On how many leaves the job computes, if that has been settled.
+    pub(crate) fn leaves(&self) -> Result<Option<u16>> {
+        Ok(self.job.model().map_err(refused)?.map(|model| model.leaves))
+    }
+    /// A new term with whoever comes.
+    fn gather(&mut self, give_up: &dyn Fn() -> bool) -> std::result::Result<Workers, HostError> {
+        let job = &self.job;
+        self.gathering.workers(&Call {
+            expected: &|| job.expected(),
+            least: 1,
+            patience: JOIN_LIMIT,
+            device: &|rank| (name(rank), 1),
+            begin: &|| job.begin_term(),
+            fence: &|processes| {
+                for process in processes {
+                    // Whoever is not ended because of that is waited for in vain.
+                    let _ = job.fence(*process);
+                }
+            },
+            give_up,
+        })
+    }
+}
+
+fn name(rank: u16) -> String {
+    format!("worker{rank}/cpu:0")
 }
 
 /// So many workers of this machine, joined by loopback.
 fn cluster(world: u16) -> Cluster {
-    let names: Vec<Arc<str>> = (0..world).map(|rank| format!("worker{rank}/cpu:0").into()).collect();
+    let names: Vec<Arc<str>> = (0..world).map(|rank| name(rank).into()).collect();
     let devices = names.iter().map(|name| DeviceSpec::new(name.clone(), DeviceKind::Cpu, 1)).collect();
     let link = |from: &Arc<str>, to: &Arc<str>| Link {
         from: from.clone(),
@@ -94,13 +142,14 @@ fn cluster(world: u16) -> Cluster {
     Cluster { devices, links: pairs.collect() }
 }
 
-/// Takes part in a job with a CPU of this machine, until the job is over.
+/// Takes part in a job with a CPU of this machine, until the job is over: as this rank, if it can be.
 ///
 /// # Errors
 /// If it is not let in, and if the job does not end in peace.
-pub fn serve(worker: &Worker) -> Result<()> {
+pub fn serve(join: Door, rank: Option<u16>, key: JobKey, reach: Reach) -> Result<()> {
+    thalweg_runtime::crash::this_is(&rank.map_or("worker".into(), |rank| format!("worker{rank}")));
     let open = |name: &str, threads: usize| -> std::result::Result<Box<dyn Device>, DeviceError> {
         Ok(Box::new(thalweg_cpu::CpuDevice::new(name, threads)?))
     };
-    thalweg_distributed::serve(worker, &open).map_err(refused)
+    thalweg_distributed::serve(&Worker { join, key, rank, patience: REJOIN_LIMIT, reach }, &open).map_err(refused)
 }

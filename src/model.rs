@@ -14,7 +14,7 @@ use thalweg_runtime::planner::Placing;
 use thalweg_runtime::{AbortFlag, At, Device, Outputs, ReferenceDevice, Resumed, Same, Saved, Saving, Session, Trace};
 
 use crate::error::{Error, Result};
-use crate::hosts::Hosts;
+use crate::hosts::{Again, Hosts};
 
 /// Turns a declared graph into a model that runs.
 pub trait Compile {
@@ -30,7 +30,8 @@ pub trait Compile {
     /// # Errors
     /// With every mistake, and if the strategy does not fit the model or the cluster.
     fn compile_with(&self, cluster: &Cluster, strategy: &Strategy) -> Result<Model>;
-    /// The same, spread over the devices of other processes. A profile or a trace of such a model is empty.
+    /// The same, spread over the devices of other processes. A profile or a trace of such a model is empty. Where workers are
+    /// lost it goes on with others, from the newest checkpoint or from the start, and gives the same bits.
     ///
     /// # Errors
     /// With every mistake, and if the strategy does not fit the model or the workers.
@@ -62,15 +63,20 @@ impl Compile for thalweg_ops::Graph {
     }
     fn compile_on(&self, hosts: Hosts, strategy: &Strategy) -> Result<Model> {
         let graph = finished(self)?;
-        let (cluster, workers) = hosts.into_parts();
+        let (cluster, workers, meeting) = hosts.into_parts();
+        // A driver that takes the place of another one computes what that did, on however many workers.
+        let strategy = meeting.leaves()?.map_or_else(|| strategy.clone(), |leaves| strategy.clone().leaves(leaves));
         let twins = cluster.devices.iter().map(open_device).collect::<Result<Vec<_>>>()?;
-        let (planner, spread) = spread(&graph, &cluster, strategy, &twins)?;
-        Ok(model(Session::with(graph, workers.executor(twins)?, planner)?, Some(spread)))
+        let (planner, spread) = spread(&graph, &cluster, &strategy, &twins)?;
+        let leaves = spread.request.mesh.leaves() as u16;
+        let again = Again::new(meeting, &graph, &spread.strategy, leaves, cluster.devices.len())?;
+        let session = Session::conducted(graph, workers.executor(twins)?, planner, Box::new(again))?;
+        Ok(model(session, Some(spread)))
     }
 }
 
 /// Who makes the plans of a graph that is spread over devices, and how it is.
-fn spread(
+pub(crate) fn spread(
     graph: &thalweg_graph::Graph,
     cluster: &Cluster,
     strategy: &Strategy,

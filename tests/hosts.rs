@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -32,7 +32,7 @@ fn summary(before: &[&str], after: &[&str]) -> serde_json::Value {
 #[test]
 fn several_processes_give_the_digest_of_one() {
     let one = summary(&[], &[]);
-    for (strategy, worlds) in [("dp", &["1", "2", "4"][..]), ("zero1", &["2"]), ("pp", &["2", "4"])] {
+    for (strategy, worlds) in [("dp", &["1", "2", "3", "4"][..]), ("zero1", &["2", "3"]), ("pp", &["2", "4"])] {
         for world in worlds {
             let several = summary(&["launch", "-n", world, "--", "thalweg"], &["--strategy", strategy]);
             assert_eq!(several["digest"], one["digest"], "{several}");
@@ -113,6 +113,8 @@ struct Running {
     launcher: Child,
     driver: u32,
     workers: Vec<u32>,
+    /// The last line that it prints.
+    last: JoinHandle<String>,
 }
 
 /// Children of a process, with their command lines.
@@ -138,9 +140,10 @@ fn runs(pid: u32) -> bool {
 }
 
 impl Running {
-    fn start() -> Self {
+    fn start(restarts: &str, steps: &str) -> Self {
         let mut launcher = Command::new(THALWEG)
-            .args(["launch", "-n", "2", "--", "thalweg", "demo", "--json", "--passes", "100000"])
+            .args(["launch", "-n", "2", "--restarts", restarts, "--", "thalweg"])
+            .args(["demo", "--json", "--leaves", "2", "--steps", steps])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -151,18 +154,19 @@ impl Running {
         out.read_line(&mut line).expect("it says something");
         assert!(line.contains("\"pass\":1"), "{line}");
         // Read on, or it would end for want of a reader.
-        thread::spawn(move || std::io::copy(&mut out, &mut std::io::sink()));
+        let last = thread::spawn(move || out.lines().map_while(Result::ok).last().unwrap_or_default());
         let all = children(launcher.id());
         let (workers, drivers): (Vec<_>, Vec<_>) = all.into_iter().partition(|(_, line)| line.contains(" worker "));
         let (workers, drivers): (Vec<u32>, Vec<u32>) =
             (workers.into_iter().map(|(p, _)| p).collect(), drivers.into_iter().map(|(p, _)| p).collect());
         let ([driver], [_, _]) = (&drivers[..], &workers[..]) else { panic!("{drivers:?} and {workers:?}") };
         assert!(workers.iter().chain([driver]).all(|p| runs(*p)));
-        Self { driver: *driver, launcher, workers }
+        Self { driver: *driver, launcher, workers, last }
     }
-    /// Sends `signal`; then all have to end within the time. Gives the launcher's exit code and what was said.
+    /// Sends `signal`; then all have to end within the time. Gives the launcher's exit code, what was said, and the last line
+    /// that was printed.
     #[track_caller]
-    fn after(mut self, pid: u32, signal: Signal, within: Duration) -> (Option<i32>, String) {
+    fn after(mut self, pid: u32, signal: Signal, within: Duration) -> (Option<i32>, String, String) {
         let pid = Pid::from_raw(pid as i32).expect("a process");
         kill_process(pid, signal).expect("it is there");
         let started = Instant::now();
@@ -183,43 +187,98 @@ impl Running {
         }
         println!("all had ended {:?} after {signal:?}", started.elapsed());
         let out = self.launcher.wait_with_output().expect("it has ended");
-        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+        let last = self.last.join().expect("it has read");
+        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned(), last)
+    }
+}
+
+/// Longer than any test looks.
+const FOR_EVER: &str = "100000000";
+
+/// The digest of so many steps over two leaves.
+fn digest(steps: &str) -> serde_json::Value {
+    let out = thalweg(&["demo", "--json", "--leaves", "2", "--steps", steps]);
+    let text = String::from_utf8(out.stdout).expect("text");
+    let last: serde_json::Value = serde_json::from_str(text.lines().last().expect("a summary")).expect("JSON");
+    last["digest"].clone()
+}
+
+/// Replaced by one that is started in its place, or by those that are left: the numbers are those of an undisturbed job.
+#[test]
+fn a_killed_worker_is_named_and_the_job_goes_on() {
+    for (restarts, left) in [("1", "2 workers"), ("0", "1 worker")] {
+        let job = Running::start(restarts, "2000");
+        let victim = job.workers[1];
+        let (code, said, last) = job.after(victim, Signal::KILL, Duration::from_secs(100));
+        assert_eq!(code, Some(0), "{said}");
+        let named = format!("rank 1 (process {victim})");
+        let goes_on = format!("going on with {left} after");
+        assert!(said.contains(&named) && said.contains(&goes_on), "{said}");
+        assert!(said.contains(&format!("the worker of process {victim} was killed")), "{said}");
+        let last: serde_json::Value = serde_json::from_str(&last).expect("a summary");
+        assert_eq!((&last["steps"], &last["digest"]), (&2000.into(), &digest("2000")), "{said}");
+    }
+}
+
+/// Nobody is left to go on with, and it says what to do.
+#[test]
+fn a_job_without_workers_ends() {
+    let folder = std::env::temp_dir().join(format!("thalweg-nobody-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    std::fs::write(folder.join("plan"), "worker0 body-done 20\n").expect("room");
+    let out = Command::new(THALWEG)
+        .args(["launch", "-n", "1", "--restarts", "0", "--", "thalweg", "demo", "--steps", "50"])
+        .env("THALWEG_CRASH", &folder)
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    std::fs::remove_dir_all(&folder).expect("it was there");
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    for says in ["rank 0", "0 of 1 workers joined", "resume from its last checkpoint"] {
+        assert!(said.contains(says), "{says}: {said}");
     }
 }
 
 #[test]
-fn a_killed_worker_is_named_and_ends_the_job() {
-    let job = Running::start();
-    let victim = job.workers[1];
-    let (code, said) = job.after(victim, Signal::KILL, Duration::from_secs(10));
-    assert_eq!(code, Some(1), "{said}");
-    let named = format!("(process {victim}) is gone");
-    assert!(said.contains(&named) && said.contains("resume from the last checkpoint"), "{said}");
-    assert!(said.contains(&format!("the worker of process {victim} was killed")), "{said}");
-}
-
-#[test]
-fn nobody_outlives_the_driver() {
-    let job = Running::start();
+fn nobody_outlives_a_driver_that_is_not_started_anew() {
+    let job = Running::start("0", FOR_EVER);
     let driver = job.driver;
-    let (code, said) = job.after(driver, Signal::KILL, Duration::from_secs(10));
+    let (code, said, _) = job.after(driver, Signal::KILL, Duration::from_secs(10));
     assert_eq!(code, Some(128 + 9), "{said}");
     assert!(said.contains("the driver was killed"), "{said}");
 }
 
+/// Being asked to end is no reason to start anew.
 #[test]
-fn nobody_outlives_the_launcher() {
-    let job = Running::start();
-    let launcher = job.launcher.id();
-    job.after(launcher, Signal::KILL, Duration::from_secs(10));
+fn nobody_outlives_a_driver_that_was_interrupted() {
+    let job = Running::start("5", FOR_EVER);
+    let driver = job.driver;
+    let (code, said, _) = job.after(driver, Signal::INT, Duration::from_secs(10));
+    assert!(code != Some(0) && !said.contains("started anew"), "{code:?} {said}");
 }
 
-/// Its connections are as they were, but nothing comes.
 #[test]
-fn a_stopped_worker_is_noticed_and_ends_the_job() {
-    let job = Running::start();
+fn nobody_outlives_the_launcher() {
+    let job = Running::start("5", FOR_EVER);
+    let launcher = job.launcher.id();
+    let folder = std::fs::read(format!("/proc/{}/environ", job.driver)).expect("its own");
+    let folder =
+        String::from_utf8_lossy(&folder).split('\0').find_map(|v| Some(v.strip_prefix("THALWEG_JOB=")?.to_string()));
+    let folder = folder.expect("it was launched");
+    assert!(std::path::Path::new(&folder).exists());
+    job.after(launcher, Signal::KILL, Duration::from_secs(10));
+    assert!(!std::path::Path::new(&folder).exists(), "the key is left in {folder}");
+}
+
+/// Its connections are as they were, but nothing comes: it is ended, and another one takes its place.
+#[test]
+fn a_stopped_worker_is_noticed_and_replaced() {
+    let job = Running::start("1", "2000");
     let victim = job.workers[0];
-    let (code, said) = job.after(victim, Signal::STOP, Duration::from_secs(60));
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains(&format!("(process {victim}) has not been heard of for 10s")), "{said}");
+    let (code, said, last) = job.after(victim, Signal::STOP, Duration::from_secs(100));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains(&format!("(process {victim}): it has not been heard of for 5s")), "{said}");
+    assert!(said.contains(&format!("the worker of process {victim} does not answer, and is ended")), "{said}");
+    let last: serde_json::Value = serde_json::from_str(&last).expect("a summary");
+    assert_eq!(last["digest"], digest("2000"), "{said}");
 }

@@ -5,6 +5,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
 use crate::auth::{AuthError, HANDSHAKE_LIMIT, JobKey, Party, Pass, greet};
@@ -17,7 +18,7 @@ const UNPROTECTED: &str = "is not on this machine, and connections of this job a
                            them, --plaintext says that whoever can read or change them may";
 
 /// Whether the connections of a job are encrypted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Encryption {
     /// If the driver takes connections from other machines.
     #[default]
@@ -28,58 +29,26 @@ pub enum Encryption {
     Never,
 }
 
-/// Where the driver of a job takes connections, and whether those of the job are encrypted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// Where a process takes connections, and whether those of its job are encrypted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Reach {
-    /// An address that all workers can reach, with its port or 0; if nothing is said, one that only this machine can.
+    /// An address that the others can reach, with its port or 0. If nothing is said, a driver takes one that only this machine
+    /// can reach, and a worker the one from which it reaches the driver.
     pub listen: Option<SocketAddr>,
-    /// Of all connections of the job.
+    /// The same for all processes of a job.
     pub encryption: Encryption,
 }
 
-/// Where a driver finds [`Reach::listen`].
-const LISTEN_VARIABLE: &str = "THALWEG_LISTEN";
-/// Where it finds [`Reach::encryption`].
-const ENCRYPTION_VARIABLE: &str = "THALWEG_ENCRYPTION";
-
 impl Reach {
-    /// The driver's address.
-    pub(crate) fn address(self) -> SocketAddr {
-        self.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into())
-    }
-    /// What the launcher tells the driver by its environment.
-    pub(crate) fn variables(self) -> impl Iterator<Item = (&'static str, String)> {
-        let listen = self.listen.map(|address| (LISTEN_VARIABLE, address.to_string()));
-        let encryption = match self.encryption {
-            Encryption::BeyondThisMachine => None,
-            Encryption::Always => Some("always"),
-            Encryption::Never => Some("never"),
-        };
-        listen.into_iter().chain(encryption.map(|said| (ENCRYPTION_VARIABLE, said.into())))
-    }
-    /// What the launcher has said.
-    pub(crate) fn of_launcher() -> Result<Self, HostError> {
-        let wrong = |name: &str, said: &str| HostError::Job(format!("{name} says {said:?}, which makes no sense"));
-        let listen = std::env::var(LISTEN_VARIABLE).ok();
-        let listen = listen.map(|said| said.parse().map_err(|_| wrong(LISTEN_VARIABLE, &said))).transpose()?;
-        let encryption = match std::env::var(ENCRYPTION_VARIABLE).as_deref() {
-            Err(_) => Encryption::BeyondThisMachine,
-            Ok("always") => Encryption::Always,
-            Ok("never") => Encryption::Never,
-            Ok(said) => return Err(wrong(ENCRYPTION_VARIABLE, said)),
-        };
-        Ok(Self { listen, encryption })
-    }
-    /// What workers of this machine have to be told.
-    pub(crate) fn flag(self) -> Option<&'static str> {
-        match self.encryption {
-            Encryption::BeyondThisMachine => None,
-            Encryption::Always => Some("--tls"),
-            Encryption::Never => Some("--plaintext"),
+    /// A driver's address.
+    pub(crate) fn address(self) -> Result<SocketAddr, HostError> {
+        let address = self.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
+        if address.ip().is_unspecified() {
+            let why = format!("workers are told where to find the driver: {address} is no address that they can reach");
+            return Err(HostError::Job(why));
         }
+        Ok(address)
     }
-    /// Names of the variables, for whoever is to know nothing of them.
-    pub(crate) const VARIABLES: [&str; 2] = [LISTEN_VARIABLE, ENCRYPTION_VARIABLE];
 }
 
 /// How this process makes connections and takes them.

@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use thalweg_graph::plan::{ChannelId, Endpoint, Plan};
-use thalweg_runtime::DeviceError;
 use thalweg_runtime::executor::{Prepared, Wire};
+use thalweg_runtime::{DeviceError, crash};
 
 use crate::auth::{JobKey, Party};
 use crate::frame::{self, CHUNK_BYTES, FrameError, Header, Kind};
@@ -119,6 +119,10 @@ impl DataPlane {
     fn lock(&self) -> MutexGuard<'_, Current> {
         lock(&self.current)
     }
+    /// In which term.
+    pub(crate) fn term(&self) -> u32 {
+        self.term
+    }
     /// A step begins here.
     pub(crate) fn begin(&self, step: u64, prepared: &Prepared, plan: u64) {
         let mut current = self.lock();
@@ -192,9 +196,9 @@ impl DataPlane {
         let place = place.map_or(way.clone(), |p| format!("{p}, {way}"));
         self.fail(match refused {
             Refused::Closed => return,
-            Refused::Frame(error) if error.is_damage() => Cause::Fault(format!("{place}: {error}")),
+            Refused::Frame(error) if error.is_damage() => Cause::Damage(format!("{place}: {error}")),
             Refused::Frame(error) => Cause::Unreachable(format!("{place}: {error}")),
-            Refused::Wrong(what) => Cause::Fault(format!("{place}: {what}")),
+            Refused::Wrong(what) => Cause::Damage(format!("{place}: {what}")),
         });
     }
     /// Reads one value or grant. An error comes with the header as far as one was read.
@@ -230,6 +234,7 @@ impl DataPlane {
                 let Some(mut slot) = running.prepared.slot(id, &still) else {
                     return self.drop_value(header, stream, spare).map_err(with);
                 };
+                crash::point("mid-hop");
                 let (into, mut at, mut part) = (slot.bytes_mut(), 0, header);
                 loop {
                     at += part.payload(stream, &mut into[at..]).map_err(|e| with(e.into()))?;

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use thalweg_graph::plan::{ChannelId, Endpoint, Plan};
 use thalweg_runtime::executor::{Carried, Conductor, Exchange, Fetch, Prepared, Wire};
-use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor};
+use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
 use crate::coordinator::{Command, Coordinator, Event, Outcome};
 use crate::data::DataPlane;
 use crate::message::{Cause, Order, Report};
-use crate::remote::{Remote, RemoteDevice};
+use crate::remote::{Remote, RemoteDevice, hang_up};
 use crate::short;
 
 /// How often it looks whether the caller wants no more.
@@ -22,39 +22,61 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Prefixes of plans' hashes that are kept.
 const PLANS_KEPT: usize = 64;
 
-/// Workers that have come together. Dropped, or with the executor that is made of them, they leave.
+/// Workers that have come together. Dropped, or with the executor that is made of them, they leave, unless their term was
+/// [ended](Connections::end) before.
 pub struct Workers {
-    pub(crate) remotes: Vec<Arc<Remote>>,
-    pub(crate) plane: Arc<DataPlane>,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) happened: Receiver<Event>,
 }
 
+/// What leads to them.
+pub(crate) struct Connections {
+    pub(crate) remotes: Vec<Arc<Remote>>,
+    pub(crate) plane: Arc<DataPlane>,
+}
+
+impl Connections {
+    /// Ends the term. Who hears nothing more than that joins again.
+    pub(crate) fn end(&self) {
+        hang_up(&self.remotes);
+        self.plane.close();
+    }
+}
+
 impl Workers {
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.connections.remotes.len()
+    }
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.connections.remotes.is_empty()
+    }
     /// An executor whose devices are theirs. Of each device there is a twin here, of the same name and kind, that says what
     /// lowering has to know; nothing is loaded on it.
     ///
     /// # Errors
     /// If there is not a twin for each.
     pub fn executor(self, twins: Vec<Box<dyn Device>>) -> Result<Executor, DeviceError> {
-        if twins.len() != self.remotes.len() {
-            let cause = format!("{} twins for {} workers", twins.len(), self.remotes.len());
+        let remotes = &self.connections.remotes;
+        if twins.len() != remotes.len() {
+            let cause = format!("{} twins for {} workers", twins.len(), remotes.len());
             return Err(DeviceError::Open { device: "workers".into(), cause });
         }
-        let devices = self.remotes.iter().zip(twins);
+        let devices = remotes.iter().zip(twins);
         let devices = devices.map(|(remote, twin)| Box::new(RemoteDevice { remote: remote.clone(), twin }) as _);
-        let (devices, coordinator) = (devices.collect(), Coordinator::new(self.remotes.len() as u16));
+        let (devices, coordinator) = (devices.collect(), Coordinator::new(remotes.len() as u16));
         Executor::conducting(devices, Box::new(Driver { workers: self, coordinator, step: 0, plans: vec![] }))
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        for remote in &self.remotes {
+        for remote in &self.connections.remotes {
             // Who is gone has left.
             let _ = remote.line.say(&Order::Leave, &[]);
-            remote.line.hang_up();
         }
-        self.plane.close();
+        self.connections.end();
     }
 }
 
@@ -87,13 +109,13 @@ impl Driver {
             }
             if channel.from == Endpoint::Driver {
                 // What broke on the way is told by who noticed.
-                self.workers.plane.send(id, bytes).map_err(|e| Cause::Unreachable(e.to_string()))?;
+                self.workers.connections.plane.send(id, bytes).map_err(|e| Cause::Unreachable(e.to_string()))?;
             }
         }
         Ok(())
     }
     fn fetch(&self, prepared: &Prepared, fetches: &mut [Fetch<'_>]) -> Result<(), Cause> {
-        let still = || self.workers.plane.failure().is_none();
+        let still = || self.workers.connections.plane.failure().is_none();
         for (at, fetch) in fetches.iter_mut().enumerate() {
             let (id, mut word) = (ChannelId(at as u32), [0; 4]);
             let came = match fetch {
@@ -103,7 +125,7 @@ impl Driver {
             };
             if !came {
                 let cause = || Cause::Unreachable(format!("channel {id} brought nothing"));
-                return Err(self.workers.plane.failure().unwrap_or_else(cause));
+                return Err(self.workers.connections.plane.failure().unwrap_or_else(cause));
             }
             if let Fetch::Status(status) = fetch {
                 status.store(i32::from_le_bytes(word), std::sync::atomic::Ordering::Release);
@@ -132,9 +154,14 @@ impl Driver {
             match command {
                 Command::Send { rank, order } => {
                     // Who does not take it is gone, which is heard as well.
-                    let _ = self.workers.remotes[usize::from(rank)].line.say(&order, &[]);
+                    let commits = matches!(order, Order::Decide { commit: true, .. });
+                    let _ = self.workers.connections.remotes[usize::from(rank)].line.say(&order, &[]);
+                    if commits {
+                        crash::point("committing");
+                    }
                 }
                 Command::Ask => {
+                    crash::point("voted");
                     let next = match self.fetch(prepared, &mut exchange.fetches) {
                         Ok(()) => Event::Decided { commit: (exchange.agrees)() },
                         Err(cause) => Event::Fault(cause),
@@ -149,11 +176,15 @@ impl Driver {
     }
     /// Somebody has not been heard of for too long.
     fn silent(&self) -> Option<Event> {
-        let mut all = self.workers.remotes.iter().zip(0..).filter(|(_, rank)| !self.coordinator.is_gone(*rank));
-        all.find_map(|(remote, rank)| Some(Event::Gone { rank, why: remote.silence()? }))
+        let mut all =
+            self.workers.connections.remotes.iter().zip(0..).filter(|(_, rank)| !self.coordinator.is_gone(*rank));
+        all.find_map(|(remote, rank)| {
+            let why = remote.silence()?;
+            Some(Event::Gone { rank, why: format!("{}: {why}", remote.name) })
+        })
     }
     fn see_through(&mut self, prepared: &Prepared, mut exchange: Exchange<'_>, abort: &AbortFlag) -> Outcome {
-        let loaded = (0..self.workers.remotes.len()).map(|i| prepared.loaded(i).0 as u32).collect();
+        let loaded = (0..self.workers.connections.remotes.len()).map(|i| prepared.loaded(i).0 as u32).collect();
         let (step, mut due, mut stopped) = (self.step, None, false);
         let mut next = Some(Event::Start { step, loaded });
         let mut fed = false;
@@ -194,17 +225,17 @@ impl Conductor for Driver {
     fn run(&mut self, prepared: &Prepared, exchange: Exchange<'_>, abort: &AbortFlag) -> Result<bool, DeviceError> {
         self.step += 1;
         let plan = self.prefix(prepared.plan());
-        self.workers.plane.begin(self.step, prepared, plan);
+        self.workers.connections.plane.begin(self.step, prepared, plan);
         let outcome = self.see_through(prepared, exchange, abort);
-        self.workers.plane.end();
+        self.workers.connections.plane.end();
         let error = |cause: Cause| {
-            let advice = match cause {
-                Cause::Aborted => return DeviceError::Aborted,
-                Cause::Gone(_) => ". What was there is gone: start the job anew and resume from the last checkpoint",
-                _ => "",
-            };
-            let (place, cause) = (format!("step {}", self.step).into(), format!("{}{advice}", cause.text()));
-            DeviceError::Elsewhere { place, cause }
+            let place = format!("term {}, step {} of it", self.workers.connections.plane.term(), self.step);
+            let (place, text) = (Arc::from(place), cause.text().to_string());
+            match cause {
+                Cause::Aborted => DeviceError::Aborted,
+                cause if cause.ends_term() => DeviceError::Gone { place, cause: text },
+                _ => DeviceError::Elsewhere { place, cause: text },
+            }
         };
         match outcome {
             Outcome::Ended { committed } => Ok(committed),

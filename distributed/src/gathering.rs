@@ -1,28 +1,62 @@
-//! How workers come together: they join, learn who they are, and are connected to each other and to the driver. Ranks go by
-//! who came first; since all workers host the same kind of device, nothing depends on it.
+//! How workers come together, at the start of a job and again whenever somebody is lost: they join, learn who they are and
+//! which term it is, and are connected to each other and to the driver. There is one way in: who was there before, who was
+//! started anew and who comes late all join alike, with nothing left of what they did.
+//!
+//! Ranks go by what those who join ask for, and then by who came first; since all workers host the same kind of device,
+//! nothing but names depends on it.
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{self, Sender};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use thalweg_runtime::crash;
 
 use crate::access::{Access, Reach};
 use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose};
 use crate::control::{Attending, Hearing, Line, Reception};
 use crate::coordinator::Event;
 use crate::data::DataPlane;
-use crate::driver::Workers;
+use crate::driver::{Connections, Workers};
 use crate::message::{Cause, Order, Report};
-use crate::remote::{Answer, Remote};
+use crate::remote::{Answer, Remote, hang_up};
 use crate::stream::Stream;
-use crate::{HostError, TERM, VERSION, lock};
+use crate::{HostError, JOINING, VERSION, lock};
 
-/// A door at which workers come together.
+/// How often it looks whether as many have come as are expected.
+const LOOK: Duration = Duration::from_millis(20);
+/// Who was there and has not come again by then is stopped, or cut off.
+const FENCE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A door at which workers come together, open as long as the job lasts.
 pub struct Gathering {
     reception: Reception,
     access: Access,
     key: JobKey,
+    /// Of the term that is, or was last.
+    current: Option<Arc<Connections>>,
+    /// Who has come and is in no term yet.
+    waiting: Vec<Joined>,
+}
+
+/// Who is called together.
+pub struct Call<'a> {
+    /// How many can be expected by now; asked again and again.
+    pub expected: &'a dyn Fn() -> usize,
+    /// How many are enough once patience has run out.
+    pub least: usize,
+    /// How long all that are expected may take.
+    pub patience: Duration,
+    /// What a rank is to open: a device's name and threads.
+    pub device: &'a dyn Fn(u16) -> (String, usize),
+    /// Begins a term and gives its number, from 1: every time another one.
+    pub begin: &'a dyn Fn() -> Result<u32, HostError>,
+    /// These processes were there, and neither have they come again nor are their connections closed: they are not to come
+    /// back as who they were.
+    pub fence: &'a dyn Fn(&[u32]),
+    /// Whether nobody is wanted any more.
+    pub give_up: &'a dyn Fn() -> bool,
 }
 
 /// A worker that has joined.
@@ -32,6 +66,14 @@ struct Joined {
     /// Where it takes connections.
     address: SocketAddr,
     process: u32,
+    rank: Option<u16>,
+}
+
+impl Joined {
+    /// Whether its connection is open.
+    fn is_there(&self) -> bool {
+        self.line.is_open()
+    }
 }
 
 /// A worker that knows who it is, and what is still read of it here.
@@ -42,127 +84,121 @@ struct Welcomed {
 }
 
 impl Gathering {
-    /// On a free port of this machine.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn open(key: &JobKey) -> Result<Self, HostError> {
-        Self::open_at(key, Reach::default())
-    }
     /// Where it can be reached.
     ///
     /// # Errors
     /// If that is not possible, or not protected.
-    pub fn open_at(key: &JobKey, reach: Reach) -> Result<Self, HostError> {
-        let address = reach.address();
-        if address.ip().is_unspecified() {
-            let why = format!("workers are told where to find the driver: {address} is no address that they can reach");
-            return Err(HostError::Job(why));
-        }
-        let pass = Pass { key: key.clone(), term: TERM, purpose: Purpose::Control };
+    pub fn open(key: &JobKey, reach: Reach) -> Result<Self, HostError> {
+        let address = reach.address()?;
         let access = Access::new(key, address.ip(), reach.encryption)?;
+        let pass = Pass { key: key.clone(), term: JOINING, purpose: Purpose::Control };
         let reception = Reception::open(access.bind(address)?, access.tls.clone(), pass, Party::Driver)?;
-        Ok(Self { reception, access, key: key.clone() })
+        Ok(Self { reception, access, key: key.clone(), current: None, waiting: vec![] })
     }
     /// Where workers are to [join](crate::Worker::join).
     pub fn address(&self) -> SocketAddr {
         self.reception.address()
     }
-    /// Waits until a worker has come for each device, given by name and threads; joins them to each other.
+    /// Whether somebody has come who is in no term yet.
+    pub fn has_waiting(&mut self) -> bool {
+        while let Some(arrival) = self.reception.next(Duration::ZERO) {
+            // Whoever is refused has been told.
+            let _ = self.let_in(arrival);
+        }
+        self.waiting.retain(Joined::is_there);
+        !self.waiting.is_empty()
+    }
+    /// Ends the term that is, waits until workers have come, begins a term and joins them to each other. Who does not see it
+    /// through is left behind, and the next term is begun.
     ///
     /// # Errors
-    /// If they do not come `within` the time, or cannot reach each other.
-    pub fn workers(self, devices: &[(String, usize)], within: Duration) -> Result<Workers, HostError> {
-        if devices.is_empty() || devices.len() > usize::from(u16::MAX) {
-            let why = format!("it takes between one and {} workers, not {}", u16::MAX, devices.len());
-            return Err(HostError::Job(why));
+    /// If too few come, or none of them can be joined.
+    pub fn workers(&mut self, call: &Call<'_>) -> Result<Workers, HostError> {
+        let before: Vec<u32> = self.current.take().map_or(vec![], |current| {
+            current.end();
+            current.remotes.iter().map(|remote| remote.process).collect()
+        });
+        let (began, mut failed) = (Instant::now(), None);
+        loop {
+            let joined = self.wait(call, began, &before).map_err(|error| failed.take().unwrap_or(error))?;
+            let term = (call.begin)()?;
+            match self.assemble(joined, term, call) {
+                Ok(workers) => {
+                    self.current = Some(workers.connections.clone());
+                    return Ok(workers);
+                }
+                Err(error) if began.elapsed() > call.patience || (call.give_up)() => return Err(error),
+                Err(error) => failed = Some(error),
+            }
         }
-        let joined = self.wait(devices.len(), within)?;
+    }
+
+    /// Until as many have joined as are expected, or it has been long enough and they are enough.
+    fn wait(&mut self, call: &Call<'_>, began: Instant, before: &[u32]) -> Result<Vec<Joined>, HostError> {
+        let (mut last, mut fenced) = (None, before.is_empty());
+        loop {
+            let world = (call.expected)();
+            self.waiting.retain(Joined::is_there);
+            let enough = self.waiting.len() >= world.max(1);
+            let waited = began.elapsed();
+            if enough || (waited > call.patience && self.waiting.len() >= call.least.max(1)) {
+                let most = self.waiting.len().min(usize::from(u16::MAX));
+                return Ok(self.waiting.drain(..most).collect());
+            }
+            if waited > call.patience || world < call.least.max(1) || (call.give_up)() {
+                let (joined, seconds) = (self.waiting.len(), waited.as_secs());
+                return Err(HostError::Missing { joined, world: world.max(call.least), seconds, last });
+            }
+            if !fenced && waited > FENCE_LIMIT {
+                fenced = true;
+                let away = |process: &&u32| self.waiting.iter().all(|j| j.process != **process);
+                (call.fence)(&before.iter().filter(away).copied().collect::<Vec<_>>());
+            }
+            if let Some(Err(why)) = self.reception.next(LOOK).map(|arrival| self.let_in(arrival)) {
+                last = Some(why);
+            }
+        }
+    }
+    fn let_in(&mut self, arrival: Result<Attending, String>) -> Result<(), String> {
+        match arrival? {
+            Attending { party: Party::Joining, line, hearing } => {
+                let joined = join(line, hearing)?;
+                crash::point("joining");
+                self.waiting.push(joined);
+                Ok(())
+            }
+            Attending { party, .. } => Err(format!("{party} is no worker that joins")),
+        }
+    }
+
+    /// From those who have joined to those who take part.
+    fn assemble(&self, joined: Vec<Joined>, term: u32, call: &Call<'_>) -> Result<Workers, HostError> {
+        crash::point("assembling");
+        let joined = by_rank(joined);
         let addresses: Vec<SocketAddr> = joined.iter().map(|j| j.address).collect();
-        let welcomed = joined.into_iter().zip(devices).zip(0..);
-        let welcomed = welcomed.map(|((joined, device), rank)| Self::welcome(joined, rank, &addresses, device));
-        let mut welcomed = welcomed.collect::<Result<Vec<_>, _>>()?;
-        let peers = self.reach(&addresses)?;
-        for worker in &mut welcomed {
-            Self::await_ready(worker, within)?;
-        }
         let (events, happened) = mpsc::channel();
-        let mut remotes = Vec::with_capacity(welcomed.len());
-        for (worker, rank) in welcomed.into_iter().zip(0..) {
-            remotes.push(worker.remote.clone());
-            worker.remote.hear();
+        let mut half = Half(Vec::with_capacity(joined.len()));
+        for (joined, rank) in joined.into_iter().zip(0..) {
+            let worker = welcome(joined, rank, term, &addresses, (call.device)(rank))?;
+            half.0.push(worker.remote.clone());
             let events = events.clone();
             let hearing = thread::Builder::new().name(format!("hearing rank {rank}"));
             let spawned = hearing.spawn(move || worker.hear_all(rank, &events));
             spawned.map_err(HostError::io("cannot start a thread"))?;
         }
+        let peers = self.reach(&addresses, term)?;
+        await_ready(half.0.len(), &happened, call)?;
         let broke = Mutex::new(events);
         let on_break = move |cause: &Cause| {
             let _ = lock(&broke).send(Event::Fault(cause.clone()));
         };
-        let plane = DataPlane::new(Party::Driver, &self.key, TERM, peers, Box::new(on_break))?;
-        Ok(Workers { remotes, plane, happened })
-    }
-
-    /// Until as many have joined as are wanted.
-    fn wait(&self, world: usize, within: Duration) -> Result<Vec<Joined>, HostError> {
-        let (until, mut last) = (Instant::now() + within, None);
-        let mut all = Vec::with_capacity(world);
-        while all.len() < world {
-            let refused = match self.reception.next(until.saturating_duration_since(Instant::now())) {
-                None => {
-                    let (joined, seconds) = (all.len(), within.as_secs());
-                    return Err(HostError::Missing { joined, world, seconds, last });
-                }
-                Some(Ok(Attending { party: Party::Joining, line, hearing })) => match Self::join(line, hearing) {
-                    Ok(joined) => {
-                        all.push(joined);
-                        continue;
-                    }
-                    Err(why) => why,
-                },
-                Some(Ok(Attending { party, .. })) => format!("{party} is no worker that joins"),
-                Some(Err(why)) => why,
-            };
-            last = Some(refused);
-        }
-        Ok(all)
-    }
-    /// What a worker says when it joins, if it fits this build.
-    fn join(line: Line<Order>, mut from: Hearing<Report, Order>) -> Result<Joined, String> {
-        let said = from.hear_within(HANDSHAKE_LIMIT).map_err(|e| format!("a worker that joins: {e}"))?.0;
-        let why = match said {
-            Report::Join { version, address, process } if version == VERSION => {
-                return Ok(Joined { line, from, address, process });
-            }
-            Report::Join { version, process, .. } => format!(
-                "the worker of process {process} is of version {version}, and the driver of {VERSION}: start both from \
-                 one build"
-            ),
-            other => format!("a worker begins with {other:?}"),
-        };
-        // It may be gone already.
-        let _ = line.say(&Order::Refuse(why.clone()), &[]);
-        Err(why)
-    }
-    fn welcome(
-        joined: Joined,
-        rank: u16,
-        workers: &[SocketAddr],
-        (device, threads): &(String, usize),
-    ) -> Result<Welcomed, HostError> {
-        let failed = || HostError::io(format!("cannot use the connection to rank {rank}"));
-        let Joined { line, from, process, .. } = joined;
-        let (answered, answers) = mpsc::channel();
-        let (answers, heard) = (Mutex::new(answers), Mutex::new(Instant::now()));
-        let (workers, device, threads) = (workers.to_vec(), device.clone(), *threads as u32);
-        line.say(&Order::Welcome { rank, workers, device, threads }, &[]).map_err(failed())?;
-        let name = format!("rank {rank} (process {process})").into();
-        Ok(Welcomed { remote: Arc::new(Remote { name, line, answers, heard }), from, answered })
+        let plane = DataPlane::new(Party::Driver, &self.key, term, peers, Box::new(on_break))?;
+        let remotes = std::mem::take(&mut half.0);
+        Ok(Workers { connections: Arc::new(Connections { remotes, plane }), happened })
     }
     /// A connection to each worker, for what channels carry.
-    fn reach(&self, workers: &[SocketAddr]) -> Result<Vec<(Party, Stream)>, HostError> {
-        let pass = Pass { key: self.key.clone(), term: TERM, purpose: Purpose::Data };
+    fn reach(&self, workers: &[SocketAddr], term: u32) -> Result<Vec<(Party, Stream)>, HostError> {
+        let pass = Pass { key: self.key.clone(), term, purpose: Purpose::Data };
         let reach = |(address, rank): (&SocketAddr, u16)| {
             let to = Party::Worker(rank);
             let refused = |e: &dyn std::fmt::Display| HostError::Refused(format!("cannot reach {to}: {e}"));
@@ -171,12 +207,91 @@ impl Gathering {
         };
         workers.iter().zip(0..).map(reach).collect()
     }
-    fn await_ready(worker: &mut Welcomed, within: Duration) -> Result<(), HostError> {
-        let Welcomed { remote, from, .. } = worker;
-        let refused = |e: &dyn std::fmt::Display| HostError::Refused(format!("{} did not get ready: {e}", remote.name));
-        let (said, _) = from.hear_within(within.max(HANDSHAKE_LIMIT)).map_err(|e| refused(&e))?;
-        if said == Report::Ready { Ok(()) } else { Err(refused(&format!("it says {said:?}"))) }
+}
+
+/// What a worker says when it joins, if it fits this build.
+fn join(line: Line<Order>, mut from: Hearing<Report, Order>) -> Result<Joined, String> {
+    let said = from.hear_within(HANDSHAKE_LIMIT).map_err(|e| format!("a worker that joins: {e}"))?.0;
+    let why = match said {
+        Report::Join { version, address, process, rank } if version == VERSION => {
+            return Ok(Joined { line, from, address, process, rank });
+        }
+        Report::Join { version, process, .. } => format!(
+            "the worker of process {process} is of version {version}, and the driver of {VERSION}: start both from \
+             one build"
+        ),
+        other => format!("a worker begins with {other:?}"),
+    };
+    // It may be gone already.
+    let _ = line.say(&Order::Refuse(why.clone()), &[]);
+    Err(why)
+}
+
+fn welcome(
+    joined: Joined,
+    rank: u16,
+    term: u32,
+    workers: &[SocketAddr],
+    (device, threads): (String, usize),
+) -> Result<Welcomed, HostError> {
+    let failed = HostError::io(format!("cannot use the connection to rank {rank}"));
+    let Joined { line, from, process, .. } = joined;
+    let (answered, answers) = mpsc::channel();
+    let (answers, heard) = (Mutex::new(answers), Mutex::new(Instant::now()));
+    let (workers, threads) = (workers.to_vec(), threads as u32);
+    line.say(&Order::Welcome { term, rank, workers, device, threads }, &[]).map_err(failed)?;
+    let name = format!("rank {rank} (process {process})").into();
+    Ok(Welcomed { remote: Arc::new(Remote { name, process, line, answers, heard }), from, answered })
+}
+
+/// Those who were welcomed to a term that has not begun. Dropped, they are free to join the next.
+struct Half(Vec<Arc<Remote>>);
+impl Drop for Half {
+    fn drop(&mut self) {
+        hang_up(&self.0);
     }
+}
+
+/// Until so many workers are joined to each other.
+fn await_ready(mut world: usize, happened: &Receiver<Event>, call: &Call<'_>) -> Result<(), HostError> {
+    let began = Instant::now();
+    while world > 0 {
+        match happened.recv_timeout(LOOK) {
+            Ok(Event::From { report: Report::Ready, .. }) => world -= 1,
+            Ok(Event::Gone { why, .. }) => return Err(HostError::Refused(why)),
+            Ok(other) => return Err(HostError::Refused(format!("a worker that is to get ready: {other:?}"))),
+            Err(_) if began.elapsed() > call.patience.max(HANDSHAKE_LIMIT) || (call.give_up)() => {
+                return Err(HostError::Refused(format!("{world} workers did not get ready in time")));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+impl Drop for Gathering {
+    fn drop(&mut self) {
+        self.has_waiting();
+        for joined in self.waiting.drain(..) {
+            let _ = joined.line.say(&Order::Leave, &[]);
+            // Nothing is left of this process soon.
+            joined.line.hang_up();
+        }
+    }
+}
+
+/// In the order of ranks: those who ask for one have it, if it is there and nobody else's.
+fn by_rank(joined: Vec<Joined>) -> Vec<Joined> {
+    let mut seats: Vec<Option<Joined>> = joined.iter().map(|_| None).collect();
+    let mut others = vec![];
+    for one in joined {
+        match one.rank.and_then(|rank| seats.get_mut(usize::from(rank))).filter(|seat| seat.is_none()) {
+            Some(seat) => *seat = Some(one),
+            None => others.push(one),
+        }
+    }
+    let mut others = others.into_iter();
+    seats.into_iter().filter_map(|seat| seat.or_else(|| others.next())).collect()
 }
 
 impl Welcomed {

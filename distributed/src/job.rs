@@ -1,12 +1,15 @@
-//! What a launcher and its driver share: a folder that nobody else may look into. In it lie the job's key and, once the
-//! driver takes connections, its address. The key passes by this file and by no other way: not by the command line, which
-//! all users of a machine can read.
+//! What a launcher, its driver and its workers share: a folder that nobody else may look into. In it lie the job's key, where
+//! the driver takes connections, how many workers can be expected, and the job file, by which a driver that was started anew
+//! knows which term is next and what was computed. The key passes by this folder and by no other way: not by the command
+//! line, which all users of a machine can read.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{HostError, JobKey, Reach};
 
@@ -15,20 +18,50 @@ pub const JOB_VARIABLE: &str = "THALWEG_JOB";
 /// How many workers a driver waits for.
 pub const WORLD_VARIABLE: &str = "THALWEG_WORLD";
 
+const KEY: &str = "key";
+const ADDRESS: &str = "address";
+const REACH: &str = "reach.json";
+const WORLD: &str = "world";
+const FILE: &str = "job.json";
+const FENCED: &str = "fenced-";
+
 /// A job that a launcher has begun.
 #[derive(Clone, Debug)]
 pub struct Job {
     folder: PathBuf,
     /// Its secret.
     pub key: JobKey,
-    /// How many workers it has.
+    /// How many workers it has when all are there.
     pub world: u16,
-    /// Where its driver takes connections, and how.
+    /// Where its driver takes connections, and whether those of the job are encrypted.
     pub reach: Reach,
 }
 
+/// What a job computes; the same in all its terms.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Model {
+    /// The graph's name.
+    pub graph: String,
+    /// The hash of its canonical bytes.
+    pub hash: String,
+    /// What its random numbers start from.
+    pub seed: u64,
+    /// By how many leaves batches are cut and sums are ordered: with as many the numbers stay the same on however many workers.
+    pub leaves: u16,
+    /// How it is spread, for people.
+    pub strategy: String,
+}
+
+/// What a driver has to know that takes the place of another.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+struct JobFile {
+    /// The last that was begun.
+    term: u32,
+    model: Option<Model>,
+}
+
 impl Job {
-    /// A new one, in a new folder; with a new key, if it is given none.
+    /// A new one, in a new folder; with a new key if it is given none.
     ///
     /// # Errors
     /// If the folder cannot be made.
@@ -38,10 +71,11 @@ impl Job {
         let failed = |what: &Path| HostError::io(format!("cannot make {}", what.display()));
         fs::DirBuilder::new().mode(0o700).create(&folder).map_err(failed(&folder))?;
         let job = Self { folder, key, world, reach };
-        let path = job.key_file();
+        let path = job.folder.join(KEY);
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let written = file.and_then(|mut file| file.write_all(job.key.to_hex().as_bytes()));
         written.map_err(failed(&path))?;
+        job.replace(REACH, &serde_json::to_vec(&reach).expect("an address and a word"))?;
         Ok(job)
     }
     /// The one whose driver this process is to be, if a launcher has said so. From here on the process ends with the launcher
@@ -55,35 +89,129 @@ impl Job {
         let world = world.parse().ok().filter(|n| *n > 0);
         let world =
             world.ok_or_else(|| HostError::Job(format!("{WORLD_VARIABLE} has to say how many workers there are")))?;
-        let (key, reach) = (read_key(&folder.join("key"))?, Reach::of_launcher()?);
         crate::launch::die_with_launcher();
-        Ok(Some(Self { folder, key, world, reach }))
+        Ok(Some(Self { world, ..Self::at(&folder)? }))
+    }
+    /// The one in this folder, for a worker: it does not know how many there are.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn at(folder: &Path) -> Result<Self, HostError> {
+        let key = read_key(&folder.join(KEY))?;
+        let path = folder.join(REACH);
+        let bytes = fs::read(&path).map_err(HostError::io(format!("cannot read {}", path.display())))?;
+        let malformed = |e| HostError::Job(format!("{} is not what the launcher wrote: {e}", path.display()));
+        Ok(Self { folder: folder.into(), key, world: 0, reach: serde_json::from_slice(&bytes).map_err(malformed)? })
     }
     /// Where it is.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
-    /// The file that holds its key.
-    pub fn key_file(&self) -> PathBuf {
-        self.folder.join("key")
-    }
-    fn address_file(&self) -> PathBuf {
-        self.folder.join("address")
+    /// Whether it is over: the launcher has removed it.
+    pub fn is_over(&self) -> bool {
+        !self.folder.exists()
     }
     /// Says where the driver takes connections.
     ///
     /// # Errors
     /// If that cannot be written.
     pub fn publish(&self, address: SocketAddr) -> Result<(), HostError> {
-        let (path, half) = (self.address_file(), self.folder.join("address.new"));
-        let written = fs::write(&half, address.to_string()).and_then(|()| fs::rename(&half, &path));
-        written.map_err(HostError::io(format!("cannot write {}", path.display())))
+        self.replace(ADDRESS, address.to_string().as_bytes())
     }
     /// Where the driver takes connections, once it does.
     pub fn address(&self) -> Option<SocketAddr> {
-        fs::read_to_string(self.address_file()).ok()?.trim().parse().ok()
+        fs::read_to_string(self.folder.join(ADDRESS)).ok()?.trim().parse().ok()
     }
-    /// Removes the folder: all who need the key have it, or will not come.
+    /// Says how many workers there still are, or will be again.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn expect(&self, workers: usize) -> Result<(), HostError> {
+        self.replace(WORLD, workers.to_string().as_bytes())
+    }
+    /// How many workers can be expected.
+    pub fn expected(&self) -> usize {
+        let said = fs::read_to_string(self.folder.join(WORLD)).ok();
+        said.and_then(|text| text.trim().parse().ok()).unwrap_or(usize::from(self.world))
+    }
+    /// Says that this process is not to come back as who it was: it does not answer.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn fence(&self, process: u32) -> Result<(), HostError> {
+        self.replace(&format!("{FENCED}{process}"), b"")
+    }
+    /// Whether that was said.
+    pub fn is_fenced(&self, process: u32) -> bool {
+        self.folder.join(format!("{FENCED}{process}")).exists()
+    }
+    /// How many terms have been begun.
+    ///
+    /// # Errors
+    /// If the job file is not what was written.
+    pub fn terms(&self) -> Result<u32, HostError> {
+        Ok(self.read()?.term)
+    }
+    /// Begins the next term. It is on the disk when this returns: no other driver will begin it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn begin_term(&self) -> Result<u32, HostError> {
+        let mut file = self.read()?;
+        file.term += 1;
+        self.write(&file)?;
+        Ok(file.term)
+    }
+    /// What it computes, as whoever drove it first has said; nothing if nobody has.
+    ///
+    /// # Errors
+    /// If the job file is not what was written.
+    pub fn model(&self) -> Result<Option<Model>, HostError> {
+        Ok(self.read()?.model)
+    }
+    /// Says what it computes.
+    ///
+    /// # Errors
+    /// If it computes something else already, or that cannot be written.
+    pub fn declare(&self, model: &Model) -> Result<(), HostError> {
+        let mut file = self.read()?;
+        match &file.model {
+            Some(before) if before == model => Ok(()),
+            Some(before) => Err(HostError::Job(format!(
+                "this job computes {before:?}, and a driver that was started anew wants {model:?}: the program has changed since"
+            ))),
+            None => {
+                file.model = Some(model.clone());
+                self.write(&file)
+            }
+        }
+    }
+    fn read(&self) -> Result<JobFile, HostError> {
+        let path = self.folder.join(FILE);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(JobFile::default()),
+            Err(error) => return Err(HostError::io(format!("cannot read {}", path.display()))(error)),
+        };
+        let malformed = |e| HostError::Job(format!("{} is no job file: {e}", path.display()));
+        serde_json::from_slice(&bytes).map_err(malformed)
+    }
+    fn write(&self, file: &JobFile) -> Result<(), HostError> {
+        self.replace(FILE, &serde_json::to_vec_pretty(file).expect("numbers and text"))
+    }
+    /// At every instant the file is what it was, or what it will be.
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), HostError> {
+        let (path, half) = (self.folder.join(name), self.folder.join(format!("{name}.new-{}", std::process::id())));
+        let write = || {
+            let mut file = File::create(&half)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&half, &path)?;
+            File::open(&self.folder)?.sync_all()
+        };
+        write().map_err(HostError::io(format!("cannot write {}", path.display())))
+    }
+    /// Removes the folder: nobody comes any more.
     pub fn forget(&self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
@@ -114,17 +242,35 @@ mod tests {
     #[test]
     fn a_key_lies_where_nobody_else_can_read_it() {
         let job = Job::create(2, Reach::default(), None).expect("a folder");
+        let key = job.folder().join(KEY);
         let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o777;
-        assert_eq!((mode(job.folder()), mode(&job.key_file())), (0o700, 0o600));
-        let read = read_key(&job.key_file()).expect("a key");
-        assert_eq!(read.to_hex(), job.key.to_hex());
-        fs::set_permissions(job.key_file(), fs::Permissions::from_mode(0o640)).expect("it is mine");
-        let error = read_key(&job.key_file()).expect_err("others may read it").to_string();
+        assert_eq!((mode(job.folder()), mode(&key)), (0o700, 0o600));
+        assert_eq!(Job::at(job.folder()).expect("a key").key.to_hex(), job.key.to_hex());
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).expect("it is mine");
+        let error = read_key(&key).expect_err("others may read it").to_string();
         assert!(error.contains("chmod 600"), "{error}");
         assert_eq!(job.address(), None);
         job.publish("127.0.0.1:7".parse().expect("an address")).expect("it is written");
         assert_eq!(job.address().expect("an address").port(), 7);
         job.forget();
-        assert!(!job.folder().exists());
+        assert!(job.is_over());
+    }
+
+    #[test]
+    fn a_driver_that_was_started_anew_goes_on_with_the_next_term() {
+        let job = Job::create(3, Reach::default(), None).expect("a folder");
+        assert_eq!((job.terms().expect("none"), job.expected(), job.model().expect("none")), (0, 3, None));
+        assert_eq!(job.begin_term().expect("room"), 1);
+        let (graph, hash, strategy) = ("g".to_string(), "h".to_string(), "dp".to_string());
+        let model = Model { graph, hash, seed: 7, leaves: 4, strategy };
+        job.declare(&model).expect("nobody has");
+        job.expect(2).expect("room");
+        let again = Job { world: 3, ..Job::at(job.folder()).expect("it is there") };
+        assert_eq!(again.begin_term().expect("room"), 2);
+        assert_eq!((again.expected(), again.model().expect("it is there")), (2, Some(model.clone())));
+        again.declare(&model).expect("the same");
+        let other = Model { seed: 8, ..model };
+        assert!(again.declare(&other).expect_err("another").to_string().contains("the program has changed"));
+        job.forget();
     }
 }

@@ -1,5 +1,6 @@
 //! The launcher: one driver, so many workers, and nobody left behind. It makes the job, starts the driver, and the workers
-//! once the driver takes connections: a command that wants no workers gets none.
+//! once the driver takes connections: a command that wants no workers gets none. Who is killed is started anew, so many
+//! times in all; then a job goes on with the workers that are left, and not without its driver.
 //!
 //! Nobody outlives the others, however they end. A worker hangs on its connection to the driver, and on a pipe of which the
 //! launcher has the other end; on Linux the driver is told by the system when the launcher dies, elsewhere it misses its
@@ -26,10 +27,10 @@ const PARTING_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Launch {
     /// How many workers are started.
-    pub here: u16,
-    /// How many more come from elsewhere: with the key, to where the driver takes connections.
+    pub world: u16,
+    /// How many more come from other machines, with the key, to where the driver takes connections.
     pub elsewhere: u16,
-    /// Where that is, and how.
+    /// Where that is.
     pub reach: Reach,
     /// The job's key; if there is none, a new one.
     pub key: Option<JobKey>,
@@ -37,6 +38,8 @@ pub struct Launch {
     pub driver: Vec<OsString>,
     /// The program whose verb `worker` is a worker.
     pub program: PathBuf,
+    /// How many processes that were killed are started anew, in all.
+    pub restarts: u32,
 }
 
 /// A process of ours. Dropped, it is ended.
@@ -83,65 +86,120 @@ impl Drop for Folder<'_> {
 /// # Errors
 /// If processes cannot be started, or the driver ended in peace and never asked for its workers.
 pub fn launch(what: &Launch) -> Result<u8, HostError> {
-    let Launch { here, elsewhere, reach, key, driver, program } = what;
-    let (here, world) = (*here, here.saturating_add(*elsewhere));
-    let (first, arguments) = driver.split_first().ok_or_else(|| HostError::Job("there is nothing to launch".into()))?;
-    let job = Job::create(world, *reach, key.clone())?;
+    let job = Job::create(what.all(), what.reach, what.key.clone())?;
     let _folder = Folder(&job);
-    // This very program, wherever it lies.
-    let first = if first == "thalweg" { program.as_os_str() } else { first };
-    let mut driver = Kept::start(
-        Command::new(first)
-            .args(arguments)
-            .env(JOB_VARIABLE, job.folder())
-            .env(WORLD_VARIABLE, world.to_string())
-            .env(LAUNCHER_VARIABLE, std::process::id().to_string())
-            .envs(reach.variables()),
-    )?;
-    let address = loop {
-        if let Some(status) = driver.look() {
-            let code = code(status);
-            let idle = format!("{} ended without asking for its {world} workers", first.to_string_lossy());
-            return if code == 0 { Err(HostError::Job(idle)) } else { Ok(code) };
-        }
-        if let Some(address) = job.address() {
-            break address;
-        }
-        thread::sleep(LOOK);
-    };
-    let start = |_| {
-        let mut command = Command::new(program);
-        command.arg("worker").arg("--supervised").arg("--join").arg(address.to_string());
-        command.arg("--key").arg(job.key_file()).args(reach.flag());
-        for name in [JOB_VARIABLE, WORLD_VARIABLE, LAUNCHER_VARIABLE].into_iter().chain(Reach::VARIABLES) {
-            command.env_remove(name);
-        }
-        Kept::start(command.stdin(Stdio::piped()).stdout(Stdio::null()))
-    };
-    let mut workers = (0..here).map(start).collect::<Result<Vec<_>, _>>()?;
-    let mut missed: Option<Instant> = None;
+    let mut restarts = what.restarts;
+    let mut driver = what.driver(&job)?;
+    let mut crew: Option<Crew<'_>> = None;
     let status = loop {
         if let Some(status) = driver.look() {
-            break status;
-        }
-        for worker in &mut workers {
-            let (process, status) = (worker.child.id(), worker.look());
-            if let Some(status) = status.filter(|s| !s.success()) {
-                eprintln!("the worker of process {process} {}", how(status));
-                // The driver notices who is gone; but not who has not come.
-                missed = missed.or_else(|| job.folder().exists().then(Instant::now));
+            if !is_crash(status) || restarts == 0 {
+                break status;
             }
+            restarts -= 1;
+            eprintln!("the driver (process {}) {}; it is started anew", driver.child.id(), how(status));
+            driver = what.driver(&job)?;
         }
-        if missed.is_some_and(|since| since.elapsed() > PARTING_LIMIT) {
-            return Err(HostError::Job("not all workers started; the driver was ended".into()));
+        match &mut crew {
+            None if job.address().is_some() => crew = Some(Crew::start(what, &job)?),
+            None => {}
+            Some(crew) => crew.look(&mut restarts)?,
         }
         thread::sleep(LOOK);
     };
-    part(&mut workers);
+    let Some(mut crew) = crew else {
+        let program = what.driver.first().map_or(String::new(), |p| p.to_string_lossy().into_owned());
+        let idle = format!("{program} ended without asking for its {} workers", what.all());
+        return if status.success() { Err(HostError::Job(idle)) } else { Ok(code(status)) };
+    };
+    // Who looks for another driver learns that there is none.
+    job.forget();
+    part(&mut crew.workers);
     if status.signal().is_some() {
         eprintln!("the driver {}", how(status));
     }
     Ok(code(status))
+}
+
+impl Launch {
+    fn all(&self) -> u16 {
+        self.world.saturating_add(self.elsewhere)
+    }
+    fn driver(&self, job: &Job) -> Result<Kept, HostError> {
+        let split = self.driver.split_first().ok_or_else(|| HostError::Job("there is nothing to launch".into()));
+        let (first, arguments) = split?;
+        // This very program, wherever it lies.
+        let first = if first == "thalweg" { self.program.as_os_str() } else { first };
+        Kept::start(
+            Command::new(first)
+                .args(arguments)
+                .env(JOB_VARIABLE, job.folder())
+                .env(WORLD_VARIABLE, self.all().to_string())
+                .env(LAUNCHER_VARIABLE, std::process::id().to_string()),
+        )
+    }
+    fn worker(&self, job: &Job, rank: u16) -> Result<Kept, HostError> {
+        let mut command = Command::new(&self.program);
+        command.arg("worker").arg("--supervised").arg("--job").arg(job.folder()).arg("--rank").arg(rank.to_string());
+        for name in [JOB_VARIABLE, WORLD_VARIABLE, LAUNCHER_VARIABLE] {
+            command.env_remove(name);
+        }
+        Kept::start(command.stdin(Stdio::piped()).stdout(Stdio::null()))
+    }
+}
+
+/// The workers, by rank.
+struct Crew<'a> {
+    what: &'a Launch,
+    job: &'a Job,
+    workers: Vec<Kept>,
+    /// Since when somebody is missing who has not come yet.
+    missed: Option<Instant>,
+}
+
+impl<'a> Crew<'a> {
+    fn start(what: &'a Launch, job: &'a Job) -> Result<Self, HostError> {
+        let workers = (0..what.world).map(|rank| what.worker(job, rank)).collect::<Result<_, _>>()?;
+        Ok(Self { what, job, workers, missed: None })
+    }
+    /// Starts those anew that have ended.
+    fn look(&mut self, restarts: &mut u32) -> Result<(), HostError> {
+        for (worker, rank) in self.workers.iter_mut().zip(0..) {
+            let process = worker.child.id();
+            if worker.ended.is_none() && self.job.is_fenced(process) {
+                eprintln!("the worker of process {process} does not answer, and is ended");
+                let _ = worker.child.kill();
+            }
+            let Some(status) = worker.look() else { continue };
+            // Where nobody has ever come together, one that ends by itself would do so again.
+            let hopeless = status.code().is_some() && self.job.terms()? == 0;
+            if *restarts > 0 && !status.success() && !hopeless {
+                *restarts -= 1;
+                eprintln!("the worker of process {process} {}; it is started anew", how(status));
+                *worker = self.what.worker(self.job, rank)?;
+                continue;
+            }
+            if !status.success() {
+                eprintln!("the worker of process {process} {}", how(status));
+            }
+            if hopeless {
+                self.missed = self.missed.or_else(|| Some(Instant::now()));
+            }
+            let left = self.workers.iter().filter(|w| w.ended.is_none()).count();
+            self.job.expect(left + usize::from(self.what.elsewhere))?;
+            break;
+        }
+        if self.missed.is_some_and(|since| since.elapsed() > PARTING_LIMIT) {
+            return Err(HostError::Job("not all workers started; the driver was ended".into()));
+        }
+        Ok(())
+    }
+}
+
+/// Whether somebody, or the system, has ended it: it would not have ended by itself. Being asked to end is something else.
+fn is_crash(status: ExitStatus) -> bool {
+    // Hangup, interrupt, end.
+    status.signal().is_some_and(|signal| ![1, 2, 15].contains(&signal))
 }
 
 /// Lets workers leave, for a while. Who was killed is told: that may be why the driver ended.
@@ -183,11 +241,12 @@ fn how(status: ExitStatus) -> String {
 }
 
 /// Ends this process when the launcher's end of its standard input is closed, which the system does if the launcher dies.
+/// Then the job is over.
 ///
 /// # Errors
 /// If a thread cannot be started.
-pub fn end_with_launcher() -> Result<(), HostError> {
-    let watch = || {
+pub fn end_with_launcher(job: Option<Job>) -> Result<(), HostError> {
+    let watch = move || {
         let mut bytes = [0; 64];
         loop {
             match io::stdin().lock().read(&mut bytes) {
@@ -197,6 +256,7 @@ pub fn end_with_launcher() -> Result<(), HostError> {
             }
         }
         eprintln!("the launcher is gone");
+        job.iter().for_each(Job::forget);
         std::process::exit(1);
     };
     let spawned = thread::Builder::new().name("watching the launcher".into()).spawn(watch);
@@ -225,16 +285,31 @@ pub(crate) fn die_with_launcher() {
 mod tests {
     use super::*;
 
+    fn what(driver: Vec<OsString>, restarts: u32) -> Launch {
+        let (reach, program) = (Reach::default(), "/bin/false".into());
+        Launch { world: 2, elsewhere: 0, reach, key: None, driver, program, restarts }
+    }
     fn run(script: &str) -> Result<u8, HostError> {
         let driver = ["sh", "-c", script].iter().map(OsString::from).collect();
-        let (reach, program) = (Reach::default(), "/bin/false".into());
-        launch(&Launch { here: 2, elsewhere: 0, reach, key: None, driver, program })
+        launch(&what(driver, 0))
     }
 
     #[test]
     fn the_drivers_exit_code_is_the_launchers() {
         assert_eq!(run("exit 3").expect("it runs"), 3);
         assert_eq!(run("kill -9 $$").expect("it runs"), 128 + 9);
+    }
+
+    /// Every time as often as it may be.
+    #[test]
+    fn a_driver_that_was_killed_is_started_anew() {
+        let folder = std::env::temp_dir().join(format!("thalweg-launch-{}", std::process::id()));
+        let script = format!("echo x >> {0}; test $(wc -l < {0}) = 4 || kill -9 $$; exit 5", folder.display());
+        let driver: Vec<OsString> = ["sh", "-c", &script].iter().map(OsString::from).collect();
+        let run = |restarts| launch(&what(driver.clone(), restarts));
+        assert_eq!(run(1).expect("it runs"), 128 + 9);
+        assert_eq!(run(1).expect("it runs"), 5);
+        std::fs::remove_file(&folder).expect("it was written");
     }
 
     #[test]

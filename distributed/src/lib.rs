@@ -28,21 +28,21 @@ mod worker;
 pub use access::{Encryption, Reach};
 pub use auth::JobKey;
 pub use driver::Workers;
-pub use gathering::Gathering;
-pub use job::{JOB_VARIABLE, Job, WORLD_VARIABLE, read_key};
-pub use worker::{Open, Worker, serve};
+pub use gathering::{Call, Gathering};
+pub use job::{JOB_VARIABLE, Job, Model, WORLD_VARIABLE, read_key};
+pub use worker::{Door, Open, Worker, serve};
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What driver and workers compare before anything else.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The term of every job: nobody who left comes back yet.
-const TERM: u32 = 1;
+/// The term of those who join: they learn which one begins when they are welcomed.
+const JOINING: u32 = 0;
 /// How often a worker that has nothing to say says so.
 const BEAT: std::time::Duration = std::time::Duration::from_secs(1);
 /// A worker that was not heard of for so long is gone, whatever its connections are like.
-const SILENCE_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+const SILENCE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Why processes did not come together, or did not stay.
 #[derive(Debug, thiserror::Error)]

@@ -37,8 +37,18 @@ pub(crate) enum Command {
     Decide {
         commit: bool,
     },
-    /// Leave: in peace, or because.
-    Exit(Result<(), String>),
+    Exit(Exit),
+}
+
+/// Why a term ends here.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Exit {
+    /// The job is over.
+    Left,
+    /// The driver is gone; there may be another term.
+    Lost(String),
+    /// What the driver wants makes no sense, or it wants nothing of this worker.
+    Refused(String),
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -93,7 +103,7 @@ impl Machine {
                     State::Voted(_) => vec![Command::Decide { commit: false }],
                     _ => self.stop(),
                 };
-                commands.push(Command::Exit(Err(why)));
+                commands.push(Command::Exit(Exit::Lost(why)));
                 commands
             }
         }
@@ -105,8 +115,8 @@ impl Machine {
     }
     fn order(&mut self, order: Order, bytes: Vec<u8>) -> Vec<Command> {
         match (order, self.state) {
-            (Order::Leave, _) => vec![Command::Exit(Ok(()))],
-            (Order::Refuse(why), _) => vec![Command::Exit(Err(why))],
+            (Order::Leave, _) => vec![Command::Exit(Exit::Left)],
+            (Order::Refuse(why), _) => vec![Command::Exit(Exit::Refused(why))],
             (Order::Run { step, loaded }, State::Idle) => match self.broken.clone() {
                 Some(cause) => {
                     vec![Command::Report(Report::Failed { step, cause, in_tail: false }, vec![])]
@@ -128,14 +138,16 @@ impl Machine {
             // It has ended here, or is being given up already.
             (Order::Abort { .. }, _) => vec![],
             (order @ (Order::Run { .. } | Order::Decide { .. } | Order::Welcome { .. }), state) => {
-                vec![Command::Exit(Err(format!("the driver says {order:?} to a worker that is {state:?}")))]
+                let why = format!("the driver says {order:?} to a worker that is {state:?}");
+                vec![Command::Exit(Exit::Refused(why))]
             }
             (order, State::Idle) => {
                 self.state = State::Busy;
                 vec![Command::Do(order, bytes)]
             }
             (order, state) => {
-                vec![Command::Exit(Err(format!("the driver wants {order:?} of a worker that is {state:?}")))]
+                let why = format!("the driver wants {order:?} of a worker that is {state:?}");
+                vec![Command::Exit(Exit::Refused(why))]
             }
         }
     }
@@ -216,7 +228,7 @@ mod tests {
     #[test]
     fn without_the_driver_nothing_is_committed() {
         let gone = || Event::DriverGone("it is gone".into());
-        let exit = || Command::Exit(Err("it is gone".into()));
+        let exit = || Command::Exit(Exit::Lost("it is gone".into()));
         assert_eq!(Machine::new().handle(gone()), [exit()]);
         assert_eq!(running().handle(gone()), [Command::Stop, exit()]);
         let mut machine = running();
@@ -230,11 +242,11 @@ mod tests {
             [Order::Load([0; 32]), Order::Run { step: 8, loaded: 0 }, Order::Decide { step: STEP, commit: true }]
         {
             let commands = running().handle(order(wrong));
-            assert!(matches!(&commands[..], [Command::Exit(Err(_))]), "{commands:?}");
+            assert!(matches!(&commands[..], [Command::Exit(Exit::Refused(_))]), "{commands:?}");
         }
         let mut machine = Machine::new();
         assert!(matches!(machine.handle(order(Order::Unload(1)))[..], [Command::Do(..)]));
         assert_eq!(machine.handle(Event::Done(Ok(0), vec![])), said(Report::Answer(Ok(0))));
-        assert_eq!(machine.handle(order(Order::Leave)), [Command::Exit(Ok(()))]);
+        assert_eq!(machine.handle(order(Order::Leave)), [Command::Exit(Exit::Left)]);
     }
 }

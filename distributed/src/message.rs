@@ -10,6 +10,8 @@ use thalweg_graph::plan::Memory;
 pub(crate) enum Order {
     /// You are one of the job.
     Welcome {
+        /// What is said and carried from here on is of this term.
+        term: u32,
         rank: u16,
         /// Where the workers take connections, by rank.
         workers: Vec<SocketAddr>,
@@ -58,6 +60,8 @@ pub(crate) enum Report {
         /// Where I take connections of other workers.
         address: SocketAddr,
         process: u32,
+        /// Who I would be.
+        rank: Option<u16>,
     },
     /// I am joined to all others.
     Ready,
@@ -85,7 +89,9 @@ pub(crate) enum Cause {
     Aborted,
     /// A connection ended; whoever was at its other end knows better.
     Unreachable(String),
-    /// Something went wrong on the way, or on a device.
+    /// What came by a connection is not what was sent.
+    Damage(String),
+    /// Something went wrong on a device.
     Fault(String),
     /// A process is gone.
     Gone(String),
@@ -96,7 +102,7 @@ impl Cause {
         match self {
             Cause::Aborted => 0,
             Cause::Unreachable(_) => 1,
-            Cause::Fault(_) => 2,
+            Cause::Damage(_) | Cause::Fault(_) => 2,
             Cause::Gone(_) => 3,
         }
     }
@@ -104,10 +110,14 @@ impl Cause {
     pub(crate) fn is_deeper(&self, known: &Self) -> bool {
         self.depth() > known.depth()
     }
+    /// Whether it ends the term: what is lost or cannot be told from damage has to be made anew.
+    pub(crate) fn ends_term(&self) -> bool {
+        matches!(self, Cause::Unreachable(_) | Cause::Damage(_) | Cause::Gone(_))
+    }
     pub(crate) fn text(&self) -> &str {
         match self {
             Cause::Aborted => "aborted",
-            Cause::Unreachable(text) | Cause::Fault(text) | Cause::Gone(text) => text,
+            Cause::Unreachable(text) | Cause::Damage(text) | Cause::Fault(text) | Cause::Gone(text) => text,
         }
     }
 }

@@ -9,7 +9,7 @@ use thalweg_graph::Hash;
 use thalweg_graph::lower::Target;
 use thalweg_graph::plan::{Memory, Plan};
 use thalweg_runtime::device::Loaded;
-use thalweg_runtime::{AbortFlag, Device, DeviceError, Timing};
+use thalweg_runtime::{AbortFlag, Device, DeviceError, Timing, crash};
 
 use crate::control::Line;
 use crate::message::Order;
@@ -24,6 +24,7 @@ pub(crate) type Answer = (Result<u64, String>, Vec<u8>);
 /// The way to a worker.
 pub(crate) struct Remote {
     pub(crate) name: Arc<str>,
+    pub(crate) process: u32,
     pub(crate) line: Line<Order>,
     pub(crate) answers: Mutex<Receiver<Answer>>,
     /// When it last said anything.
@@ -38,21 +39,28 @@ impl Remote {
     /// What is to be said of a worker that has not been heard of for too long.
     pub(crate) fn silence(&self) -> Option<String> {
         let silent = lock(&self.heard).elapsed() > SILENCE_LIMIT;
-        silent.then(|| format!("{} has not been heard of for {SILENCE_LIMIT:?}", self.name))
+        silent.then(|| format!("it has not been heard of for {SILENCE_LIMIT:?}"))
     }
     fn ask(&self, order: &Order, bytes: &[u8]) -> Result<(u64, Vec<u8>), DeviceError> {
-        let failed = |cause: String| DeviceError::Elsewhere { place: self.name.clone(), cause };
+        let gone = |cause: String| DeviceError::Gone { place: self.name.clone(), cause };
         let answers = lock(&self.answers);
-        self.line.say(order, bytes).map_err(|e| failed(format!("it is gone: {e}")))?;
+        self.line.say(order, bytes).map_err(|e| gone(format!("it is gone: {e}")))?;
         let (result, bytes) = loop {
             match answers.recv_timeout(BEAT) {
                 Ok(answer) => break answer,
-                Err(RecvTimeoutError::Timeout) => self.silence().map_or(Ok(()), |why| Err(failed(why)))?,
-                Err(RecvTimeoutError::Disconnected) => return Err(failed("it is gone".into())),
+                Err(RecvTimeoutError::Timeout) => self.silence().map_or(Ok(()), |why| Err(gone(why)))?,
+                Err(RecvTimeoutError::Disconnected) => return Err(gone("it is gone".into())),
             }
         };
-        Ok((result.map_err(failed)?, bytes))
+        Ok((result.map_err(|cause| DeviceError::Elsewhere { place: self.name.clone(), cause })?, bytes))
     }
+}
+
+/// Ends the connections to all of them.
+pub(crate) fn hang_up(remotes: &[Arc<Remote>]) {
+    // All at once first: whoever does not answer keeps the others no longer.
+    remotes.iter().for_each(|remote| remote.line.finish());
+    remotes.iter().for_each(|remote| remote.line.hang_up());
 }
 
 /// A device that a worker hosts.
@@ -69,6 +77,7 @@ impl Device for RemoteDevice {
         self.remote.ask(&Order::ReserveState(bytes), &[]).map(|_| ())
     }
     fn load(&mut self, plan: &Arc<Plan>, _: usize) -> Result<Loaded, DeviceError> {
+        crash::point("loading");
         let bytes = plan.to_bytes();
         let (number, _) = self.remote.ask(&Order::Load(Hash::of(&bytes).0), &bytes)?;
         Ok(Loaded(number as usize))
@@ -94,6 +103,7 @@ impl Device for RemoteDevice {
         format!("on {}", self.remote.name)
     }
     fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
+        crash::point("restoring");
         let stretches = bytes.chunks(STRETCH_BYTES).enumerate();
         let mut at = stretches.map(|(i, bytes)| (offset + (i * STRETCH_BYTES) as u64, bytes));
         at.try_for_each(|(at, bytes)| self.remote.ask(&Order::Write(memory, at), bytes).map(|_| ()))

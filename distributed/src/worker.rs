@@ -11,38 +11,54 @@ use std::time::{Duration, Instant};
 use thalweg_graph::Hash;
 use thalweg_graph::plan::{Memory, Plan};
 use thalweg_runtime::executor::{Exchange, Fetch, Prepared};
-use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor};
+use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
-use crate::access::{Access, Encryption};
+use crate::access::{Access, Reach};
 use crate::auth::{JobKey, Party, Pass, Purpose};
 use crate::control::{Hearing, Line, attend};
 use crate::data::DataPlane;
 use crate::listener::Listener;
-use crate::machine::{Command, Event, Machine};
+use crate::machine::{Command, Event, Exit, Machine};
 use crate::message::{Cause, Order, Report};
 use crate::stream::Stream;
-use crate::{BEAT, HostError, TERM, VERSION, lock, short};
+use crate::{BEAT, HostError, JOINING, VERSION, lock, short};
 
 /// How long the others may take to connect, once all have joined.
 const MEETING_LIMIT: Duration = Duration::from_secs(60);
+/// How long it waits before it tries again to join.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// What a worker is started with.
 #[derive(Clone, Debug)]
 pub struct Worker {
     /// Where the driver takes connections.
-    pub join: SocketAddr,
+    pub join: Door,
     /// The job's secret.
     pub key: JobKey,
-    /// Where it takes connections of other workers; if nothing is said on a free port where it reaches the driver from.
-    pub listen: Option<SocketAddr>,
-    /// Has to be what the driver has.
-    pub encryption: Encryption,
+    /// Which rank it asks for.
+    pub rank: Option<u16>,
+    /// How long it looks for the driver once it has lost it.
+    pub patience: Duration,
+    /// Where it takes connections of other workers.
+    pub reach: Reach,
 }
 
-impl Worker {
-    /// One that says nothing but where to join, and proves the key.
-    pub fn new(join: SocketAddr, key: JobKey) -> Self {
-        Self { join, key, listen: None, encryption: Encryption::default() }
+/// Where a driver is found.
+#[derive(Clone, Debug)]
+pub enum Door {
+    /// Always there.
+    At(SocketAddr),
+    /// Where the job says: another one may come if the driver is gone.
+    Of(crate::Job),
+}
+
+impl Door {
+    fn address(&self) -> Result<SocketAddr, End> {
+        match self {
+            Door::At(address) => Ok(*address),
+            Door::Of(job) if job.is_over() => Err(End::Left),
+            Door::Of(job) => job.address().ok_or_else(|| End::Lost("the driver is nowhere to be found".into())),
+        }
     }
 }
 
@@ -51,120 +67,178 @@ pub type Open<'a> = dyn Fn(&str, usize) -> Result<Box<dyn Device>, DeviceError> 
 
 /// A worker that is joined to all others.
 struct Member {
+    term: u32,
     rank: u16,
     workers: usize,
     device: Box<dyn Device>,
     line: Line<Report>,
-    from_driver: Hearing<Order, Report>,
     peers: Vec<(Party, Stream)>,
+    events: Sender<Event>,
+    happened: Receiver<Event>,
 }
 
-/// Takes part in a job until it is over.
+/// How a term ends for a worker.
+enum End {
+    /// By the driver's leave, or before it began.
+    Left,
+    /// The driver is gone, or has begun another term.
+    Lost(String),
+    /// Whatever it is, it would be the same again.
+    Refused(HostError),
+}
+
+/// Takes part in a job until it is over: in one term after the other, each begun anew by joining.
 ///
 /// # Errors
-/// If it is not let in, and if the job ends other than by the driver's leave.
+/// If it is not let in, and if the driver is lost and not found again.
 pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
-    match join(worker, open)? {
-        Some(member) => take_part(member, &worker.key),
-        // The others did not come together.
-        None => Ok(()),
+    let mut lost: Option<Instant> = matches!(worker.join, Door::Of(_)).then(Instant::now);
+    loop {
+        let (end, was_in) = match join(worker, open) {
+            Ok(member) => (take_part(member, &worker.key), true),
+            Err(end) => (end, false),
+        };
+        match end {
+            End::Left => return Ok(()),
+            End::Refused(error) => return Err(error),
+            End::Lost(why) => {
+                if was_in {
+                    lost = Some(Instant::now());
+                }
+                if lost.is_none_or(|since| since.elapsed() > worker.patience) {
+                    return Err(HostError::Refused(why));
+                }
+                thread::sleep(RETRY);
+            }
+        }
     }
 }
 
-fn join(Worker { join, key, listen, encryption }: &Worker, open: &Open<'_>) -> Result<Option<Member>, HostError> {
-    let pass = |purpose| Pass { key: key.clone(), term: TERM, purpose };
-    let refused = |e: &dyn std::fmt::Display| HostError::Refused(format!("cannot join the job at {join}: {e}"));
-    let access = Access::new(key, join.ip(), *encryption)?;
-    let socket = access.dial(*join, &pass(Purpose::Control), Party::Joining, Party::Driver).map_err(|e| refused(&e))?;
+fn join(Worker { join, key, rank, reach, .. }: &Worker, open: &Open<'_>) -> Result<Member, End> {
+    let address = join.address()?;
+    let pass = |purpose, term| Pass { key: key.clone(), term, purpose };
+    let why = |e: &dyn std::fmt::Display| format!("cannot join the job at {address}: {e}");
+    let lost = |e: &dyn std::fmt::Display| End::Lost(why(e));
+    let refused = |e: &dyn std::fmt::Display| End::Refused(HostError::Refused(why(e)));
+    let access = Access::new(key, address.ip(), reach.encryption).map_err(End::Refused)?;
+    let joining = pass(Purpose::Control, JOINING);
+    let socket = access.dial(address, &joining, Party::Joining, Party::Driver).map_err(|e| lost(&e))?;
     let here = socket.local().map_err(|e| refused(&e))?.ip();
-    let port = access.bind(listen.unwrap_or_else(|| (here, 0).into()))?;
-    let (line, mut from_driver) = attend(socket).map_err(|e| refused(&e))?;
+    let port = access.bind(reach.listen.unwrap_or_else(|| (here, 0).into())).map_err(End::Refused)?;
+    let (line, mut from_driver) = attend(socket).map_err(|e| lost(&e))?;
+    crash::point("joining");
     let (version, process, mut address) = (VERSION.to_string(), std::process::id(), port.address());
     if address.ip().is_unspecified() {
-        // Wherever it can be reached: the others try where the driver is reached from.
+        // Everywhere: the others try where this one reaches the driver from.
         address.set_ip(here);
     }
-    line.say(&Report::Join { version, address, process }, &[]).map_err(|e| refused(&e))?;
-    let (rank, workers, device) = match from_driver.hear().map_err(|e| refused(&e))?.0 {
-        Order::Welcome { rank, workers, device, threads } => {
+    line.say(&Report::Join { version, address, process, rank: *rank }, &[]).map_err(|e| lost(&e))?;
+    let (term, rank, workers, device) = match from_driver.hear().map_err(|e| lost(&e))?.0 {
+        Order::Welcome { term, rank, workers, device, threads } => {
             let opened = open(&device, threads as usize).map_err(|e| refused(&e))?;
-            (rank, workers, opened)
+            (term, rank, workers, opened)
         }
         Order::Refuse(why) => return Err(refused(&why)),
-        Order::Leave => return Ok(None),
+        Order::Leave => return Err(End::Left),
         other => return Err(refused(&format!("the driver begins with {other:?}"))),
     };
-    let (me, pass) = (Party::Worker(rank), pass(Purpose::Data));
-    let listener = Listener::open(port, access.tls.clone(), pass.clone(), me)?;
-    let peers = meet(me, rank, &workers, listener, &access, &pass)?;
-    Ok(Some(Member { rank, workers: workers.len(), device, line, from_driver, peers }))
+    let (events, happened) = mpsc::channel();
+    let heard = events.clone();
+    let hearing = thread::Builder::new().name("from the driver".into());
+    hearing.spawn(move || hear_all(from_driver, &heard)).map_err(|e| refused(&e))?;
+    let (me, pass) = (Party::Worker(rank), pass(Purpose::Data, term));
+    let listener = Listener::open(port, access.tls.clone(), pass.clone(), me).map_err(End::Refused)?;
+    match meet(me, rank, &workers, &access, listener, &pass, &happened) {
+        Ok(peers) => Ok(Member { term, rank, workers: workers.len(), device, line, peers, events, happened }),
+        Err(end) => {
+            line.hang_up();
+            Err(end)
+        }
+    }
 }
 
-/// From the first order to the last.
-fn take_part(member: Member, key: &JobKey) -> Result<(), HostError> {
-    let Member { rank, workers, device, line, from_driver, peers } = member;
-    let refused = |why: String| HostError::Refused(format!("rank {rank}: {why}"));
-    let (events, happened) = mpsc::channel();
+/// From the first order of a term to the last.
+fn take_part(member: Member, key: &JobKey) -> End {
+    let rank = member.rank;
+    match see_through(member, key) {
+        Ok(end) => end,
+        Err(error) => End::Refused(HostError::Refused(format!("rank {rank}: {error}"))),
+    }
+}
+
+fn see_through(member: Member, key: &JobKey) -> Result<End, HostError> {
+    let Member { term, rank, workers, device, line, peers, events, happened } = member;
     let broke = Mutex::new(events.clone());
     let on_break = move |cause: &Cause| {
         let _ = lock(&broke).send(Event::Broken(cause.clone()));
     };
-    let plane = DataPlane::new(Party::Worker(rank), key, TERM, peers, Box::new(on_break))?;
-    let executor = Executor::hosting(vec![device], vec![rank], plane.clone()).map_err(|e| refused(e.to_string()))?;
+    let plane = DataPlane::new(Party::Worker(rank), key, term, peers, Box::new(on_break))?;
+    let executor = Executor::hosting(vec![device], vec![rank], plane.clone());
+    let executor = executor.map_err(|e| HostError::Refused(e.to_string()))?;
     let (abort, (jobs, to_do), (ballots, decisions)) = (executor.abort_flag(), mpsc::channel(), mpsc::channel());
     let (plans, decisions) = (vec![], Mutex::new(decisions));
-    let hands =
-        Hands { executor, rank, world: workers, plans, plane: plane.clone(), events: events.clone(), decisions };
-    let failed = || HostError::io("cannot start a thread");
-    let hearing = thread::Builder::new().name("from the driver".into());
-    hearing.spawn(move || hear_all(from_driver, &events)).map_err(failed())?;
+    let hands = Hands { executor, rank, world: workers, plans, plane: plane.clone(), events, decisions };
     let working = thread::Builder::new().name(format!("rank {rank}"));
-    let working = working.spawn(move || hands.work(to_do)).map_err(failed())?;
-    let outcome = match line.say(&Report::Ready, &[]) {
+    let working = working.spawn(move || hands.work(to_do)).map_err(HostError::io("cannot start a thread"))?;
+    let end = match line.say(&Report::Ready, &[]) {
         Ok(()) => decide(happened, &line, &abort, &jobs, &ballots),
-        Err(e) => Err(e.to_string()),
+        Err(e) => End::Lost(format!("the driver is gone: {e}")),
     };
-    // Whatever it is doing: it ends when nobody wants it any more.
+    // Whatever it is doing: it ends when nobody wants it any more. Only then may it join again.
     abort.raise();
     plane.close();
     drop((jobs, ballots));
     let _ = working.join();
     line.hang_up();
-    outcome.map_err(refused)
+    Ok(match end {
+        End::Lost(why) => End::Lost(format!("rank {rank}: {why}")),
+        End::Refused(HostError::Refused(why)) => End::Refused(HostError::Refused(format!("rank {rank}: {why}"))),
+        end => end,
+    })
 }
 
-/// Connections to all others: to those of a higher rank it goes, the others come.
+/// Connections to all others: to those of a higher rank it goes, the others come. `happened` tells that nobody waits for it
+/// any more.
 fn meet(
     me: Party,
     rank: u16,
     workers: &[SocketAddr],
-    listener: Listener<(Party, Stream)>,
     access: &Access,
+    listener: Listener<(Party, Stream)>,
     pass: &Pass,
-) -> Result<Vec<(Party, Stream)>, HostError> {
-    let refused = |to: Party, e: &dyn std::fmt::Display| HostError::Refused(format!("{me} cannot reach {to}: {e}"));
+    happened: &Receiver<Event>,
+) -> Result<Vec<(Party, Stream)>, End> {
+    let lost = |to: Party, e: &dyn std::fmt::Display| End::Lost(format!("{me} cannot reach {to}: {e}"));
     let mut peers = Vec::with_capacity(workers.len());
     for (other, address) in workers.iter().enumerate().skip(usize::from(rank) + 1) {
         let to = Party::Worker(other as u16);
-        let socket = access.dial(*address, pass, me, to).map_err(|e| refused(to, &e))?;
-        peers.push((to, socket.into_blocking().map_err(|e| refused(to, &e))?));
+        let socket = access.dial(*address, pass, me, to).map_err(|e| lost(to, &e))?;
+        peers.push((to, socket.into_blocking().map_err(|e| lost(to, &e))?));
     }
+    crash::point("meeting");
     let mut awaited: Vec<Party> = (0..rank).map(Party::Worker).chain([Party::Driver]).collect();
     let (until, mut last) = (Instant::now() + MEETING_LIMIT, None);
     while !awaited.is_empty() {
-        match listener.next(until.saturating_duration_since(Instant::now())) {
+        match happened.try_recv() {
+            Ok(Event::DriverGone(why)) => return Err(End::Lost(why)),
+            Ok(Event::Order(Order::Leave, _)) => return Err(End::Left),
+            Ok(other) => return Err(End::Lost(format!("{me} is not joined to the others yet, and hears {other:?}"))),
+            Err(_) => {}
+        }
+        match listener.next(RETRY) {
             Some(Ok((party, stream))) if awaited.contains(&party) => {
                 awaited.retain(|p| *p != party);
                 peers.push((party, stream));
             }
             Some(Ok((party, _))) => last = Some(format!("{party} came twice, or should not have come")),
             Some(Err(why)) => last = Some(why),
-            None => {
+            None if Instant::now() > until => {
                 let names: Vec<String> = awaited.iter().map(Party::to_string).collect();
                 let last = last.map_or(String::new(), |l| format!("; refused: {l}"));
                 let why = format!("{} did not connect within {MEETING_LIMIT:?}{last}", names.join(", "));
-                return Err(HostError::Refused(format!("{me}: {why}")));
+                return Err(End::Lost(format!("{me}: {why}")));
             }
+            None => {}
         }
     }
     Ok(peers)
@@ -190,21 +264,24 @@ fn decide(
     abort: &AbortFlag,
     jobs: &Sender<Job>,
     ballots: &Sender<bool>,
-) -> Result<(), String> {
+) -> End {
     let mut machine = Machine::new();
+    let gone = |e: std::io::Error| End::Lost(format!("the driver is gone: {e}"));
     loop {
         let event = match happened.recv_timeout(BEAT) {
             Ok(event) => event,
-            Err(RecvTimeoutError::Timeout) => {
-                line.say(&Report::Alive, &[]).map_err(|e| format!("the driver is gone: {e}"))?;
-                continue;
-            }
-            Err(RecvTimeoutError::Disconnected) => return Err("nobody is left who could say anything".into()),
+            Err(RecvTimeoutError::Timeout) => match line.say(&Report::Alive, &[]) {
+                Ok(()) => continue,
+                Err(error) => return gone(error),
+            },
+            Err(RecvTimeoutError::Disconnected) => return End::Lost("nobody is left who could say anything".into()),
         };
         for command in machine.handle(event) {
             match command {
                 Command::Report(report, bytes) => {
-                    line.say(&report, &bytes).map_err(|e| format!("the driver is gone: {e}"))?;
+                    if let Err(error) = line.say(&report, &bytes) {
+                        return gone(error);
+                    }
                 }
                 Command::Do(order, bytes) => drop(jobs.send(Job::Do(order, bytes))),
                 Command::Run { step, loaded } => {
@@ -213,7 +290,9 @@ fn decide(
                 }
                 Command::Stop => abort.raise(),
                 Command::Decide { commit } => drop(ballots.send(commit)),
-                Command::Exit(how) => return how,
+                Command::Exit(Exit::Left) => return End::Left,
+                Command::Exit(Exit::Lost(why)) => return End::Lost(why),
+                Command::Exit(Exit::Refused(why)) => return End::Refused(HostError::Refused(why)),
             }
         }
     }
@@ -259,7 +338,10 @@ impl Hands {
                 self.executor.reserve_state(&[bytes]).map_err(|e| e.to_string())?;
                 nothing
             }
-            Order::Load(hash) => Ok((self.load(hash, bytes)?, vec![])),
+            Order::Load(hash) => {
+                crash::point("loading");
+                Ok((self.load(hash, bytes)?, vec![]))
+            }
             Order::Unload(number) => {
                 let taken = self.plans.get_mut(number as usize).and_then(Option::take);
                 let (prepared, _) = taken.ok_or_else(|| format!("there is no plan {number}"))?;
@@ -268,6 +350,7 @@ impl Hands {
             }
             Order::Write(memory, offset) => {
                 self.within(memory, offset, bytes.len() as u64)?;
+                crash::point("restoring");
                 self.executor.device_mut(0).write(memory, offset, bytes).map_err(|e| e.to_string())?;
                 nothing
             }
@@ -326,12 +409,18 @@ impl Hands {
         fetches.resize_with(channels, Fetch::default);
         let (feeds, events, decisions) = (vec![&[][..]; channels], Mutex::new(&self.events), &self.decisions);
         let agrees = || {
+            crash::point("body-done");
             let said = lock(&events).send(Event::BodyEnded);
             let decision = || lock(decisions).recv().ok();
-            said.ok().and_then(|()| decision()).unwrap_or(false)
+            let commit = said.ok().and_then(|()| decision()).unwrap_or(false);
+            if commit {
+                crash::point("committing");
+            }
+            commit
         };
         let outcome = self.executor.run(&prepared, Exchange { feeds: &feeds, fetches, agrees: &agrees });
         self.plane.end();
+        crash::point("committed");
         let after = prepared.carried().zip(before).map(|((id, now), (_, was))| {
             (id.0, now.transfers - was.transfers, now.bytes - was.bytes, now.copied - was.copied)
         });

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use thalweg_cpu::CpuDevice;
-use thalweg_distributed::{Gathering, HostError, JobKey, Worker, serve};
+use thalweg_distributed::{Call, Door, Gathering, HostError, JobKey, Reach, Worker, Workers, serve};
 use thalweg_graph::DType::{F32, I32};
 use thalweg_graph::{Array, Cluster, Strategy};
 use thalweg_ops::nn::*;
@@ -49,17 +49,30 @@ fn names(world: usize) -> Vec<(String, usize)> {
 
 type Opens = Arc<dyn Fn(&str, usize) -> Result<Box<dyn Device>, DeviceError> + Send + Sync>;
 
+fn gather(gathering: &mut Gathering, world: usize, patience: Duration) -> Result<Workers, HostError> {
+    let term = std::sync::atomic::AtomicU32::new(0);
+    gathering.workers(&Call {
+        expected: &|| world,
+        least: world,
+        patience,
+        device: &|rank| names(world)[usize::from(rank)].clone(),
+        begin: &|| Ok(term.fetch_add(1, Ordering::Relaxed) + 1),
+        fence: &|_| (),
+        give_up: &|| false,
+    })
+}
+
 /// So many workers, each a thread, and a session over them.
 fn session(world: usize, strategy: &Strategy, opens: Opens) -> (Session, Vec<JoinHandle<Result<(), HostError>>>) {
     let key = JobKey::random().expect("numbers");
-    let gathering = Gathering::open(&key).expect("a port");
-    let worker = Worker::new(gathering.address(), key);
+    let mut gathering = Gathering::open(&key, Reach::default()).expect("a port");
+    let worker = Worker { join: Door::At(gathering.address()), key, rank: None, patience: Duration::ZERO, reach: Reach::default() };
     let start = |_| {
         let (worker, opens) = (worker.clone(), opens.clone());
         thread::spawn(move || serve(&worker, &*opens))
     };
     let threads = (0..world).map(start).collect();
-    let workers = gathering.workers(&names(world), Duration::from_secs(20)).expect("all join");
+    let workers = gather(&mut gathering, world, Duration::from_secs(20)).expect("all join");
     let twins = names(world).iter().map(|(name, n)| open(name, *n).expect("a device")).collect();
     let executor = workers.executor(twins).expect("there is a twin for each");
     let graph = graph();
@@ -170,7 +183,7 @@ fn what_fails_on_a_worker_ends_the_step_everywhere() {
         }
         let error = step(&mut there, 1).expect_err("it is spoilt").to_string();
         assert_eq!(happened.load(Ordering::SeqCst), 1, "the fault has happened");
-        assert!(error.contains("step 2: rank 1") && error.contains("something odd"), "{error}");
+        assert!(error.contains("step 2 of it: rank 1") && error.contains("something odd"), "{error}");
         assert_eq!(there.digest(), here.digest(), "nothing was updated");
         let again = [&mut there, &mut here].map(|session| step(session, 1).expect("the next step is right").to_bits());
         assert_eq!(again[0], again[1]);
@@ -237,10 +250,10 @@ fn an_abort_ends_a_step_on_all_workers() {
 #[test]
 fn who_is_missing_and_who_has_another_key_is_said() {
     let (key, other) = (JobKey::random().expect("numbers"), JobKey::random().expect("numbers"));
-    let gathering = Gathering::open(&key).expect("a port");
-    let worker = Worker::new(gathering.address(), other);
+    let mut gathering = Gathering::open(&key, Reach::default()).expect("a port");
+    let worker = Worker { join: Door::At(gathering.address()), key: other, rank: None, patience: Duration::ZERO, reach: Reach::default() };
     let stranger = thread::spawn(move || serve(&worker, &open));
-    let error = gathering.workers(&names(2), Duration::from_secs(1)).map(|_| ()).expect_err("nobody joins");
+    let error = gather(&mut gathering, 2, Duration::from_secs(1)).map(|_| ()).expect_err("nobody joins");
     let said = error.to_string();
     assert!(said.contains("0 of 2 workers joined within 1 s") && said.contains("another job"), "{said}");
     assert!(stranger.join().expect("no panic").is_err());

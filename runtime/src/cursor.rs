@@ -25,8 +25,9 @@ pub struct Cursor {
 #[derive(Clone, Debug, Default)]
 pub struct Cursors(Arc<Mutex<Places>>);
 
-#[derive(Debug, Default)]
-struct Places {
+/// Where sources stand.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Places {
     delivered: BTreeMap<String, Cursor>,
     committed: BTreeMap<String, Cursor>,
 }
@@ -48,6 +49,14 @@ impl Cursors {
     /// Where `source` stands as of the last commit; nothing if no step consumed any of it.
     pub fn get(&self, source: &str) -> Option<Cursor> {
         self.places().committed.get(source).copied()
+    }
+    /// Where all of them stand, for [`Cursors::put_back`].
+    pub(crate) fn keep(&self) -> Places {
+        self.places().clone()
+    }
+    /// As they stood when they were [kept](Cursors::keep).
+    pub(crate) fn put_back(&self, kept: Places) {
+        *self.places() = kept;
     }
     /// Every source as of the last commit.
     pub fn committed(&self) -> BTreeMap<String, Cursor> {

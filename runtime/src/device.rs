@@ -119,6 +119,14 @@ pub enum DeviceError {
         /// What happened there.
         cause: String,
     },
+    /// A process that hosted devices is gone, or the way to it. What was there is lost; the job may go on with others.
+    #[error("{place}: {cause}")]
+    Gone {
+        /// Who: `rank 1`.
+        place: Arc<str>,
+        /// How that is known.
+        cause: String,
+    },
     /// It failed while variables were being updated on several devices.
     #[error(
         "{cause}; it happened while variables were being updated: some of them may have been, others not. Resume from the \
@@ -128,6 +136,17 @@ pub enum DeviceError {
         /// What happened.
         cause: Box<DeviceError>,
     },
+}
+
+impl DeviceError {
+    /// Whether devices are lost that other ones can replace: see [`Recovery`](crate::session::Recovery).
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Gone { .. } => true,
+            Self::Torn { cause } => cause.is_loss(),
+            _ => false,
+        }
+    }
 }
 
 /// When one instruction ran, on the device's own clock.

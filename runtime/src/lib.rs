@@ -1,6 +1,7 @@
 //! Thalweg on one host: the device trait, the executor and the session. Names no op and no network: it sees plans.
 
 pub mod checkpoint;
+pub mod crash;
 pub mod cursor;
 pub mod device;
 pub mod executor;

@@ -5,6 +5,7 @@ mod check;
 mod error;
 mod inspect;
 mod record;
+mod recovery;
 mod routes;
 mod spread;
 mod step;
@@ -24,6 +25,8 @@ pub use error::RunError;
 pub use inspect::At;
 pub use record::ProfileRow;
 use record::Recorder;
+pub(crate) use recovery::Journal;
+pub use recovery::{Origin, Recovered, Recovery};
 pub(crate) use spread::Spread;
 use step::{Outcome, Step};
 
@@ -55,6 +58,9 @@ struct Ready {
     step: Step,
 }
 
+/// A program that has updated variables, and what was fed to it.
+type Committed<'a> = (usize, Vec<Cow<'a, Array>>);
+
 /// Sees every graph between passes, by the name of the pass.
 type Observer = Box<dyn FnMut(&str, &Graph) + Send>;
 
@@ -78,6 +84,8 @@ pub struct Session {
     shelf: Arc<Shelf>,
     /// Bytes that crossed between devices by plans that are no longer kept.
     sent_before: u64,
+    /// How what is lost with devices is made again; without it a loss is an error.
+    pub(crate) journal: Option<Journal>,
 }
 
 impl Session {
@@ -97,10 +105,17 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::over`].
-    pub fn with(graph: Graph, mut executor: Executor, planner: Box<dyn Planner>) -> Result<Self, RunError> {
+    pub fn with(graph: Graph, executor: Executor, planner: Box<dyn Planner>) -> Result<Self, RunError> {
+        Self::made(graph, executor, planner, None)
+    }
+    fn made(
+        graph: Graph,
+        executor: Executor,
+        planner: Box<dyn Planner>,
+        journal: Option<Journal>,
+    ) -> Result<Self, RunError> {
         let devices = executor.devices().len();
         let spread = Spread::new(&graph, planner.state(), devices).map_err(RunError::Unsound)?;
-        executor.reserve_state(&planner.state().bytes)?;
         let programs: Vec<ProgramState> = graph
             .programs
             .iter()
@@ -131,9 +146,23 @@ impl Session {
             checks_all,
             shelf,
             sent_before: 0,
+            journal,
         };
+        session.survive(|s| Ok::<_, RunError>(s.executor.reserve_state(&s.planner.state().bytes)?))?;
         session.reset()?;
         Ok(session)
+    }
+    /// The same with devices that may be lost, in place of which `recovery` gives others.
+    ///
+    /// # Errors
+    /// As [`Session::over`].
+    pub fn conducted(
+        graph: Graph,
+        executor: Executor,
+        planner: Box<dyn Planner>,
+        recovery: Box<dyn Recovery>,
+    ) -> Result<Self, RunError> {
+        Self::made(graph, executor, planner, Some(Journal::new(recovery)))
     }
     /// Shows every graph between passes, by the name of the pass, whenever a program is prepared.
     pub fn observe_passes(&mut self, observe: impl FnMut(&str, &Graph) + Send + 'static) {
@@ -175,6 +204,19 @@ impl Session {
 
     /// Runs one step of a program.
     pub fn run(&mut self, program: &str, feeds: &[(&str, &Array)]) -> Result<Outputs, RunError> {
+        self.grow()?;
+        let (outputs, committed) = self.survive(|session| session.run_once(program, feeds))?;
+        if let Some((index, arrays)) = committed {
+            self.remember_step(index, &arrays)?;
+        }
+        Ok(outputs)
+    }
+    /// The same on the devices that there are; and, if it has updated variables, what of and with what.
+    fn run_once<'a>(
+        &mut self,
+        program: &str,
+        feeds: &[(&str, &'a Array)],
+    ) -> Result<(Outputs, Option<Committed<'a>>), RunError> {
         let index = self.program(program)?;
         let state = &self.programs[index];
         let known = |name: &str| self.programs.iter().any(|p| p.inputs.iter().any(|(n, _)| &**n == name));
@@ -185,7 +227,8 @@ impl Session {
         if let Some(guard) = guard {
             self.attempt(index, &guard, &arrays)?;
         }
-        self.attempt(index, &step, &arrays)
+        let outputs = self.attempt(index, &step, &arrays)?;
+        Ok((outputs, step.commits().then_some((index, arrays))))
     }
     /// Runs a step of the program with what was fed to it, in the order of its inputs.
     fn attempt(&mut self, index: usize, step: &Step, arrays: &[Cow<Array>]) -> Result<Outputs, RunError> {

@@ -81,6 +81,8 @@ impl Demo {
         let looks = self.profile || self.trace.is_some();
         anyhow::ensure!(hosts.is_none() || !looks, "--profile and --trace look into one process, not into workers");
         let cluster = hosts.as_ref().map_or_else(|| self.place.cluster(), |h| Ok(h.cluster().clone()))?;
+        // Whoever takes the place of a driver that was killed goes on where that one was.
+        let resume = self.resume || hosts.as_ref().is_some_and(|h| h.is_restart());
         let world = if hosts.is_some() { cluster.devices.len() } else { 1 };
         let digits = digits_model(self.seed, self.precision);
         let mut model = match hosts {
@@ -107,7 +109,7 @@ impl Demo {
         if let Some(choice) = model.spread().and_then(|s| s.choice.as_ref()).filter(|_| !self.json) {
             writeln!(stdout(), "{choice}")?;
         }
-        let first = self.first_pass(&mut model)?;
+        let first = self.first_pass(&mut model, resume)?;
         let progress = Progress::new(steps, model.step());
 
         if self.profile {
@@ -186,9 +188,9 @@ impl Demo {
     }
 
     /// The pass to begin with: the first, or that of the newest checkpoint. Where in the pass, the batches know.
-    fn first_pass(&self, model: &mut Model) -> anyhow::Result<u64> {
+    fn first_pass(&self, model: &mut Model, resume: bool) -> anyhow::Result<u64> {
         let Some(directory) = &self.save else { return Ok(0) };
-        if !self.resume {
+        if !resume {
             // The first save would say so too, but only after steps that are then lost.
             let found = published(directory)?;
             let taken = found.last().map(|id| format!("{} holds {}", directory.display(), id.manifest()));

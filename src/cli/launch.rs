@@ -1,5 +1,5 @@
-//! `thalweg launch`: a command as the driver of so many workers, on this machine unless more are to come from others; none
-//! that is started here outlives the others. The exit code is the driver's.
+//! `thalweg launch`: a command as the driver of so many workers, on this machine unless more are to come from others; of those
+//! that are started here none outlives the others. The exit code is the driver's.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -9,13 +9,13 @@ use anyhow::Context as _;
 use clap::Args;
 use thalweg::distributed::{Encryption, Reach, launch, read_key};
 
-/// Whether connections are encrypted; a launcher and all its workers have to say the same.
+/// Whether connections are encrypted: all processes of a job have to be told the same.
 #[derive(Args)]
 pub(crate) struct Encrypting {
-    /// Encrypt all connections, also within this machine. Beyond it they are.
+    /// Encrypt all connections, also where all are within this machine. Beyond it they are.
     #[arg(long, conflicts_with = "plaintext")]
     tls: bool,
-    /// Encrypt none, not even beyond this machine: who can read or change what passes may.
+    /// Encrypt none, not even beyond this machine: whoever can read or change what passes there may.
     #[arg(long)]
     plaintext: bool,
 }
@@ -49,6 +49,9 @@ pub(crate) struct Launch {
     key: Option<PathBuf>,
     #[command(flatten)]
     encryption: Encrypting,
+    /// How many processes that are killed are started anew, in all. Then the job goes on with the workers that are left.
+    #[arg(long, value_name = "COUNT", default_value_t = 8)]
+    restarts: u32,
     /// The command that drives them: `-- thalweg demo --leaves 4`, or a program of yours that asks `thalweg::hosts`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -58,9 +61,14 @@ impl Launch {
     /// Gives the exit code.
     pub(crate) fn run(self) -> anyhow::Result<u8> {
         let program = std::env::current_exe().context("where is this program?")?;
-        let reach = Reach { listen: self.listen, encryption: self.encryption.into() };
-        let key = self.key.as_deref().map(read_key).transpose()?;
-        let (here, elsewhere, driver) = (self.workers, self.elsewhere, self.command);
-        Ok(launch::launch(&launch::Launch { here, elsewhere, reach, key, driver, program })?)
+        Ok(launch::launch(&launch::Launch {
+            world: self.workers,
+            elsewhere: self.elsewhere,
+            reach: Reach { listen: self.listen, encryption: self.encryption.into() },
+            key: self.key.as_deref().map(read_key).transpose()?,
+            driver: self.command,
+            program,
+            restarts: self.restarts,
+        })?)
     }
 }

@@ -6,22 +6,29 @@ use std::path::PathBuf;
 
 use clap::Args;
 use super::launch::Encrypting;
-use thalweg::distributed::{Worker as Joining, launch, read_key};
+use thalweg::distributed::{Door, Job, Reach, launch, read_key};
 
 /// Flags of `thalweg worker`.
 #[derive(Args)]
 pub(crate) struct Worker {
     /// Where the job's driver takes connections.
-    #[arg(long, value_name = "ADDRESS")]
-    join: SocketAddr,
+    #[arg(long, value_name = "ADDRESS", required_unless_present = "job", requires = "key")]
+    join: Option<SocketAddr>,
     /// The file that holds the job's key; nobody else may be able to read it.
     #[arg(long, value_name = "FILE")]
-    key: PathBuf,
-    /// Where it takes connections of other workers. Unless it is given, on a free port where it reaches the driver from.
+    key: Option<PathBuf>,
+    /// The folder of a job that was launched on this machine, where its key and its driver's address are.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["join", "key", "tls", "plaintext"])]
+    job: Option<PathBuf>,
+    /// Where it takes connections of other workers. Unless it is given, on a free port of the address from which it reaches the
+    /// driver.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     #[command(flatten)]
     encryption: Encrypting,
+    /// Which rank it would be.
+    #[arg(long)]
+    rank: Option<u16>,
     /// Standard input is a launcher's: end when it ends.
     #[arg(long, hide = true)]
     supervised: bool,
@@ -29,11 +36,19 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        let job = self.job.as_deref().map(Job::at).transpose()?;
         if self.supervised {
-            launch::end_with_launcher()?;
+            launch::end_with_launcher(job.clone())?;
         }
-        let key = read_key(&self.key)?;
-        let Self { join, listen, encryption, .. } = self;
-        Ok(thalweg::hosts::serve(&Joining { join, key, listen, encryption: encryption.into() })?)
+        let mut encryption = self.encryption.into();
+        let (join, key) = match (job, self.join, self.key) {
+            (Some(job), ..) => {
+                encryption = job.reach.encryption;
+                (Door::Of(job.clone()), job.key)
+            }
+            (None, Some(address), Some(key)) => (Door::At(address), read_key(&key)?),
+            _ => anyhow::bail!("say where the job is: --join ADDRESS --key FILE"),
+        };
+        Ok(thalweg::hosts::serve(join, self.rank, key, Reach { listen: self.listen, encryption })?)
     }
 }

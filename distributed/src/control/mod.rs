@@ -65,6 +65,8 @@ pub(crate) struct Hearing<M: Message, Answer: Message> {
 struct End<M: Message> {
     /// Nothing, once either side has hung up.
     queue: Mutex<Option<Sender<M::Wire>>>,
+    /// When this side did, or heard that the other has.
+    finished: Mutex<Option<Instant>>,
     tcp: TcpStream,
     /// Ends when the connection is closed.
     closed: Mutex<mpsc::Receiver<()>>,
@@ -94,7 +96,8 @@ fn ends<M: Message, A: Message>(
     queue: Sender<A::Wire>,
     Handle(tcp, closed): Handle,
 ) -> (Line<A>, Hearing<M, A>) {
-    let end = Arc::new(End { queue: Mutex::new(Some(queue)), tcp, closed: Mutex::new(closed) });
+    let (queue, finished, closed) = (Mutex::new(Some(queue)), Mutex::default(), Mutex::new(closed));
+    let end = Arc::new(End { queue, finished, tcp, closed });
     (Line { speaking: Mutex::default(), end: end.clone() }, Hearing { from, end })
 }
 
@@ -121,10 +124,18 @@ impl<M: Message> Line<M> {
             }
         }
     }
-    /// Ends the connection, both ways: the other side hears what was said so far, if it listens.
-    pub(crate) fn hang_up(&self) {
+    /// Whether the connection is open.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(lock(&self.end.closed).try_recv(), Err(mpsc::TryRecvError::Empty))
+    }
+    /// Says nothing more, which the other side hears.
+    pub(crate) fn finish(&self) {
         self.end.finish();
-        let until = Instant::now() + PARTING_LIMIT;
+    }
+    /// Ends the connection, both ways: the other side hears what was said so far, if it listens, and hangs up as well. Waits for
+    /// that, but not for long.
+    pub(crate) fn hang_up(&self) {
+        let until = self.end.finish() + PARTING_LIMIT;
         // Nothing is ever sent: it is over when the connection is, or when it takes too long.
         let _ = lock(&self.end.closed).recv_timeout(until.saturating_duration_since(Instant::now()));
         let _ = self.end.tcp.shutdown(Shutdown::Both);
@@ -132,9 +143,10 @@ impl<M: Message> Line<M> {
 }
 
 impl<M: Message> End<M> {
-    /// Nothing more is said.
-    fn finish(&self) {
+    /// Nothing more is said; gives since when.
+    fn finish(&self) -> Instant {
         lock(&self.queue).take();
+        *lock(&self.finished).get_or_insert_with(Instant::now)
     }
 }
 
@@ -147,7 +159,9 @@ impl<M: Message, A: Message> Hearing<M, A> {
         let handle = background::handle().map_err(|e| MessageError::Lost(e.to_string()))?;
         let heard = handle.block_on(Self::next(&mut self.from));
         // Who hangs up is not answered.
-        heard.inspect_err(|_| self.end.finish())
+        heard.inspect_err(|_| {
+            self.end.finish();
+        })
     }
     /// What is said next, if it is said in time.
     ///
@@ -157,7 +171,9 @@ impl<M: Message, A: Message> Hearing<M, A> {
         let handle = background::handle().map_err(|e| MessageError::Lost(e.to_string()))?;
         let next = Self::next(&mut self.from);
         let heard = handle.block_on(async { tokio::time::timeout(limit, next).await });
-        heard.unwrap_or(Err(MessageError::Late(limit))).inspect_err(|_| self.end.finish())
+        heard.unwrap_or(Err(MessageError::Late(limit))).inspect_err(|_| {
+            self.end.finish();
+        })
     }
     async fn next(from: &mut Streaming<M::Wire>) -> Result<(M, Vec<u8>), MessageError> {
         let mut pieces = Pieces::default();

@@ -39,6 +39,10 @@ fn address(text: &str) -> Result<SocketAddr, Refused> {
     text.parse().map_err(|_| Refused::Malformed("an address is none"))
 }
 
+fn to_rank(number: u32) -> Result<u16, Refused> {
+    number.try_into().map_err(|_| Refused::Malformed("a rank is none"))
+}
+
 fn to_memory(memory: Memory) -> i32 {
     match memory {
         Memory::State => proto::Memory::State,
@@ -63,9 +67,9 @@ impl Message for Order {
     fn to_wire(&self, behind: u64) -> proto::Order {
         use order::Said;
         let said = match self.clone() {
-            Order::Welcome { rank, workers, device, threads } => {
+            Order::Welcome { term, rank, workers, device, threads } => {
                 let workers = workers.iter().map(SocketAddr::to_string).collect();
-                Said::Welcome(proto::Welcome { rank: rank.into(), workers, device, threads })
+                Said::Welcome(proto::Welcome { rank: rank.into(), workers, device, threads, term })
             }
             Order::Refuse(why) => Said::Refuse(why),
             Order::ReserveState(bytes) => Said::ReserveState(bytes),
@@ -90,10 +94,10 @@ impl Message for Order {
         use order::Said;
         let message = match missing(said, "an order that says nothing")? {
             Said::Piece(piece) => return Ok(Heard::Piece(piece)),
-            Said::Welcome(proto::Welcome { rank, workers, device, threads }) => {
-                let rank = rank.try_into().map_err(|_| Refused::Malformed("a rank that is none"))?;
+            Said::Welcome(proto::Welcome { rank, workers, device, threads, term }) => {
+                let rank = to_rank(rank)?;
                 let workers = workers.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
-                Order::Welcome { rank, workers, device, threads }
+                Order::Welcome { term, rank, workers, device, threads }
             }
             Said::Refuse(why) => Order::Refuse(why),
             Said::ReserveState(bytes) => Order::ReserveState(bytes),
@@ -127,8 +131,9 @@ impl Message for Report {
     fn to_wire(&self, behind: u64) -> proto::Report {
         use report::Said;
         let said = match self.clone() {
-            Report::Join { version, address, process } => {
-                Said::Join(proto::Join { version, address: address.to_string(), process })
+            Report::Join { version, address, process, rank } => {
+                let (address, rank) = (address.to_string(), rank.map(u32::from));
+                Said::Join(proto::Join { version, address, process, rank })
             }
             Report::Ready => Said::Ready(Empty {}),
             Report::Answer(result) => {
@@ -156,6 +161,7 @@ impl Message for Report {
                     Cause::Unreachable(text) => cause::Why::Unreachable(text),
                     Cause::Fault(text) => cause::Why::Fault(text),
                     Cause::Gone(text) => cause::Why::Gone(text),
+                    Cause::Damage(text) => cause::Why::Damage(text),
                 };
                 Said::Failed(proto::Failed { step, cause: Some(proto::Cause { why: Some(why) }), in_tail })
             }
@@ -169,8 +175,9 @@ impl Message for Report {
         use report::Said;
         let message = match missing(said, "a report that says nothing")? {
             Said::Piece(piece) => return Ok(Heard::Piece(piece)),
-            Said::Join(proto::Join { version, address: text, process }) => {
-                Report::Join { version, address: address(&text)?, process }
+            Said::Join(proto::Join { version, address: text, process, rank }) => {
+                let rank = rank.map(to_rank).transpose()?;
+                Report::Join { version, address: address(&text)?, process, rank }
             }
             Said::Ready(Empty {}) => Report::Ready,
             Said::Answer(proto::Answer { result }) => Report::Answer(match missing(result, "an answer without one")? {
@@ -190,6 +197,7 @@ impl Message for Report {
                     cause::Why::Unreachable(text) => Cause::Unreachable(text),
                     cause::Why::Fault(text) => Cause::Fault(text),
                     cause::Why::Gone(text) => Cause::Gone(text),
+                    cause::Why::Damage(text) => Cause::Damage(text),
                 };
                 Report::Failed { step, cause, in_tail }
             }
@@ -214,7 +222,7 @@ pub(super) mod tests {
     pub(crate) fn orders() -> Vec<Order> {
         let workers = ["127.0.0.1:80", "[::1]:65535"].map(|a| a.parse().expect("an address")).into();
         vec![
-            Order::Welcome { rank: u16::MAX, workers, device: "worker0/cpu:0".into(), threads: 3 },
+            Order::Welcome { term: 4, rank: u16::MAX, workers, device: "worker0/cpu:0".into(), threads: 3 },
             Order::Refuse("for a reason".into()),
             Order::ReserveState(1 << 40),
             Order::Load([7; 32]),
@@ -229,9 +237,12 @@ pub(super) mod tests {
         ]
     }
     fn reports() -> Vec<Report> {
+        let address = "10.0.0.1:7".parse().expect("an address");
+        let join = |rank| Report::Join { version: "0".into(), address, process: 9, rank };
         let failed = |cause: Cause| Report::Failed { step: 3, cause, in_tail: true };
         vec![
-            Report::Join { version: "0".into(), address: "10.0.0.1:7".parse().expect("an address"), process: 9 },
+            join(None),
+            join(Some(0)),
             Report::Ready,
             Report::Answer(Ok(0)),
             Report::Answer(Err("no".into())),
@@ -242,6 +253,7 @@ pub(super) mod tests {
             failed(Cause::Unreachable("u".into())),
             failed(Cause::Fault("f".into())),
             failed(Cause::Gone("g".into())),
+            failed(Cause::Damage("d".into())),
         ]
     }
     #[track_caller]
@@ -262,7 +274,7 @@ pub(super) mod tests {
     fn what_does_not_fit_is_refused() {
         use order::Said;
         let welcome = |rank: u32, worker: &str| {
-            Said::Welcome(proto::Welcome { rank, workers: vec![worker.into()], device: String::new(), threads: 1 })
+            Said::Welcome(proto::Welcome { rank, workers: vec![worker.into()], device: String::new(), threads: 1, term: 1 })
         };
         for (said, says) in [
             (None, "says nothing"),

@@ -205,7 +205,7 @@ fn a_flipped_bit_ends_the_step_and_is_named() {
         let victim = Victim::new();
         let mut bytes = victim.frame(2, &[2; 16]);
         bytes[at] ^= 4;
-        let Cause::Fault(text) = victim.breaks(&bytes, false) else { panic!("byte {at}") };
+        let Cause::Damage(text) = victim.breaks(&bytes, false) else { panic!("byte {at}") };
         assert!(text.contains("from rank 1 to rank 0"), "{text}");
         if at >= frame::HEADER_BYTES {
             assert!(text.contains("channel #0 \"sum\", step 2, ") && text.contains("checksum of chunk 0"), "{text}");
@@ -242,7 +242,7 @@ fn frames_that_do_not_belong_here_are_damage() {
         spoil(&mut header);
         let mut bytes = vec![];
         frame::write_all(&mut bytes, header, &vec![2; len]).expect("memory");
-        let Cause::Fault(text) = victim.breaks(&bytes, false) else { panic!("{says}") };
+        let Cause::Damage(text) = victim.breaks(&bytes, false) else { panic!("{says}") };
         assert!(text.contains(says), "{text}");
     }
 }

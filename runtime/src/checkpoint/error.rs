@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::CheckpointId;
 use crate::device::DeviceError;
+use crate::session::RunError;
 
 /// A checkpoint that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,9 +130,21 @@ pub enum CheckpointError {
     /// The device failed. If it did so while variables were being loaded, they are neither the old nor the new ones.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// Devices were lost, and what was on them cannot be made again.
+    #[error("{0}")]
+    Lost(String),
     /// A fault of ours.
     #[error("internal error, please report: {0}")]
     Internal(String),
+}
+
+impl From<RunError> for CheckpointError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Device(error) => Self::Device(error),
+            error => Self::Lost(error.to_string()),
+        }
+    }
 }
 
 impl CheckpointError {

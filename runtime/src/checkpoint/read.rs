@@ -176,6 +176,26 @@ pub(super) fn newest(
     }
 }
 
+/// One checkpoint and no other.
+pub(super) fn exactly(
+    directory: &Path,
+    id: CheckpointId,
+    accept: &dyn Fn(&Path, &Manifest) -> Result<(), CheckpointError>,
+    sink: Sink<'_>,
+) -> Result<Checkpoint, CheckpointError> {
+    let checked = Checkpoint::open(directory, id).and_then(|mut found| {
+        accept(&found.path, &found.manifest).map_err(Fault::Stop)?;
+        found.check(sink)?;
+        Ok(found)
+    });
+    checked.map_err(|fault| match fault {
+        Fault::Stop(error) => error,
+        Fault::Damaged(why) => {
+            CheckpointError::AllDamaged { directory: directory.into(), damaged: vec![Damaged { id, why }] }
+        }
+    })
+}
+
 /// A checkpoint that was looked at; every byte of it is right.
 #[derive(Clone, Debug)]
 pub struct Inspected {
@@ -199,14 +219,8 @@ pub fn inspect(path: &Path) -> Result<Inspected, CheckpointError> {
     let Some(Kind::Manifest(id)) = path.file_name().and_then(|n| n.to_str()).and_then(classify) else {
         return Err(CheckpointError::None { directory: path.into() });
     };
-    let checked = Checkpoint::open(directory, id).and_then(|mut c| c.check(nothing).map(|()| c));
-    match checked {
-        Ok(found) => Ok(Inspected { path: found.path, manifest: found.manifest, damaged: vec![] }),
-        Err(Fault::Stop(error)) => Err(error),
-        Err(Fault::Damaged(why)) => {
-            Err(CheckpointError::AllDamaged { directory: directory.into(), damaged: vec![Damaged { id, why }] })
-        }
-    }
+    let found = exactly(directory, id, &|_, _| Ok(()), nothing)?;
+    Ok(Inspected { path: found.path, manifest: found.manifest, damaged: vec![] })
 }
 
 /// Every checkpoint that has been published in a directory and not been removed since, oldest first; none of them

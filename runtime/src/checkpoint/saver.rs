@@ -53,6 +53,21 @@ impl Saving {
             state = self.0.done.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
+    /// Waits, and tells nobody what came of it.
+    pub(crate) fn join(&self) {
+        let mut state = self.state();
+        while state.result.is_none() {
+            state = self.0.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+    /// What readers can find by now.
+    pub(crate) fn published(&self) -> Option<super::CheckpointId> {
+        match self.state().result.as_ref()? {
+            Ok(saved) => Some(saved.id),
+            Err(CheckpointError::AfterPublication { id, .. }) => Some(*id),
+            Err(_) => None,
+        }
+    }
     /// Whether [`Saving::wait`] would return at once.
     pub fn is_done(&self) -> bool {
         self.state().result.is_some()

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use super::error::{CheckpointError, Damaged};
 use super::manifest::Digest;
 use super::names::CheckpointId;
-use super::read::newest;
+use super::read::{exactly, newest};
 use super::saver::Saving;
 use super::snapshot::{Same, Snapshot, Variables, reserve};
 use super::write::{Lineage, Saved, Target, key_of};
-use crate::session::Session;
+use crate::crash;
+use crate::session::{Origin, Session};
 
 /// What a model goes on from.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,12 +40,16 @@ impl Session {
     /// saved nor resumed. What goes wrong afterwards comes out of [`Saving::wait`] or the next save.
     pub fn save(&mut self, directory: impl AsRef<Path>) -> Result<Saving, CheckpointError> {
         let (target, snapshot) = self.begin_save(directory.as_ref())?;
-        self.saver.start(target, snapshot)
+        let saving = self.saver.start(target, snapshot)?;
+        self.remember_save(&saving, directory.as_ref());
+        Ok(saving)
     }
     /// The same, but returns once the checkpoint is on the disk.
     pub fn save_and_wait(&mut self, directory: impl AsRef<Path>) -> Result<Saved, CheckpointError> {
         let (target, snapshot) = self.begin_save(directory.as_ref())?;
-        self.saver.run(target, snapshot)
+        let saved = self.saver.run(target, snapshot)?;
+        self.remember_from(Origin::Checkpoint { id: saved.id, directory: directory.as_ref().into() });
+        Ok(saved)
     }
     /// Waits for the save that is running, if one is.
     pub fn wait_saved(&mut self) -> Result<Option<Saved>, CheckpointError> {
@@ -71,12 +76,13 @@ impl Session {
         };
         let (found, damaged) = newest(directory, &accept, &mut sink)?;
         let key = key_of(directory)?;
-        self.write_state(&variables)?;
+        self.write_state()?;
         self.cursors.restore(found.manifest.cursors.iter().map(|(n, c)| (n.clone(), c.into())).collect());
         // Damaged ones are known of as well: saving goes on above them.
         let newest = damaged.first().map_or(found.manifest.id(), |d| d.id);
         self.saver.descend(key, Lineage { newest, damaged: damaged.iter().map(|d| d.id).collect() });
         let (id, digest) = (found.manifest.id(), found.manifest.digest);
+        self.remember_from(Origin::Checkpoint { id, directory: directory.into() });
         Ok(Resumed { id, path: found.path, digest, damaged })
     }
     /// The same, or nothing if there is no checkpoint in that directory, or no such directory: then the session stays as
@@ -97,6 +103,7 @@ impl Session {
         let target = Target::open(directory, &|key| self.saver.lineage(key))?;
         let variables = self.variables();
         self.read_state(&variables)?;
+        crash::point("snapshot");
         let (cursors, step) = (self.cursors.committed(), self.step());
         let state = std::mem::take(&mut self.saver.buffer);
         Ok((target, Snapshot { variables, state, cursors, step }))
@@ -108,13 +115,30 @@ impl Session {
     }
     /// Copies all variables into the saver's buffer; errs if they are not those of one step.
     pub(super) fn read_state(&mut self, variables: &Variables) -> Result<(), CheckpointError> {
-        self.executor.whole()?;
         reserve(&mut self.saver.buffer, variables.bytes)?;
-        Ok(self.spread.read_all(&mut self.executor, &mut self.saver.buffer)?)
+        self.survive(|session| {
+            session.executor.whole()?;
+            Ok(session.spread.read_all(&mut session.executor, &mut session.saver.buffer)?)
+        })
     }
     /// Copies the saver's buffer into all variables.
-    pub(super) fn write_state(&mut self, _: &Variables) -> Result<(), CheckpointError> {
-        self.spread.write_all(&mut self.executor, &self.saver.buffer)?;
+    pub(super) fn write_state(&mut self) -> Result<(), CheckpointError> {
+        self.survive(|session| {
+            Ok::<_, CheckpointError>(session.spread.write_all(&mut session.executor, &session.saver.buffer)?)
+        })?;
+        self.executor.mended();
+        Ok(())
+    }
+    /// Gives all variables the values of this very checkpoint.
+    pub(crate) fn load_again(&mut self, directory: &Path, id: CheckpointId) -> Result<(), CheckpointError> {
+        let variables = self.variables();
+        let mut state = Vec::new();
+        reserve(&mut state, variables.bytes)?;
+        let mut sink = |i: usize, offset: usize, bytes: &[u8]| {
+            state[variables.slots[i].offset + offset..][..bytes.len()].copy_from_slice(bytes);
+        };
+        exactly(directory, id, &|path, manifest| variables.check(path, manifest, Same::Variables), &mut sink)?;
+        self.spread.write_all(&mut self.executor, &state)?;
         self.executor.mended();
         Ok(())
     }

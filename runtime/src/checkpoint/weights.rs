@@ -83,7 +83,8 @@ impl Session {
                 return Err(CheckpointError::Malformed { path: path.into(), why });
             }
         }
-        self.write_state(&variables)
+        self.write_state()?;
+        Ok(self.copy()?)
     }
 }
 

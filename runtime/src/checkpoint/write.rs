@@ -15,6 +15,8 @@ use super::read::Checkpoint;
 use super::snapshot::Snapshot;
 use super::tensors::{Layout, Tensor};
 
+use crate::crash;
+
 type Result<T> = std::result::Result<T, CheckpointError>;
 
 /// A checkpoint that is on the disk.
@@ -171,8 +173,10 @@ fn publish(target: &Target, snapshot: &Snapshot, digest: Digest, id: CheckpointI
     let (bytes, name) = (manifest.to_bytes(), id.manifest());
     let unfinished = target.at(&temporary(&name));
     disk::write_new(&unfinished, &mut |out| out.write_all(&bytes))?;
+    crash::point("unpublished");
     let linked = disk::link(&unfinished, &target.at(&name));
     // A network may lose the answer and not the deed.
+    crash::point("published");
     let names = std::fs::metadata(&unfinished).map_or(0, |m| m.nlink());
     if names == 2 { Ok(()) } else { linked }
 }

@@ -176,6 +176,10 @@ impl Executor {
     pub fn set_wait_limit(&mut self, limit: Duration) {
         self.wait_limit = limit;
     }
+    /// Takes the place of another executor: who holds its flag holds this one's.
+    pub(crate) fn follow(&mut self, other: &Executor) {
+        (self.abort, self.wait_limit) = (other.abort.clone(), other.wait_limit);
+    }
     /// Makes room for variables on every device; as many numbers as there are devices. Called once, before anything is loaded.
     pub fn reserve_state(&mut self, bytes: &[u64]) -> Result<(), DeviceError> {
         self.devices.iter_mut().zip(bytes).try_for_each(|(device, bytes)| device.reserve_state(*bytes))

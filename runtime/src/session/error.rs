@@ -72,6 +72,9 @@ pub enum RunError {
     /// The plan is not sound. This is a fault of ours: please report it.
     #[error("internal error, please report: the plan is not sound: {}", .0.join("; "))]
     Unsound(Vec<String>),
+    /// Devices were lost, and what was on them cannot be made again.
+    #[error("what was lost cannot be done again: {0}")]
+    Lost(String),
     /// The device.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -31,6 +31,10 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// Whether it updates variables.
+    pub(super) fn commits(&self) -> bool {
+        self.commits
+    }
     /// Bytes that have crossed between devices.
     pub(super) fn bytes_sent(&self) -> u64 {
         self.prepared.carried().map(|(_, carried)| carried.bytes).sum()
@@ -78,9 +82,13 @@ impl Session {
         Ok(Step { graph: Arc::new(bound), plan, prepared, declared, routes, commits })
     }
     pub(super) fn unload(&mut self, step: &Step) {
+        self.forget_step(step);
+        self.executor.unload(&step.prepared);
+    }
+    /// What is noted of a step stays; the step does not, nor does anybody have to unload it.
+    pub(super) fn forget_step(&mut self, step: &Step) {
         self.sent_before += step.bytes_sent();
         self.recorder.unloaded(&step.prepared, self.executor.devices().len());
-        self.executor.unload(&step.prepared);
     }
 
     /// Runs a step and notes it, if anybody wants to know. `feed` gives what is fed by the names of inputs.

@@ -7,20 +7,26 @@ use thalweg_graph::ir::VarId;
 use thalweg_graph::kernel::BufferType;
 use thalweg_graph::{Array, DType};
 
-use super::{RunError, Session};
+use super::{Origin, RunError, Session};
 use crate::checkpoint::ModelDigest;
 use crate::feed;
 
 impl Session {
     /// Sets every variable to its initial value: they have learned from nothing, and go on from no checkpoint.
     pub fn reset(&mut self) -> Result<(), RunError> {
+        self.survive(Self::fill)?;
+        self.remember_from(Origin::Start);
+        self.cursors.restore(BTreeMap::new());
+        self.saver.forget();
+        Ok(())
+    }
+    /// The variables' initial values.
+    pub(super) fn fill(&mut self) -> Result<(), RunError> {
         for id in self.graph.state.ids() {
             let (variable, seed) = (&self.graph.state[id], self.graph.seed);
             self.spread.fill(&mut self.executor, id, |range| initial_elements(variable, seed, range))?;
         }
         self.executor.mended();
-        self.cursors.restore(BTreeMap::new());
-        self.saver.forget();
         Ok(())
     }
     fn variable(&self, name: &str) -> Result<VarId, RunError> {
@@ -34,7 +40,7 @@ impl Session {
         let id = self.variable(variable)?;
         let ty = &self.spread.layout.slots[id].ty;
         let mut array = Array::zeros(ty.dtype, &ty.shape);
-        self.spread.read(&mut self.executor, id, array.bytes_mut())?;
+        self.survive(|s| Ok::<_, RunError>(s.spread.read(&mut s.executor, id, array.bytes_mut())?))?;
         Ok(array)
     }
     /// Sets a variable. Errs if there is none of that name, or if the value is of another type or no value of the type.
@@ -48,7 +54,9 @@ impl Session {
         if let Some((index, value)) = feed::no_truth_value(value) {
             return Err(RunError::NoTruthValue { name: variable.into(), index, value });
         }
-        Ok(self.spread.write(&mut self.executor, id, value.bytes())?)
+        self.survive(|s| Ok::<_, RunError>(s.spread.write(&mut s.executor, id, value.bytes())?))?;
+        self.remember_set(id, value);
+        Ok(())
     }
     /// Committed training steps.
     pub fn step(&mut self) -> u64 {
@@ -64,10 +72,10 @@ impl Session {
         let mut digest = ModelDigest::default();
         let mut bytes = Vec::new();
         for (name, id) in all {
-            let ty = &self.spread.layout.slots[id].ty;
+            let ty = self.spread.layout.slots[id].ty.clone();
             bytes.resize(ty.size_bytes() as usize, 0);
-            self.spread.read(&mut self.executor, id, &mut bytes)?;
-            digest.variable(&name, ty);
+            self.survive(|s| Ok::<_, RunError>(s.spread.read(&mut s.executor, id, &mut bytes)?))?;
+            digest.variable(&name, &ty);
             digest.bytes(&bytes);
         }
         Ok(digest.finish().to_string())

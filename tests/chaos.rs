@@ -1,0 +1,90 @@
+//! One job of which somebody is killed again and again, the driver too, each time at another point: in the middle of a hop, with
+//! the body done on one worker only, between one commit and the next, in a snapshot, before and after a manifest is published,
+//! while a term begins. It ends with the digest of a job that nobody disturbed.
+
+// Processes are ended with SIGKILL.
+#![cfg(target_os = "linux")]
+#![allow(missing_docs)]
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Instant;
+
+const THALWEG: &str = env!("CARGO_BIN_EXE_thalweg");
+const STEPS: &str = "400";
+
+/// Who is killed at which point, when it passes it for which time.
+const KILLS: &[(&str, &str, u32)] = &[
+    // A first term that does not come about.
+    ("worker3", "meeting", 1),
+    ("driver", "assembling", 2),
+    ("worker1", "loading", 1),
+    // In steps.
+    ("worker0", "mid-hop", 90),
+    ("worker2", "body-done", 30),
+    ("worker1", "committing", 40),
+    ("worker3", "committed", 55),
+    ("driver", "voted", 60),
+    ("driver", "committing", 130),
+    // In saves.
+    ("driver", "snapshot", 3),
+    ("driver", "unpublished", 4),
+    ("driver", "published", 3),
+    // While what was lost is made again.
+    ("worker2", "restoring", 30),
+    ("worker0", "joining", 3),
+    ("driver", "restoring", 40),
+];
+
+struct Folder(PathBuf);
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("thalweg-chaos-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder");
+        Self(path)
+    }
+}
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn thalweg(arguments: &[&str], crashes: Option<&Folder>) -> Output {
+    let mut command = Command::new(THALWEG);
+    command.args(arguments);
+    if let Some(folder) = crashes {
+        command.env("THALWEG_CRASH", &folder.0);
+    }
+    command.output().expect("it starts")
+}
+
+fn summary(out: &Output) -> serde_json::Value {
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success(), "{said}");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    serde_json::from_str(text.lines().last().expect("a summary")).expect("JSON")
+}
+
+#[test]
+fn whoever_is_killed_wherever_the_numbers_are_the_same() {
+    let demo = ["demo", "--json", "--leaves", "4", "--steps", STEPS];
+    let undisturbed = summary(&thalweg(&demo, None));
+    let (crashes, saves) = (Folder::new("crashes"), Folder::new("saves"));
+    let plan: Vec<String> = KILLS.iter().map(|(who, point, count)| format!("{who} {point} {count}\n")).collect();
+    std::fs::write(crashes.0.join("plan"), plan.concat()).expect("room");
+    let restarts = (KILLS.len() + 4).to_string();
+    let launch = ["launch", "-n", "4", "--restarts", &restarts, "--", "thalweg"];
+    let save = ["--save", saves.0.to_str().expect("a plain path"), "--save-every", "20"];
+    let started = Instant::now();
+    let out = thalweg(&[&launch[..], &demo, &save].concat(), Some(&crashes));
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    println!("{said}\n{} kills in {:.1} s", KILLS.len(), started.elapsed().as_secs_f64());
+    let disturbed = summary(&out);
+    for (line, (who, point, count)) in (1..).zip(KILLS) {
+        let fired = crashes.0.join(format!("fired-{line}")).exists();
+        assert!(fired, "{who} never came to {point} for the {count}. time:\n{said}");
+    }
+    assert_eq!(disturbed["digest"], undisturbed["digest"], "{said}");
+    assert_eq!(disturbed["steps"], undisturbed["steps"]);
+}

@@ -1,4 +1,4 @@
-//! The rim of the driver: the [`Conductor`] that has steps run on workers. A thread hears each of them; what is said goes to
+//! The rim of the driver: the [`Conductor`] that has steps run on workers. What they say goes to
 //! the [coordinator](crate::coordinator), which runs on the session's own thread.
 
 use std::sync::Arc;

@@ -5,10 +5,10 @@
 //! Ranks go by what those who join ask for, and then by who came first; since all workers host the same kind of device,
 //! nothing but names depends on it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use thalweg_runtime::crash;
@@ -181,10 +181,7 @@ impl Gathering {
         for (joined, rank) in joined.into_iter().zip(0..) {
             let worker = welcome(joined, rank, term, &addresses, (call.device)(rank))?;
             half.0.push(worker.remote.clone());
-            let events = events.clone();
-            let hearing = thread::Builder::new().name(format!("hearing rank {rank}"));
-            let spawned = hearing.spawn(move || worker.hear_all(rank, &events));
-            spawned.map_err(HostError::io("cannot start a thread"))?;
+            worker.hear_all(rank, events.clone()).map_err(HostError::io("cannot start a thread"))?;
         }
         let peers = self.reach(&addresses, term)?;
         await_ready(half.0.len(), &happened, call)?;
@@ -295,19 +292,19 @@ fn by_rank(joined: Vec<Joined>) -> Vec<Joined> {
 }
 
 impl Welcomed {
-    /// Hands on what it says, until the connection ends.
-    fn hear_all(mut self, rank: u16, events: &Sender<Event>) {
-        let why = loop {
-            let said = self.from.hear();
-            self.remote.hear();
-            // Whoever is told may have gone.
-            match said {
-                Ok((Report::Alive, _)) => {}
-                Ok((Report::Answer(result), bytes)) => drop(self.answered.send((result, bytes))),
-                Ok((report, _)) => drop(events.send(Event::From { rank, report })),
-                Err(error) => break error,
-            }
-        };
-        let _ = events.send(Event::Gone { rank, why: format!("{} is gone: {why}", self.remote.name) });
+    /// Has it handed on what it says, until the connection ends.
+    fn hear_all(self, rank: u16, events: Sender<Event>) -> io::Result<()> {
+        let Self { remote, from, answered } = self;
+        from.each(move |said| {
+            remote.hear();
+            let event = match said {
+                Ok((Report::Alive, _)) => return,
+                // Whoever is told may have gone.
+                Ok((Report::Answer(result), bytes)) => return drop(answered.send((result, bytes))),
+                Ok((report, _)) => Event::From { rank, report },
+                Err(error) => Event::Gone { rank, why: format!("{} is gone: {error}", remote.name) },
+            };
+            let _ = events.send(event);
+        })
     }
 }

@@ -1,6 +1,6 @@
-//! The rim of a worker: sockets, threads and a device around its [machine](crate::machine). One thread hears the driver, one
-//! (`Hands`) does what takes long, and the caller's holds the machine between them, so that a step can be given up while it
-//! runs.
+//! The rim of a worker: sockets, threads and a device around its [machine](crate::machine). One thread (`Hands`)
+//! does what takes long, and the caller's holds the machine between that and what the driver says, so that a step can be given up
+//! while it runs.
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
@@ -15,7 +15,7 @@ use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
 use crate::access::{Access, Reach};
 use crate::auth::{JobKey, Party, Pass, Purpose};
-use crate::control::{Hearing, Line, attend};
+use crate::control::{Line, attend};
 use crate::data::DataPlane;
 use crate::listener::Listener;
 use crate::machine::{Command, Event, Exit, Machine};
@@ -121,10 +121,11 @@ fn join(Worker { join, key, rank, reach, .. }: &Worker, open: &Open<'_>) -> Resu
     let lost = |e: &dyn std::fmt::Display| End::Lost(why(e));
     let refused = |e: &dyn std::fmt::Display| End::Refused(HostError::Refused(why(e)));
     let access = Access::new(key, address.ip(), reach.encryption).map_err(End::Refused)?;
+    let asked_for = reach.listen.map(|address| access.bind(address)).transpose().map_err(End::Refused)?;
     let joining = pass(Purpose::Control, JOINING);
     let socket = access.dial(address, &joining, Party::Joining, Party::Driver).map_err(|e| lost(&e))?;
     let here = socket.local().map_err(|e| refused(&e))?.ip();
-    let port = access.bind(reach.listen.unwrap_or_else(|| (here, 0).into())).map_err(End::Refused)?;
+    let port = asked_for.map_or_else(|| access.bind((here, 0).into()), Ok).map_err(End::Refused)?;
     let (line, mut from_driver) = attend(socket).map_err(|e| lost(&e))?;
     crash::point("joining");
     let (version, process, mut address) = (VERSION.to_string(), std::process::id(), port.address());
@@ -144,8 +145,14 @@ fn join(Worker { join, key, rank, reach, .. }: &Worker, open: &Open<'_>) -> Resu
     };
     let (events, happened) = mpsc::channel();
     let heard = events.clone();
-    let hearing = thread::Builder::new().name("from the driver".into());
-    hearing.spawn(move || hear_all(from_driver, &heard)).map_err(|e| refused(&e))?;
+    let hearing = from_driver.each(move |said| {
+        // Whoever is told may have gone.
+        let _ = heard.send(match said {
+            Ok((order, bytes)) => Event::Order(order, bytes),
+            Err(error) => Event::DriverGone(format!("the driver is gone: {error}")),
+        });
+    });
+    hearing.map_err(|e| refused(&e))?;
     let (me, pass) = (Party::Worker(rank), pass(Purpose::Data, term));
     let listener = Listener::open(port, access.tls.clone(), pass.clone(), me).map_err(End::Refused)?;
     match meet(me, rank, &workers, &access, listener, &pass, &happened) {
@@ -242,19 +249,6 @@ fn meet(
         }
     }
     Ok(peers)
-}
-
-fn hear_all(mut from: Hearing<Order, Report>, events: &Sender<Event>) {
-    loop {
-        let event = match from.hear() {
-            Ok((order, bytes)) => Event::Order(order, bytes),
-            Err(error) => Event::DriverGone(format!("the driver is gone: {error}")),
-        };
-        let last = matches!(event, Event::DriverGone(_));
-        if events.send(event).is_err() || last {
-            return;
-        }
-    }
 }
 
 /// The machine, until it leaves.

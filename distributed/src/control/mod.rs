@@ -175,6 +175,31 @@ impl<M: Message, A: Message> Hearing<M, A> {
             self.end.finish();
         })
     }
+    /// Tells all that is said from here on, an error last. `told` is called on the background thread, where it must not wait for
+    /// anything.
+    ///
+    /// # Errors
+    /// If there is no such thread.
+    pub(crate) fn each(
+        mut self,
+        mut told: impl FnMut(Result<(M, Vec<u8>), MessageError>) + Send + 'static,
+    ) -> io::Result<()> {
+        let hearing = async move {
+            loop {
+                let heard = Self::next(&mut self.from).await;
+                let last = heard.is_err();
+                if last {
+                    self.end.finish();
+                }
+                told(heard);
+                if last {
+                    return;
+                }
+            }
+        };
+        background::handle()?.spawn(hearing);
+        Ok(())
+    }
     async fn next(from: &mut Streaming<M::Wire>) -> Result<(M, Vec<u8>), MessageError> {
         let mut pieces = Pieces::default();
         loop {

@@ -18,10 +18,12 @@
 
 mod again;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thalweg_distributed::{Call, Door, Gathering, HostError, Job, JobKey, Reach, Worker, Workers};
+use thalweg_distributed::contract::Contract;
+use thalweg_distributed::{Call, Door, Gathering, HostError, Job, Worker, Workers};
 use thalweg_graph::Cluster;
 use thalweg_graph::cluster::{DeviceKind, DeviceSpec, Link};
 use thalweg_runtime::{Device, DeviceError};
@@ -61,15 +63,26 @@ impl Hosts {
     }
 }
 
-/// A job that `thalweg launch` has begun, and whose driver this process is to be.
-pub struct Launched(Job);
+/// A job that `thalweg launch`, or an engine, has begun.
+pub struct Launched(As);
 
-/// The job that this process was launched for; nothing if it was not.
+enum As {
+    Driver(Job),
+    /// One of several processes that an engine has started alike.
+    One(Contract),
+}
+
+/// The job that this process was launched for; nothing if it was not. `thalweg launch` starts a driver and its workers; an
+/// engine (torchrun, `srun`, `mpirun`, Kubernetes) so many processes alike, of which rank 0 drives and the others are its
+/// workers.
 ///
 /// # Errors
-/// If what the launcher left makes no sense.
+/// If what they left makes no sense: see [`Contract::of`].
 pub fn launched() -> Result<Option<Launched>> {
-    Ok(Job::of_launcher().map_err(refused)?.map(Launched))
+    if let Some(job) = Job::of_launcher().map_err(refused)? {
+        return Ok(Some(Launched(As::Driver(job))));
+    }
+    Ok(Contract::of_environment().map_err(refused)?.map(|contract| Launched(As::One(contract))))
 }
 
 fn refused(error: HostError) -> Error {
@@ -77,17 +90,26 @@ fn refused(error: HostError) -> Error {
 }
 
 impl Launched {
-    /// Its workers, once all have come: they are started when this asks for them.
+    /// Its workers, once all have come: they are started when this asks for them. Where an engine has started this process
+    /// as one of the workers, this is where it works, and **ends with the job**: only the driver returns.
     ///
     /// # Errors
-    /// If not all come.
+    /// If not all come; for a worker, if the job did not end in peace.
     pub fn workers(self) -> Result<Hosts> {
-        let Self(job) = self;
+        let (job, is_ours) = match self.0 {
+            As::Driver(job) => (job, false),
+            As::One(contract) if contract.rank > 0 => {
+                let folder = Job::folder_of(&contract).map_err(refused)?;
+                serve(Door::Of(folder), Some(contract.rank - 1), None)?;
+                std::process::exit(0);
+            }
+            As::One(contract) => (Job::of_contract(&contract).map_err(refused)?, true),
+        };
         thalweg_runtime::crash::this_is("driver");
         let is_restart = job.terms().map_err(refused)? > 0;
         let gathering = Gathering::open(&job.key, job.reach).map_err(refused)?;
         job.publish(gathering.address()).map_err(refused)?;
-        let mut meeting = Meeting { job, gathering };
+        let mut meeting = Meeting { job, is_ours, gathering };
         let workers = meeting.gather(&|| false).map_err(refused)?;
         Ok(Hosts { cluster: cluster(workers.len() as u16), workers, meeting, is_restart })
     }
@@ -96,7 +118,17 @@ impl Launched {
 /// Where workers come together.
 pub(crate) struct Meeting {
     job: Job,
+    /// There is no launcher that would remove it.
+    is_ours: bool,
     gathering: Gathering,
+}
+
+impl Drop for Meeting {
+    fn drop(&mut self) {
+        if self.is_ours {
+            self.job.forget();
+        }
+    }
 }
 
 impl Meeting {
@@ -142,14 +174,15 @@ fn cluster(world: u16) -> Cluster {
     Cluster { devices, links: pairs.collect() }
 }
 
-/// Takes part in a job with a CPU of this machine, until the job is over: as this rank, if it can be.
+/// Takes part in a job with a CPU of this machine, until the job is over: as this rank, if it can be, and with connections of other
+/// workers taken at this address, if one is given.
 ///
 /// # Errors
 /// If it is not let in, and if the job does not end in peace.
-pub fn serve(join: Door, rank: Option<u16>, key: JobKey, reach: Reach) -> Result<()> {
+pub fn serve(join: Door, rank: Option<u16>, listen: Option<SocketAddr>) -> Result<()> {
     thalweg_runtime::crash::this_is(&rank.map_or("worker".into(), |rank| format!("worker{rank}")));
     let open = |name: &str, threads: usize| -> std::result::Result<Box<dyn Device>, DeviceError> {
         Ok(Box::new(thalweg_cpu::CpuDevice::new(name, threads)?))
     };
-    thalweg_distributed::serve(&Worker { join, key, rank, patience: REJOIN_LIMIT, reach }, &open).map_err(refused)
+    thalweg_distributed::serve(&Worker { join, rank, patience: REJOIN_LIMIT, listen }, &open).map_err(refused)
 }

@@ -83,7 +83,8 @@ fn a_worker_from_elsewhere_joins_by_tls_or_where_all_were_told_so_plainly() {
         let join = |key: &Key, way: Option<&str>| {
             let started = Instant::now();
             loop {
-                let worker = Command::new(THALWEG).args(["worker", "--join", &port, "--key", key.path()]).args(way).output();
+                let worker =
+                    Command::new(THALWEG).args(["worker", "--join", &port, "--key", key.path()]).args(way).output();
                 let out = worker.expect("it starts");
                 // The driver may not be there yet.
                 if !said(&out).contains("Connection refused") || started.elapsed() > Duration::from_secs(30) {

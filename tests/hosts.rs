@@ -279,3 +279,42 @@ fn a_stopped_worker_is_noticed_and_replaced() {
     let last: serde_json::Value = serde_json::from_str(&last).expect("a summary");
     assert_eq!(last["digest"], digest("2000"), "{said}");
 }
+
+/// Torchrun and its like: so many processes alike, of which the first drives.
+#[test]
+fn processes_that_an_engine_starts_alike_become_a_job() {
+    let port = (20_000 + std::process::id() % 20_000).to_string();
+    let start = |rank: usize, world: usize| {
+        Command::new(THALWEG)
+            .args(["demo", "--json", "--leaves", "4", "--steps", "50"])
+            .envs([("RANK", rank.to_string()), ("WORLD_SIZE", world.to_string())])
+            .envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &port)])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts")
+    };
+    let one = summary(&[], &[]);
+    for world in [3, 1] {
+        // Rank 0 last: nobody has to be first.
+        let mut all: Vec<Child> = (0..world).rev().map(|rank| start(rank, world)).collect();
+        let driver = all.pop().expect("rank 0").wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&driver.stderr).into_owned();
+        assert!(driver.status.success(), "{said}");
+        let last = String::from_utf8_lossy(&driver.stdout).lines().last().map(str::to_string);
+        let last: serde_json::Value = serde_json::from_str(&last.expect("a summary")).expect("JSON");
+        let workers = if world == 1 { 1 } else { world - 1 };
+        assert_eq!((&last["digest"], &last["world"]), (&one["digest"], &workers.into()), "{said}");
+        for worker in all {
+            let out = worker.wait_with_output().expect("it ends");
+            assert!(out.status.success() && out.stdout.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+        }
+    }
+    let out = Command::new(THALWEG)
+        .args(["demo", "--steps", "1"])
+        .envs([("RANK", "0"), ("WORLD_SIZE", "2"), ("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "2")])
+        .output()
+        .expect("it starts");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(1) && said.contains("two engines disagree"), "{said}");
+}

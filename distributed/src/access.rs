@@ -29,18 +29,17 @@ pub enum Encryption {
     Never,
 }
 
-/// Where a process takes connections, and whether those of its job are encrypted.
+/// Where a driver takes connections, and whether those of its job are encrypted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Reach {
-    /// An address that the others can reach, with its port or 0. If nothing is said, a driver takes one that only this machine
-    /// can reach, and a worker the one from which it reaches the driver.
+    /// An address that all workers can reach, with its port or 0. If nothing is said, one that only this machine can.
     pub listen: Option<SocketAddr>,
-    /// The same for all processes of a job.
+    /// Of all connections of the job.
     pub encryption: Encryption,
 }
 
 impl Reach {
-    /// A driver's address.
+    /// The address.
     pub(crate) fn address(self) -> Result<SocketAddr, HostError> {
         let address = self.listen.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
         if address.ip().is_unspecified() {

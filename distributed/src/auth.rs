@@ -59,8 +59,8 @@ impl fmt::Debug for JobKey {
     }
 }
 
-fn random() -> io::Result<[u8; 32]> {
-    let mut bytes = [0; 32];
+pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
     Ok(bytes)
 }
@@ -154,7 +154,7 @@ impl Hello {
         bytes[13..17].copy_from_slice(&to.to_u32().to_le_bytes());
         bytes[17..25].copy_from_slice(&pass.key.job().to_le_bytes());
         bytes[25..29].copy_from_slice(&pass.term.to_le_bytes());
-        bytes[29..].copy_from_slice(&random()?);
+        bytes[29..].copy_from_slice(&random::<NONCE>()?);
         Ok(Self { from, to, bytes })
     }
     /// What a peer said, if it fits `pass`.

@@ -202,12 +202,7 @@ impl DataPlane {
         });
     }
     /// Reads one value or grant. An error comes with the header as far as one was read.
-    fn read_one(
-        &self,
-        peer: Party,
-        stream: &mut Stream,
-        spare: &mut Vec<u8>,
-    ) -> Result<(), (Option<Header>, Refused)> {
+    fn read_one(&self, peer: Party, stream: &mut Stream, spare: &mut Vec<u8>) -> Result<(), (Option<Header>, Refused)> {
         let _ = stream.set_read_timeout(None);
         let header = Header::read(stream).map_err(|e| (None, e.into()))?;
         let with = |refused: Refused| (Some(header), refused);

@@ -5,12 +5,13 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::contract::Contract;
 use crate::{HostError, JobKey, Reach};
 
 /// Where a driver finds its job.
@@ -66,8 +67,12 @@ impl Job {
     /// # Errors
     /// If the folder cannot be made.
     pub fn create(world: u16, reach: Reach, key: Option<JobKey>) -> Result<Self, HostError> {
+        let random: [u8; 8] = crate::auth::random().map_err(HostError::io("cannot make a name"))?;
+        let name = format!("thalweg-{}-{:016x}", std::process::id(), u64::from_le_bytes(random));
+        Self::create_in(std::env::temp_dir().join(name), world, reach, key)
+    }
+    fn create_in(folder: PathBuf, world: u16, reach: Reach, key: Option<JobKey>) -> Result<Self, HostError> {
         let key = key.map_or_else(JobKey::random, Ok).map_err(HostError::io("cannot make a key"))?;
-        let folder = std::env::temp_dir().join(format!("thalweg-{}-{:016x}", std::process::id(), key.job()));
         let failed = |what: &Path| HostError::io(format!("cannot make {}", what.display()));
         fs::DirBuilder::new().mode(0o700).create(&folder).map_err(failed(&folder))?;
         let job = Self { folder, key, world, reach };
@@ -91,6 +96,35 @@ impl Job {
             world.ok_or_else(|| HostError::Job(format!("{WORLD_VARIABLE} has to say how many workers there are")))?;
         crate::launch::die_with_launcher();
         Ok(Some(Self { world, ..Self::at(&folder)? }))
+    }
+    /// A new one of processes that an engine has started on this machine, in a folder that all of them can name. What a run
+    /// before it has left there is removed.
+    ///
+    /// # Errors
+    /// If the folder is somebody else's, or cannot be made.
+    pub fn of_contract(contract: &Contract) -> Result<Self, HostError> {
+        let folder = Self::folder_of(contract)?;
+        if let Ok(found) = fs::symlink_metadata(&folder) {
+            let ours = rustix::process::getuid().as_raw();
+            if found.uid() != ours || !found.is_dir() {
+                return Err(HostError::Job(format!("{} is in the way, and not this user's folder", folder.display())));
+            }
+            fs::remove_dir_all(&folder).map_err(HostError::io(format!("cannot remove {}", folder.display())))?;
+        }
+        Self::create_in(folder, contract.world - 1, Reach::default(), None)
+    }
+    /// Where such a job is.
+    ///
+    /// # Errors
+    /// If its master is not on this machine.
+    pub fn folder_of(contract: &Contract) -> Result<PathBuf, HostError> {
+        let Contract { master, run, .. } = contract;
+        let addresses = master.to_socket_addrs().map_err(|e| HostError::Job(format!("{master}: {e}")))?;
+        if !addresses.into_iter().all(|a| a.ip().is_loopback()) {
+            return Err(HostError::Job(format!("{master} is not on this machine, and jobs do not go beyond it yet")));
+        }
+        let name = blake3::hash(format!("{master} {run}").as_bytes()).to_hex();
+        Ok(std::env::temp_dir().join(format!("thalweg-{}-{}", rustix::process::getuid().as_raw(), &name[..16])))
     }
     /// The one in this folder, for a worker: it does not know how many there are.
     ///

@@ -8,6 +8,7 @@
 mod access;
 mod auth;
 mod background;
+pub mod contract;
 mod control;
 mod coordinator;
 mod data;

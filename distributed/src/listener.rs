@@ -120,7 +120,12 @@ mod tests {
     fn strangers_who_say_nothing_keep_nobody_waiting() {
         let key = JobKey::random().expect("numbers");
         let pass = Pass { key, term: 1, purpose: Purpose::Data };
-        let listener = Listener::open(Port::bind("127.0.0.1:0".parse().expect("an address")).expect("a port"), None, pass.clone(), Party::Driver);
+        let listener = Listener::open(
+            Port::bind("127.0.0.1:0".parse().expect("an address")).expect("a port"),
+            None,
+            pass.clone(),
+            Party::Driver,
+        );
         let listener = listener.expect("a thread");
         let address = listener.address();
         let connect = || TcpStream::connect(address).expect("it listens");

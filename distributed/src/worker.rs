@@ -3,6 +3,7 @@
 //! while it runs.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,7 +14,7 @@ use thalweg_graph::plan::{Memory, Plan};
 use thalweg_runtime::executor::{Exchange, Fetch, Prepared};
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
-use crate::access::{Access, Reach};
+use crate::access::{Access, Encryption};
 use crate::auth::{JobKey, Party, Pass, Purpose};
 use crate::control::{Line, attend};
 use crate::data::DataPlane;
@@ -31,34 +32,44 @@ const RETRY: Duration = Duration::from_millis(20);
 /// What a worker is started with.
 #[derive(Clone, Debug)]
 pub struct Worker {
-    /// Where the driver takes connections.
+    /// Where the driver takes connections, and the job's secret.
     pub join: Door,
-    /// The job's secret.
-    pub key: JobKey,
     /// Which rank it asks for.
     pub rank: Option<u16>,
     /// How long it looks for the driver once it has lost it.
     pub patience: Duration,
-    /// Where it takes connections of other workers.
-    pub reach: Reach,
+    /// Where it takes connections of other workers: an address, and a port or 0. If nothing is said, the address from which it
+    /// reaches the driver.
+    pub listen: Option<SocketAddr>,
 }
 
 /// Where a driver is found.
 #[derive(Clone, Debug)]
 pub enum Door {
-    /// Always there.
-    At(SocketAddr),
-    /// Where the job says: another one may come if the driver is gone.
-    Of(crate::Job),
+    /// Always there. Whether connections are encrypted has to be what the driver was told.
+    At(SocketAddr, JobKey, Encryption),
+    /// Where the [job](crate::Job) in this folder says: another one may come if the driver is gone.
+    Of(PathBuf),
 }
 
 impl Door {
-    fn address(&self) -> Result<SocketAddr, End> {
+    fn find(&self) -> Result<(SocketAddr, JobKey, Encryption), End> {
+        let nowhere = || End::Lost("the driver is nowhere to be found".into());
         match self {
-            Door::At(address) => Ok(*address),
-            Door::Of(job) if job.is_over() => Err(End::Left),
-            Door::Of(job) => job.address().ok_or_else(|| End::Lost("the driver is nowhere to be found".into())),
+            Door::At(address, key, encryption) => Ok((*address, key.clone(), *encryption)),
+            Door::Of(folder) if !folder.exists() => Err(nowhere()),
+            Door::Of(folder) => {
+                let job = crate::Job::at(folder).map_err(|e| End::Lost(e.to_string()))?;
+                Ok((job.address().ok_or_else(nowhere)?, job.key, job.reach.encryption))
+            }
         }
+    }
+    /// Whether there was a job and it is over.
+    fn is_over(&self, was_there: &mut bool) -> bool {
+        let Door::Of(folder) = self else { return false };
+        let is_there = folder.exists();
+        *was_there |= is_there;
+        *was_there && !is_there
     }
 }
 
@@ -67,6 +78,7 @@ pub type Open<'a> = dyn Fn(&str, usize) -> Result<Box<dyn Device>, DeviceError> 
 
 /// A worker that is joined to all others.
 struct Member {
+    key: JobKey,
     term: u32,
     rank: u16,
     workers: usize,
@@ -93,9 +105,10 @@ enum End {
 /// If it is not let in, and if the driver is lost and not found again.
 pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
     let mut lost: Option<Instant> = matches!(worker.join, Door::Of(_)).then(Instant::now);
-    loop {
+    let mut was_there = false;
+    while !worker.join.is_over(&mut was_there) {
         let (end, was_in) = match join(worker, open) {
-            Ok(member) => (take_part(member, &worker.key), true),
+            Ok(member) => (take_part(member), true),
             Err(end) => (end, false),
         };
         match end {
@@ -112,16 +125,17 @@ pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
             }
         }
     }
+    Ok(())
 }
 
-fn join(Worker { join, key, rank, reach, .. }: &Worker, open: &Open<'_>) -> Result<Member, End> {
-    let address = join.address()?;
+fn join(Worker { join, rank, listen, .. }: &Worker, open: &Open<'_>) -> Result<Member, End> {
+    let (address, key, encryption) = join.find()?;
     let pass = |purpose, term| Pass { key: key.clone(), term, purpose };
     let why = |e: &dyn std::fmt::Display| format!("cannot join the job at {address}: {e}");
     let lost = |e: &dyn std::fmt::Display| End::Lost(why(e));
     let refused = |e: &dyn std::fmt::Display| End::Refused(HostError::Refused(why(e)));
-    let access = Access::new(key, address.ip(), reach.encryption).map_err(End::Refused)?;
-    let asked_for = reach.listen.map(|address| access.bind(address)).transpose().map_err(End::Refused)?;
+    let access = Access::new(&key, address.ip(), encryption).map_err(End::Refused)?;
+    let asked_for = listen.map(|address| access.bind(address)).transpose().map_err(End::Refused)?;
     let joining = pass(Purpose::Control, JOINING);
     let socket = access.dial(address, &joining, Party::Joining, Party::Driver).map_err(|e| lost(&e))?;
     let here = socket.local().map_err(|e| refused(&e))?.ip();
@@ -156,7 +170,7 @@ fn join(Worker { join, key, rank, reach, .. }: &Worker, open: &Open<'_>) -> Resu
     let (me, pass) = (Party::Worker(rank), pass(Purpose::Data, term));
     let listener = Listener::open(port, access.tls.clone(), pass.clone(), me).map_err(End::Refused)?;
     match meet(me, rank, &workers, &access, listener, &pass, &happened) {
-        Ok(peers) => Ok(Member { term, rank, workers: workers.len(), device, line, peers, events, happened }),
+        Ok(peers) => Ok(Member { key, term, rank, workers: workers.len(), device, line, peers, events, happened }),
         Err(end) => {
             line.hang_up();
             Err(end)
@@ -165,21 +179,21 @@ fn join(Worker { join, key, rank, reach, .. }: &Worker, open: &Open<'_>) -> Resu
 }
 
 /// From the first order of a term to the last.
-fn take_part(member: Member, key: &JobKey) -> End {
+fn take_part(member: Member) -> End {
     let rank = member.rank;
-    match see_through(member, key) {
+    match see_through(member) {
         Ok(end) => end,
         Err(error) => End::Refused(HostError::Refused(format!("rank {rank}: {error}"))),
     }
 }
 
-fn see_through(member: Member, key: &JobKey) -> Result<End, HostError> {
-    let Member { term, rank, workers, device, line, peers, events, happened } = member;
+fn see_through(member: Member) -> Result<End, HostError> {
+    let Member { key, term, rank, workers, device, line, peers, events, happened } = member;
     let broke = Mutex::new(events.clone());
     let on_break = move |cause: &Cause| {
         let _ = lock(&broke).send(Event::Broken(cause.clone()));
     };
-    let plane = DataPlane::new(Party::Worker(rank), key, term, peers, Box::new(on_break))?;
+    let plane = DataPlane::new(Party::Worker(rank), &key, term, peers, Box::new(on_break))?;
     let executor = Executor::hosting(vec![device], vec![rank], plane.clone());
     let executor = executor.map_err(|e| HostError::Refused(e.to_string()))?;
     let (abort, (jobs, to_do), (ballots, decisions)) = (executor.abort_flag(), mpsc::channel(), mpsc::channel());

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use thalweg_cpu::CpuDevice;
-use thalweg_distributed::{Call, Door, Gathering, HostError, JobKey, Reach, Worker, Workers, serve};
+use thalweg_distributed::{Call, Door, Encryption, Gathering, HostError, JobKey, Reach, Worker, Workers, serve};
 use thalweg_graph::DType::{F32, I32};
 use thalweg_graph::{Array, Cluster, Strategy};
 use thalweg_ops::nn::*;
@@ -66,7 +66,8 @@ fn gather(gathering: &mut Gathering, world: usize, patience: Duration) -> Result
 fn session(world: usize, strategy: &Strategy, opens: Opens) -> (Session, Vec<JoinHandle<Result<(), HostError>>>) {
     let key = JobKey::random().expect("numbers");
     let mut gathering = Gathering::open(&key, Reach::default()).expect("a port");
-    let worker = Worker { join: Door::At(gathering.address()), key, rank: None, patience: Duration::ZERO, reach: Reach::default() };
+    let join = Door::At(gathering.address(), key, Encryption::default());
+    let worker = Worker { join, rank: None, patience: Duration::ZERO, listen: None };
     let start = |_| {
         let (worker, opens) = (worker.clone(), opens.clone());
         thread::spawn(move || serve(&worker, &*opens))
@@ -251,7 +252,8 @@ fn an_abort_ends_a_step_on_all_workers() {
 fn who_is_missing_and_who_has_another_key_is_said() {
     let (key, other) = (JobKey::random().expect("numbers"), JobKey::random().expect("numbers"));
     let mut gathering = Gathering::open(&key, Reach::default()).expect("a port");
-    let worker = Worker { join: Door::At(gathering.address()), key: other, rank: None, patience: Duration::ZERO, reach: Reach::default() };
+    let join = Door::At(gathering.address(), other, Encryption::default());
+    let worker = Worker { join, rank: None, patience: Duration::ZERO, listen: None };
     let stranger = thread::spawn(move || serve(&worker, &open));
     let error = gather(&mut gathering, 2, Duration::from_secs(1)).map(|_| ()).expect_err("nobody joins");
     let said = error.to_string();

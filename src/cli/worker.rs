@@ -4,9 +4,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::Args;
 use super::launch::Encrypting;
-use thalweg::distributed::{Door, Job, Reach, launch, read_key};
+use clap::Args;
+use thalweg::distributed::{Door, Job, launch, read_key};
 
 /// Flags of `thalweg worker`.
 #[derive(Args)]
@@ -40,15 +40,11 @@ impl Worker {
         if self.supervised {
             launch::end_with_launcher(job.clone())?;
         }
-        let mut encryption = self.encryption.into();
-        let (join, key) = match (job, self.join, self.key) {
-            (Some(job), ..) => {
-                encryption = job.reach.encryption;
-                (Door::Of(job.clone()), job.key)
-            }
-            (None, Some(address), Some(key)) => (Door::At(address), read_key(&key)?),
+        let join = match (job, self.join, self.key) {
+            (Some(job), ..) => Door::Of(job.folder().into()),
+            (None, Some(address), Some(key)) => Door::At(address, read_key(&key)?, self.encryption.into()),
             _ => anyhow::bail!("say where the job is: --join ADDRESS --key FILE"),
         };
-        Ok(thalweg::hosts::serve(join, self.rank, key, Reach { listen: self.listen, encryption })?)
+        Ok(thalweg::hosts::serve(join, self.rank, self.listen)?)
     }
 }

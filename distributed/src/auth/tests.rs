@@ -30,14 +30,18 @@ fn tls(pass: &Pass) -> Tls {
 }
 
 /// What comes of it when one side has `theirs` and the other `ours`.
-fn meet(theirs: Pass, ours: Pass, to: Party, encrypted: [bool; 2]) -> (Result<(), AuthError>, Result<Party, AuthError>) {
+fn meet(
+    theirs: Pass,
+    ours: Pass,
+    to: Party,
+    encrypted: [bool; 2],
+) -> (Result<(), AuthError>, Result<Party, AuthError>) {
     let [there, here] = [(encrypted[0], &theirs), (encrypted[1], &ours)].map(|(e, p)| e.then(|| tls(p)));
     wait(async {
         let (asks, is_asked) = pair().await;
-        tokio::join!(
-            async { greet(asks, there.as_ref(), &theirs, Party::Worker(1), to).await.map(|_| ()) },
-            async { admit(is_asked, here.as_ref(), &ours, Party::Worker(2)).await.map(|(party, _)| party) },
-        )
+        tokio::join!(async { greet(asks, there.as_ref(), &theirs, Party::Worker(1), to).await.map(|_| ()) }, async {
+            admit(is_asked, here.as_ref(), &ours, Party::Worker(2)).await.map(|(party, _)| party)
+        },)
     })
 }
 

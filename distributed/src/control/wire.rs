@@ -274,7 +274,13 @@ pub(super) mod tests {
     fn what_does_not_fit_is_refused() {
         use order::Said;
         let welcome = |rank: u32, worker: &str| {
-            Said::Welcome(proto::Welcome { rank, workers: vec![worker.into()], device: String::new(), threads: 1, term: 1 })
+            Said::Welcome(proto::Welcome {
+                rank,
+                workers: vec![worker.into()],
+                device: String::new(),
+                threads: 1,
+                term: 1,
+            })
         };
         for (said, says) in [
             (None, "says nothing"),

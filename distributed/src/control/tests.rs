@@ -5,6 +5,7 @@ use std::thread;
 use super::*;
 use crate::access::{Access, Encryption};
 use crate::auth::{JobKey, Party, Pass, Purpose};
+use crate::frame;
 use crate::message::{Order, Report};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -152,30 +153,52 @@ fn who_says_too_much_is_not_listened_to() {
     assert!(here.line.say(&Order::Leave, &[]).is_err(), "who is not listened to is not spoken to");
 }
 
-/// What an exchange of a few bytes takes, for `docs/`: printed, not judged.
+/// Prints what an exchange takes.
+fn report(what: &str, exchange: impl FnMut(u64)) {
+    let took = |exchange: &mut dyn FnMut(u64), n| {
+        let started = Instant::now();
+        exchange(n);
+        started.elapsed()
+    };
+    let mut exchange = exchange;
+    let mut all: Vec<Duration> = (0..2000).map(|n| took(&mut exchange, n)).collect();
+    all.sort();
+    println!("{what}: median {:?}, 95th of a hundred {:?}", all[all.len() / 2], all[all.len() * 95 / 100]);
+}
+
+/// What a word takes there and back: by gRPC, and by frames as values go. Printed, not judged.
 #[test]
 fn how_long_a_word_takes_there_and_back() {
     for way in WAYS {
         let door = Door::new(way);
-        let (here, (line, mut orders)) = door.pair();
+        let (here, (line, orders)) = door.pair();
         let Attending { line: driver, mut hearing, .. } = here;
-        let answering = thread::spawn(move || {
-            while let Ok((Order::Run { step, .. }, _)) = orders.hear() {
-                line.say(&Report::Voted { step }, &[]).expect("it listens");
-            }
-            line.hang_up();
+        let answering = orders.each(move |said| match said {
+            Ok((Order::Run { step, .. }, _)) => line.say(&Report::Voted { step }, &[]).expect("it listens"),
+            _ => line.finish(),
         });
-        let mut took: Vec<Duration> = (0..2000)
-            .map(|step| {
-                let started = Instant::now();
-                driver.say(&Order::Run { step, loaded: 0 }, &[]).expect("it listens");
-                assert_eq!(hearing.hear(), Ok((Report::Voted { step }, vec![])));
-                started.elapsed()
-            })
-            .collect();
+        answering.expect("a thread");
+        report(&format!("gRPC, encryption {way:?}"), |step| {
+            driver.say(&Order::Run { step, loaded: 0 }, &[]).expect("it listens");
+            assert_eq!(hearing.hear(), Ok((Report::Voted { step }, vec![])));
+        });
         driver.hang_up();
-        answering.join().expect("no panic");
-        took.sort();
-        println!("{way:?}: median {:?}, 95th of a hundred {:?}", took[took.len() / 2], took[took.len() * 95 / 100]);
     }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut there = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+    let mut here = listener.accept().expect("it connects").0;
+    [&there, &here].iter().for_each(|tcp| tcp.set_nodelay(true).expect("open"));
+    let (kind, last, job, term, plan, step) = (frame::Kind::Grant, true, 0, 0, 0, 0);
+    let header = frame::Header { kind, last, job, term, plan, step, channel: 0, chunk: 0, len: 0, crc: 0 };
+    let answering = thread::spawn(move || {
+        while frame::Header::read(&mut there).is_ok() {
+            frame::write_all(&mut there, header, &[]).expect("it listens");
+        }
+    });
+    report("frames over TCP", |_| {
+        frame::write_all(&mut here, header, &[]).expect("it listens");
+        frame::Header::read(&mut here).expect("an answer");
+    });
+    drop(here);
+    answering.join().expect("no panic");
 }

@@ -95,3 +95,40 @@ impl Access {
         background::wait(async { Ok(greeting.await) }).map_err(failed)?
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Purpose;
+
+    const HERE: [u8; 4] = [127, 0, 0, 1];
+    const THERE: [u8; 4] = [192, 0, 2, 77];
+
+    #[test]
+    fn what_leaves_the_machine_is_encrypted_or_was_allowed_not_to_be() {
+        let key = JobKey::random().expect("numbers");
+        let access = |driver: [u8; 4], encryption| {
+            let access = Access::new(&key, driver.into(), encryption).expect("a certificate");
+            let protects = [HERE, THERE, [0; 4]].map(|ip| access.protects((ip, 1).into()));
+            (access.tls.is_some(), protects)
+        };
+        assert_eq!(access(HERE, Encryption::default()), (false, [true, false, false]));
+        assert_eq!(access(THERE, Encryption::default()), (true, [true; 3]));
+        assert_eq!(access(HERE, Encryption::Always), (true, [true; 3]));
+        assert_eq!(access(THERE, Encryption::Never), (false, [true; 3]));
+    }
+
+    #[test]
+    fn what_is_not_protected_is_neither_taken_nor_made() {
+        let key = JobKey::random().expect("numbers");
+        let access = Access::new(&key, HERE.into(), Encryption::default()).expect("nothing to make");
+        let error = access.bind((THERE, 0).into()).err().expect("it is refused").to_string();
+        assert!(error.contains("192.0.2.77:0 is not on this machine") && error.contains("--tls"), "{error}");
+        let pass = Pass { key, term: 1, purpose: Purpose::Data };
+        let error =
+            access.dial((THERE, 1).into(), &pass, Party::Driver, Party::Worker(0)).err().expect("it is refused");
+        assert!(matches!(&error, AuthError::Encryption { what: UNPROTECTED, .. }), "{error}");
+        let reach = Reach { listen: Some(([0; 4], 7).into()), ..Reach::default() };
+        assert!(reach.address().expect_err("nobody finds it").to_string().contains("no address that they can reach"));
+    }
+}

@@ -26,6 +26,7 @@ use thalweg_distributed::contract::Contract;
 use thalweg_distributed::{Call, Door, Gathering, HostError, Job, Worker, Workers};
 use thalweg_graph::Cluster;
 use thalweg_graph::cluster::{DeviceKind, DeviceSpec, Link};
+use thalweg_runtime::checkpoint::Root;
 use thalweg_runtime::{Device, DeviceError};
 
 use crate::error::{Error, Result};
@@ -100,7 +101,7 @@ impl Launched {
             As::Driver(job) => (job, false),
             As::One(contract) if contract.rank > 0 => {
                 let folder = Job::folder_of(&contract).map_err(refused)?;
-                serve(Door::Of(folder), Some(contract.rank - 1), None)?;
+                serve(Door::Of(folder), Some(contract.rank - 1), None, vec![])?;
                 std::process::exit(0);
             }
             As::One(contract) => (Job::of_contract(&contract).map_err(refused)?, true),
@@ -132,6 +133,10 @@ impl Drop for Meeting {
 }
 
 impl Meeting {
+    /// Directories that its workers reach as well.
+    pub(crate) fn roots(&self) -> Result<Vec<Root>> {
+        self.job.roots().map_err(refused)
+    }
     /// On how many leaves the job computes, if that has been settled.
     pub(crate) fn leaves(&self) -> Result<Option<u16>> {
         Ok(self.job.model().map_err(refused)?.map(|model| model.leaves))
@@ -174,15 +179,15 @@ fn cluster(world: u16) -> Cluster {
     Cluster { devices, links: pairs.collect() }
 }
 
-/// Takes part in a job with a CPU of this machine, until the job is over: as this rank, if it can be, and with connections of other
-/// workers taken at this address, if one is given.
+/// Takes part in a job with a CPU of this machine, until the job is over: as this rank, if it can be, and with connections of
+/// other workers taken at this address, if one is given. It writes below these roots and nowhere else.
 ///
 /// # Errors
 /// If it is not let in, and if the job does not end in peace.
-pub fn serve(join: Door, rank: Option<u16>, listen: Option<SocketAddr>) -> Result<()> {
+pub fn serve(join: Door, rank: Option<u16>, listen: Option<SocketAddr>, roots: Vec<Root>) -> Result<()> {
     thalweg_runtime::crash::this_is(&rank.map_or("worker".into(), |rank| format!("worker{rank}")));
     let open = |name: &str, threads: usize| -> std::result::Result<Box<dyn Device>, DeviceError> {
         Ok(Box::new(thalweg_cpu::CpuDevice::new(name, threads)?))
     };
-    thalweg_distributed::serve(&Worker { join, rank, patience: REJOIN_LIMIT, listen }, &open).map_err(refused)
+    thalweg_distributed::serve(&Worker { join, rank, patience: REJOIN_LIMIT, listen, roots }, &open).map_err(refused)
 }

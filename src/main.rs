@@ -14,6 +14,8 @@ enum Command {
     Demo(cli::demo::Demo),
     /// List what this machine can run on.
     Devices(cli::devices::Devices),
+    /// Try whether workers can be joined, and what each pair of them does: latency and bandwidth as plans get them.
+    Doctor(cli::doctor::Doctor),
     /// Say what a step is predicted to take, and why; with --analyze beside what it takes.
     Explain(cli::explain::Explain),
     /// Look at graphs.
@@ -36,6 +38,10 @@ fn main() -> ExitCode {
     let outcome = match Command::parse() {
         Command::Demo(demo) => demo.run(),
         Command::Devices(devices) => devices.run(),
+        Command::Doctor(doctor) => match doctor.run() {
+            Ok(code) => return ExitCode::from(code),
+            Err(error) => Err(error),
+        },
         Command::Explain(explain) => explain.run(),
         Command::Graph(graph) => graph.run(),
         Command::Inspect(inspect) => inspect.run(),

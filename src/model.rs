@@ -69,8 +69,10 @@ impl Compile for thalweg_ops::Graph {
         let twins = cluster.devices.iter().map(open_device).collect::<Result<Vec<_>>>()?;
         let (planner, spread) = spread(&graph, &cluster, &strategy, &twins)?;
         let leaves = spread.request.mesh.leaves() as u16;
+        let roots = meeting.roots()?;
         let again = Again::new(meeting, &graph, &spread.strategy, leaves, cluster.devices.len())?;
-        let session = Session::conducted(graph, workers.executor(twins)?, planner, Box::new(again))?;
+        let mut session = Session::conducted(graph, workers.executor(twins)?, planner, Box::new(again))?;
+        session.share_roots(roots);
         Ok(model(session, Some(spread)))
     }
 }

@@ -30,6 +30,8 @@ const KILLS: &[(&str, &str, u32)] = &[
     ("driver", "snapshot", 3),
     ("driver", "unpublished", 4),
     ("driver", "published", 3),
+    ("worker2", "snapshot", 2),
+    ("worker1", "writing", 2),
     // While what was lost is made again.
     ("worker2", "restoring", 30),
     ("worker0", "joining", 3),
@@ -74,7 +76,8 @@ fn whoever_is_killed_wherever_the_numbers_are_the_same() {
     let plan: Vec<String> = KILLS.iter().map(|(who, point, count)| format!("{who} {point} {count}\n")).collect();
     std::fs::write(crashes.0.join("plan"), plan.concat()).expect("room");
     let restarts = (KILLS.len() + 4).to_string();
-    let launch = ["launch", "-n", "4", "--restarts", &restarts, "--", "thalweg"];
+    let root = format!("saves={}", saves.0.display());
+    let launch = ["launch", "-n", "4", "--restarts", &restarts, "--root", &root, "--", "thalweg"];
     let save = ["--save", saves.0.to_str().expect("a plain path"), "--save-every", "20"];
     let started = Instant::now();
     let out = thalweg(&[&launch[..], &demo, &save].concat(), Some(&crashes));

@@ -70,6 +70,70 @@ fn a_checkpoint_is_the_same_whoever_saves_it_and_whoever_goes_on() {
     }
 }
 
+/// Shards of as many workers as there were, read by any other number; and whatever is wrong with one of them is found.
+#[test]
+fn workers_save_what_they_hold() {
+    let one = summary(&[], &[]);
+    let root = std::env::temp_dir().join(format!("thalweg-shards-{}", std::process::id()));
+    for (strategy, least) in [("dp", 4), ("zero1", 8), ("pp", 4)] {
+        let folder = root.join(strategy);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let shared = format!("runs={}", root.display());
+        let launch = ["launch", "-n", "4", "--root", &shared, "--", "thalweg"];
+        let demo = ["demo", "--json", "--leaves", "4", "--steps", "30", "--strategy", strategy];
+        let save = ["--save", folder.to_str().expect("a plain path"), "--save-every", "10"];
+        let out = thalweg(&[&launch[..], &demo, &save].concat());
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        let listed = |suffix: &str| {
+            let names = std::fs::read_dir(&folder).expect("it is there").flatten();
+            names.map(|f| f.path()).filter(|p| p.to_string_lossy().ends_with(suffix)).collect::<Vec<_>>()
+        };
+        let shards: usize = (1..=4).map(|k| listed(&format!("-0-30-{k}of4.safetensors")).len()).sum();
+        assert!(shards >= least && listed("-0-30.safetensors").is_empty(), "{strategy}: {shards} shards");
+        // Flips in files, each found: then the one before is taken.
+        for path in (1..=4).flat_map(|k| listed(&format!("-0-30-{k}of4.safetensors"))).chain(listed("manifest-0-30")) {
+            let whole = std::fs::read(&path).expect("it is there");
+            for at in (0..whole.len()).step_by(1 + whole.len() / 7) {
+                let mut spoilt = whole.clone();
+                spoilt[at] ^= 1;
+                std::fs::write(&path, spoilt).expect("room");
+                let found = thalweg::runtime::checkpoint::inspect(&folder).expect("there are others");
+                assert_eq!(found.manifest.step, 20, "byte {at} of {}", path.display());
+            }
+            std::fs::write(&path, whole).expect("room");
+        }
+        for (then, workers) in [(&[][..], "1"), (&["launch", "-n", "3", "--root", &shared, "--", "thalweg"], "3")] {
+            // Each on from there: what the other has saved since is out of the way.
+            let copy = root.join(format!("{strategy}-{workers}"));
+            std::fs::create_dir(&copy).expect("room");
+            for file in std::fs::read_dir(&folder).expect("it is there").flatten() {
+                std::fs::copy(file.path(), copy.join(file.file_name())).expect("room");
+            }
+            let resumed = summary(then, &["--save", copy.to_str().expect("a plain path"), "--resume"]);
+            assert_eq!((&resumed["digest"], &resumed["steps"]), (&one["digest"], &one["steps"]), "{resumed}");
+        }
+    }
+    std::fs::remove_dir_all(&root).expect("it was there");
+}
+
+/// Each pair, whatever engine or launcher there is or is not.
+#[test]
+fn the_doctor_measures_every_pair() {
+    let out = thalweg(&["doctor", "-n", "3", "--json"]);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let text = String::from_utf8(out.stdout).expect("text");
+    let pairs: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+    assert_eq!(pairs.len(), 3, "{text}");
+    for pair in &pairs {
+        let number = |what: &str| pair[what].as_f64().expect("a number");
+        let (seconds, rate) = (number("seconds"), number("bytes_per_second"));
+        assert!((1e-7..0.1).contains(&seconds) && (1e7..1e12).contains(&rate), "{pair}");
+    }
+    let table = thalweg(&["launch", "-n", "2", "--", "thalweg", "doctor"]);
+    let said = String::from_utf8_lossy(&table.stdout).into_owned();
+    assert!(said.contains("2 workers of version") && said.contains("GB/s"), "{said}");
+}
+
 #[test]
 fn what_a_job_cannot_do_is_said() {
     for (arguments, says) in [

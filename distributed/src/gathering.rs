@@ -238,7 +238,8 @@ fn welcome(
     let (workers, threads) = (workers.to_vec(), threads as u32);
     line.say(&Order::Welcome { term, rank, workers, device, threads }, &[]).map_err(failed)?;
     let name = format!("rank {rank} (process {process})").into();
-    Ok(Welcomed { remote: Arc::new(Remote { name, process, line, answers, heard }), from, answered })
+    let remote = Remote { name, process, line, answers, saved: Mutex::default(), heard };
+    Ok(Welcomed { remote: Arc::new(remote), from, answered })
 }
 
 /// Those who were welcomed to a term that has not begun. Dropped, they are free to join the next.
@@ -301,8 +302,16 @@ impl Welcomed {
                 Ok((Report::Alive, _)) => return,
                 // Whoever is told may have gone.
                 Ok((Report::Answer(result), bytes)) => return drop(answered.send((result, bytes))),
+                Ok((Report::Saved(result), _)) => {
+                    let waiting = lock(&remote.saved).take();
+                    return waiting.into_iter().for_each(|waiting| drop(waiting.send(result.clone())));
+                }
                 Ok((report, _)) => Event::From { rank, report },
-                Err(error) => Event::Gone { rank, why: format!("{} is gone: {error}", remote.name) },
+                Err(error) => {
+                    // Whoever waits for what it saves waits no longer.
+                    *lock(&remote.saved) = None;
+                    Event::Gone { rank, why: format!("{} is gone: {error}", remote.name) }
+                }
             };
             let _ = events.send(event);
         })

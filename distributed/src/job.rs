@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use thalweg_runtime::checkpoint::Root;
+
 use crate::contract::Contract;
 use crate::{HostError, JobKey, Reach};
 
@@ -24,6 +26,7 @@ const ADDRESS: &str = "address";
 const REACH: &str = "reach.json";
 const WORLD: &str = "world";
 const FILE: &str = "job.json";
+const ROOTS: &str = "roots";
 const FENCED: &str = "fenced-";
 
 /// A job that a launcher has begun.
@@ -178,6 +181,22 @@ impl Job {
     /// Whether that was said.
     pub fn is_fenced(&self, process: u32) -> bool {
         self.folder.join(format!("{FENCED}{process}")).exists()
+    }
+    /// Says which directories driver and workers know by the same names.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn share(&self, roots: &[Root]) -> Result<(), HostError> {
+        let lines: Vec<String> = roots.iter().map(|r| format!("{}={}\n", r.name, r.path.display())).collect();
+        self.replace(ROOTS, lines.concat().as_bytes())
+    }
+    /// Those directories.
+    ///
+    /// # Errors
+    /// If one of them is not there.
+    pub fn roots(&self) -> Result<Vec<Root>, HostError> {
+        let text = fs::read_to_string(self.folder.join(ROOTS)).unwrap_or_default();
+        text.lines().map(|line| Root::parse(line).map_err(HostError::Job)).collect()
     }
     /// How many terms have been begun.
     ///

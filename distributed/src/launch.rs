@@ -14,6 +14,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use thalweg_runtime::checkpoint::Root;
+
 use crate::{HostError, JOB_VARIABLE, Job, JobKey, Reach, WORLD_VARIABLE};
 
 /// Where a driver reads whose child it is.
@@ -38,6 +40,8 @@ pub struct Launch {
     pub driver: Vec<OsString>,
     /// The program whose verb `worker` is a worker.
     pub program: PathBuf,
+    /// Directories below which workers save what they hold.
+    pub roots: Vec<Root>,
     /// How many processes that were killed are started anew, in all.
     pub restarts: u32,
 }
@@ -88,6 +92,7 @@ impl Drop for Folder<'_> {
 pub fn launch(what: &Launch) -> Result<u8, HostError> {
     let job = Job::create(what.all(), what.reach, what.key.clone())?;
     let _folder = Folder(&job);
+    job.share(&what.roots)?;
     let mut restarts = what.restarts;
     let mut driver = what.driver(&job)?;
     let mut crew: Option<Crew<'_>> = None;
@@ -287,7 +292,7 @@ mod tests {
 
     fn what(driver: Vec<OsString>, restarts: u32) -> Launch {
         let (reach, program) = (Reach::default(), "/bin/false".into());
-        Launch { world: 2, elsewhere: 0, reach, key: None, driver, program, restarts }
+        Launch { world: 2, elsewhere: 0, reach, key: None, driver, program, roots: vec![], restarts }
     }
     fn run(script: &str) -> Result<u8, HostError> {
         let driver = ["sh", "-c", script].iter().map(OsString::from).collect();

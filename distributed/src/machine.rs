@@ -1,6 +1,8 @@
 //! A worker as a state machine, like the [coordinator](crate::coordinator): no clock, no socket, no device. It does one thing
 //! at a time, in the order in which it was told to; only a body can be given up.
 
+use thalweg_runtime::checkpoint::ShardReport;
+
 use crate::message::{Cause, Order, Report};
 
 /// Something that happened.
@@ -14,6 +16,8 @@ pub(crate) enum Event {
     BodyEnded,
     /// The step has ended on the devices; the report says so.
     Ended(Report),
+    /// What was copied is written, whatever runs meanwhile.
+    Saved(Result<ShardReport, String>),
     /// A connection to another one broke.
     Broken(Cause),
     /// The connection to the driver ended.
@@ -93,6 +97,7 @@ impl Machine {
                 self.state = State::Idle;
                 vec![Command::Report(self.deepest(report), vec![])]
             }
+            Event::Saved(result) => vec![Command::Report(Report::Saved(result), vec![])],
             Event::Broken(cause) => {
                 self.broken.get_or_insert(cause);
                 // Who has voted has all it needs, and the decision is the driver's.

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use thalweg_graph::plan::Memory;
+use thalweg_runtime::checkpoint::{ShardOrder, ShardReport};
 
 /// What the driver wants of a worker.
 #[derive(Clone, PartialEq, Debug)]
@@ -30,6 +31,8 @@ pub(crate) enum Order {
     Write(Memory, u64),
     /// Report so many bytes.
     Read(Memory, u64, u32),
+    /// Copy pieces of the state, and write them.
+    Save(ShardOrder),
     /// Report how many bytes are reserved.
     Reserved(Memory),
     /// Run a step of a loaded plan.
@@ -67,6 +70,8 @@ pub(crate) enum Report {
     Ready,
     /// What came of an order that is answered; bytes may follow.
     Answer(Result<u64, String>),
+    /// What I was to save is written, or not.
+    Saved(Result<ShardReport, String>),
     /// Nothing to say; but I am here.
     Alive,
     /// My body has ended.

@@ -1,13 +1,14 @@
 //! A worker as the driver has it: a connection on which orders are answered, and a [`Device`] that stands for the one there.
 //! What lowering has to know of it a twin says, a device of the same kind in this process on which nothing is loaded.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use thalweg_graph::Hash;
 use thalweg_graph::lower::Target;
 use thalweg_graph::plan::{Memory, Plan};
+use thalweg_runtime::checkpoint::{Pending, ShardOrder, ShardReport};
 use thalweg_runtime::device::Loaded;
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Timing, crash};
 
@@ -27,6 +28,8 @@ pub(crate) struct Remote {
     pub(crate) process: u32,
     pub(crate) line: Line<Order>,
     pub(crate) answers: Mutex<Receiver<Answer>>,
+    /// Who waits for what it saves.
+    pub(crate) saved: Mutex<Option<Sender<Result<ShardReport, String>>>>,
     /// When it last said anything.
     pub(crate) heard: Mutex<Instant>,
 }
@@ -119,6 +122,16 @@ impl Device for RemoteDevice {
             into.copy_from_slice(&read);
         }
         Ok(())
+    }
+    fn save(&mut self, order: &ShardOrder) -> Result<Pending, DeviceError> {
+        let (sender, receiver) = mpsc::channel();
+        *lock(&self.remote.saved) = Some(sender);
+        self.remote.ask(&Order::Save(order.clone()), &[])?;
+        let name = self.remote.name.clone();
+        Ok(Box::new(move || match receiver.recv() {
+            Ok(report) => report.map_err(|cause| DeviceError::Elsewhere { place: name, cause }),
+            Err(_) => Err(DeviceError::Gone { place: name, cause: "it is gone, and was saving".into() }),
+        }))
     }
     fn reserved(&self, memory: Memory) -> u64 {
         // Nothing, of who is gone.

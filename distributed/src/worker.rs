@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use thalweg_graph::Hash;
 use thalweg_graph::plan::{Memory, Plan};
+use thalweg_runtime::checkpoint::{Root, Shard};
 use thalweg_runtime::executor::{Exchange, Fetch, Prepared};
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
@@ -41,6 +42,8 @@ pub struct Worker {
     /// Where it takes connections of other workers: an address, and a port or 0. If nothing is said, the address from which it
     /// reaches the driver.
     pub listen: Option<SocketAddr>,
+    /// Where it may write shards of checkpoints.
+    pub roots: Vec<Root>,
 }
 
 /// Where a driver is found.
@@ -108,7 +111,7 @@ pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
     let mut was_there = false;
     while !worker.join.is_over(&mut was_there) {
         let (end, was_in) = match join(worker, open) {
-            Ok(member) => (take_part(member), true),
+            Ok(member) => (take_part(member, &worker.roots), true),
             Err(end) => (end, false),
         };
         match end {
@@ -179,15 +182,15 @@ fn join(Worker { join, rank, listen, .. }: &Worker, open: &Open<'_>) -> Result<M
 }
 
 /// From the first order of a term to the last.
-fn take_part(member: Member) -> End {
+fn take_part(member: Member, roots: &[Root]) -> End {
     let rank = member.rank;
-    match see_through(member) {
+    match see_through(member, roots.to_vec()) {
         Ok(end) => end,
         Err(error) => End::Refused(HostError::Refused(format!("rank {rank}: {error}"))),
     }
 }
 
-fn see_through(member: Member) -> Result<End, HostError> {
+fn see_through(member: Member, roots: Vec<Root>) -> Result<End, HostError> {
     let Member { key, term, rank, workers, device, line, peers, events, happened } = member;
     let broke = Mutex::new(events.clone());
     let on_break = move |cause: &Cause| {
@@ -198,7 +201,7 @@ fn see_through(member: Member) -> Result<End, HostError> {
     let executor = executor.map_err(|e| HostError::Refused(e.to_string()))?;
     let (abort, (jobs, to_do), (ballots, decisions)) = (executor.abort_flag(), mpsc::channel(), mpsc::channel());
     let (plans, decisions) = (vec![], Mutex::new(decisions));
-    let hands = Hands { executor, rank, world: workers, plans, plane: plane.clone(), events, decisions };
+    let hands = Hands { executor, rank, world: workers, plans, plane: plane.clone(), events, decisions, roots };
     let working = thread::Builder::new().name(format!("rank {rank}"));
     let working = working.spawn(move || hands.work(to_do)).map_err(HostError::io("cannot start a thread"))?;
     let end = match line.say(&Report::Ready, &[]) {
@@ -322,6 +325,7 @@ struct Hands {
     plane: Arc<DataPlane>,
     events: Sender<Event>,
     decisions: Mutex<Receiver<bool>>,
+    roots: Vec<Root>,
 }
 
 impl Hands {
@@ -367,6 +371,17 @@ impl Hands {
                 let mut bytes = vec![0; len as usize];
                 self.executor.device_mut(0).read(memory, offset, &mut bytes).map_err(|e| e.to_string())?;
                 Ok((0, bytes))
+            }
+            Order::Save(order) => {
+                let shard = Shard::copy(order, &self.roots, self.executor.device_mut(0))?;
+                let events = self.events.clone();
+                let write = move || {
+                    // The term may be over.
+                    let _ = events.send(Event::Saved(shard.write().map_err(|e| e.to_string())));
+                };
+                let writing = thread::Builder::new().name("checkpoint".into()).spawn(write);
+                writing.map_err(|e| format!("cannot start a thread: {e}"))?;
+                nothing
             }
             Order::Reserved(memory) => Ok((self.executor.devices()[0].reserved(memory), vec![])),
             other => Err(format!("{other:?} is nothing to be done between steps")),

@@ -9,6 +9,8 @@ use std::time::Duration;
 use thalweg_graph::lower::Target;
 use thalweg_graph::plan::{ChannelId, Memory, Plan};
 
+use crate::checkpoint::{Pending, ShardOrder};
+
 /// Asks the body of a step to end early. State is untouched: only the tail writes it, and the tail does not look.
 #[derive(Clone, Debug, Default)]
 pub struct AbortFlag {
@@ -235,4 +237,13 @@ pub trait Device: Send {
     }
     /// Bytes that it has reserved, by arena: what a plan's figures are compared with.
     fn reserved(&self, memory: Memory) -> u64;
+    /// Copies pieces of its state and has them written to a file beside the steps, where it is in a process that reaches the
+    /// file; what is returned waits for that.
+    ///
+    /// # Errors
+    /// If it is not, or cannot copy them.
+    fn save(&mut self, order: &ShardOrder) -> Result<Pending, DeviceError> {
+        let (device, id) = (self.target().name(), order.id);
+        Err(DeviceError::Open { device, cause: format!("it writes no files, and so no shard of {id}") })
+    }
 }

@@ -25,12 +25,12 @@ pub use error::RunError;
 pub use inspect::At;
 pub use record::ProfileRow;
 use record::Recorder;
-pub(crate) use recovery::Journal;
+pub(crate) use recovery::{Journal, Loss};
 pub use recovery::{Origin, Recovered, Recovery};
 pub(crate) use spread::Spread;
 use step::{Outcome, Step};
 
-use crate::checkpoint::{Saver, Variables};
+use crate::checkpoint::{Root, Saver, Variables};
 use crate::cursor::Cursors;
 use crate::device::{AbortFlag, Device};
 use crate::executor::Executor;
@@ -86,6 +86,8 @@ pub struct Session {
     sent_before: u64,
     /// How what is lost with devices is made again; without it a loss is an error.
     pub(crate) journal: Option<Journal>,
+    /// Directories that the workers reach as well.
+    pub(crate) roots: Vec<Root>,
 }
 
 impl Session {
@@ -147,6 +149,7 @@ impl Session {
             shelf,
             sent_before: 0,
             journal,
+            roots: vec![],
         };
         session.survive(|s| Ok::<_, RunError>(s.executor.reserve_state(&s.planner.state().bytes)?))?;
         session.reset()?;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::Args;
 use thalweg::distributed::{Encryption, Reach, launch, read_key};
+use thalweg::runtime::checkpoint::Root;
 
 /// Whether connections are encrypted: all processes of a job have to be told the same.
 #[derive(Args)]
@@ -52,6 +53,10 @@ pub(crate) struct Launch {
     /// How many processes that are killed are started anew, in all. Then the job goes on with the workers that are left.
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     restarts: u32,
+    /// A directory that driver and workers know by a name: checkpoints below it the workers write themselves, each what it
+    /// holds.
+    #[arg(long = "root", value_name = "NAME=DIR", value_parser = Root::parse)]
+    roots: Vec<Root>,
     /// The command that drives them: `-- thalweg demo --leaves 4`, or a program of yours that asks `thalweg::hosts`.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -68,6 +73,7 @@ impl Launch {
             key: self.key.as_deref().map(read_key).transpose()?,
             driver: self.command,
             program,
+            roots: self.roots,
             restarts: self.restarts,
         })?)
     }

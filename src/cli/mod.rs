@@ -2,6 +2,7 @@
 
 pub(crate) mod demo;
 pub(crate) mod devices;
+pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod graph;
 pub(crate) mod inspect;

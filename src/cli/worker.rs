@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::launch::Encrypting;
 use clap::Args;
 use thalweg::distributed::{Door, Job, launch, read_key};
+use thalweg::runtime::checkpoint::Root;
 
 /// Flags of `thalweg worker`.
 #[derive(Args)]
@@ -26,6 +27,9 @@ pub(crate) struct Worker {
     listen: Option<SocketAddr>,
     #[command(flatten)]
     encryption: Encrypting,
+    /// A directory below which it may write, and what the driver calls it.
+    #[arg(long = "root", value_name = "NAME=DIR", value_parser = Root::parse, conflicts_with = "job")]
+    roots: Vec<Root>,
     /// Which rank it would be.
     #[arg(long)]
     rank: Option<u16>,
@@ -40,11 +44,12 @@ impl Worker {
         if self.supervised {
             launch::end_with_launcher(job.clone())?;
         }
+        let roots = job.as_ref().map_or_else(|| Ok(self.roots.clone()), Job::roots)?;
         let join = match (job, self.join, self.key) {
             (Some(job), ..) => Door::Of(job.folder().into()),
             (None, Some(address), Some(key)) => Door::At(address, read_key(&key)?, self.encryption.into()),
             _ => anyhow::bail!("say where the job is: --join ADDRESS --key FILE"),
         };
-        Ok(thalweg::hosts::serve(join, self.rank, self.listen)?)
+        Ok(thalweg::hosts::serve(join, self.rank, self.listen, roots)?)
     }
 }

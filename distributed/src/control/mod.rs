@@ -7,6 +7,7 @@
 
 mod client;
 mod pieces;
+mod save;
 mod server;
 mod wire;
 
@@ -36,7 +37,7 @@ mod proto {
 }
 
 /// The most bytes of one message as gRPC sees it; pieces are smaller.
-const WIRE_BYTES: usize = 4 << 20;
+const WIRE_BYTES: usize = 8 << 20;
 /// Messages and pieces that wait for the connection to take them.
 const QUEUE: usize = 8;
 /// Bytes that a peer may send before they are looked at.

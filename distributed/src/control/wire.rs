@@ -7,7 +7,8 @@ use bytes::Bytes;
 use thalweg_graph::plan::Memory;
 
 use super::pieces::{Heard, MessageError};
-use super::proto::{self, Empty, answer, cause, order, report};
+use super::proto::{self, Empty, answer, cause, order, report, saved};
+use super::save;
 use crate::message::{Cause, Order, Report};
 
 /// The most bytes of a plan.
@@ -84,6 +85,7 @@ impl Message for Order {
             Order::Decide { step, commit } => Said::Decide(proto::Decide { step, commit }),
             Order::Abort { step } => Said::Abort(step),
             Order::Leave => Said::Leave(Empty {}),
+            Order::Save(order) => Said::Save(save::to_order(order)),
         };
         proto::Order { said: Some(said), behind }
     }
@@ -113,6 +115,7 @@ impl Message for Order {
             Said::Decide(proto::Decide { step, commit }) => Order::Decide { step, commit },
             Said::Abort(step) => Order::Abort { step },
             Said::Leave(Empty {}) => Order::Leave,
+            Said::Save(order) => Order::Save(save::from_order(order)?),
         };
         Ok(Heard::Message(message, behind))
     }
@@ -142,6 +145,13 @@ impl Message for Report {
                     Err(why) => answer::Result::Refused(why),
                 };
                 Said::Answer(proto::Answer { result: Some(result) })
+            }
+            Report::Saved(result) => {
+                let result = match result {
+                    Ok(report) => saved::Result::Report(save::to_report(report)),
+                    Err(why) => saved::Result::Refused(why),
+                };
+                Said::Saved(proto::Saved { result: Some(result) })
             }
             Report::Alive => Said::Alive(Empty {}),
             Report::Voted { step } => Said::Voted(step),
@@ -184,6 +194,12 @@ impl Message for Report {
                 answer::Result::Number(number) => Ok(number),
                 answer::Result::Refused(why) => Err(why),
             }),
+            Said::Saved(proto::Saved { result }) => {
+                Report::Saved(match missing(result, "a save that has come to nothing")? {
+                    saved::Result::Report(report) => Ok(save::from_report(report)?),
+                    saved::Result::Refused(why) => Err(why),
+                })
+            }
             Said::Alive(Empty {}) => Report::Alive,
             Said::Voted(step) => Report::Voted { step },
             Said::Done(proto::Done { step, committed, carried }) => {
@@ -215,9 +231,25 @@ impl Message for Report {
 #[cfg(test)]
 pub(super) mod tests {
     use prost::Message as _;
+    use thalweg_graph::DType;
+    use thalweg_graph::kernel::BufferType;
+    use thalweg_runtime::checkpoint::{
+        CheckpointId, Digest, Part, PieceOrder, Place, ShardEntry, ShardOrder, ShardReport,
+    };
 
     use super::*;
 
+    fn shard() -> ShardOrder {
+        let piece = |part, dtype, shape: &[u64]| PieceOrder {
+            tensor: "body.w@64".into(),
+            part,
+            ty: BufferType { dtype, shape: shape.into() },
+            offset: 1 << 33,
+        };
+        let pieces = vec![piece(Part::Weights, DType::F32, &[3, 4]), piece(Part::Training, DType::I64, &[])];
+        let (root, directory) = ("runs".into(), "a".into());
+        ShardOrder { root, directory, id: CheckpointId { term: 1, step: 3 }, place: Place { index: 1, of: 4 }, pieces }
+    }
     /// One of each.
     pub(crate) fn orders() -> Vec<Order> {
         let workers = ["127.0.0.1:80", "[::1]:65535"].map(|a| a.parse().expect("an address")).into();
@@ -234,10 +266,12 @@ pub(super) mod tests {
             Order::Decide { step: 0, commit: true },
             Order::Abort { step: u64::MAX },
             Order::Leave,
+            Order::Save(shard()),
         ]
     }
     fn reports() -> Vec<Report> {
         let address = "10.0.0.1:7".parse().expect("an address");
+        let entry = ShardEntry { file: "training-0-3-2of4".into(), bytes: 1 << 40, checksum: Digest([9; 32]) };
         let join = |rank| Report::Join { version: "0".into(), address, process: 9, rank };
         let failed = |cause: Cause| Report::Failed { step: 3, cause, in_tail: true };
         vec![
@@ -247,6 +281,8 @@ pub(super) mod tests {
             Report::Answer(Ok(0)),
             Report::Answer(Err("no".into())),
             Report::Alive,
+            Report::Saved(Err("full".into())),
+            Report::Saved(Ok(ShardReport { files: vec![entry], digests: vec![Digest([3; 32]), Digest([4; 32])] })),
             Report::Voted { step: 5 },
             Report::Done { step: 6, committed: true, carried: vec![(1, 2, 3, 4), (5, 6, 7, 8)] },
             failed(Cause::Aborted),

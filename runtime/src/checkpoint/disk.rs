@@ -1,7 +1,7 @@
 //! The few things that a save asks of a file system, each with an error that says what was being done to which file.
 //! Nothing here is clever: what is clever is their order, and that is `write`'s.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -84,6 +84,8 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 pub(super) struct Listing {
     /// Checkpoints that have a manifest.
     pub published: BTreeSet<CheckpointId>,
+    /// Their files, by checkpoint.
+    pub shards: BTreeMap<CheckpointId, Vec<PathBuf>>,
     /// Files of saves that did not come to an end.
     pub leftovers: Vec<PathBuf>,
 }
@@ -94,7 +96,7 @@ pub(super) fn list(directory: &Path) -> Result<Option<Listing>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         entries => entries.because("list", directory)?,
     };
-    let (mut listing, mut shards) = (Listing::default(), Vec::new());
+    let mut listing = Listing::default();
     for entry in entries {
         let entry = entry.because("list", directory)?;
         // A name that is no text is not one of ours.
@@ -102,13 +104,16 @@ pub(super) fn list(directory: &Path) -> Result<Option<Listing>> {
             Some(Kind::Manifest(id)) => {
                 listing.published.insert(id);
             }
-            Some(Kind::Shard(id)) => shards.push((id, entry.path())),
+            Some(Kind::Shard(_, id, _)) => listing.shards.entry(id).or_default().push(entry.path()),
             Some(Kind::Temporary) => listing.leftovers.push(entry.path()),
             None => {}
         }
     }
-    let orphans = shards.into_iter().filter(|(id, _)| !listing.published.contains(id));
-    listing.leftovers.extend(orphans.map(|(_, path)| path));
+    let (whole, orphans) =
+        std::mem::take(&mut listing.shards).into_iter().partition(|(id, _)| listing.published.contains(id));
+    let orphans: BTreeMap<CheckpointId, Vec<PathBuf>> = orphans;
+    listing.leftovers.extend(orphans.into_values().flatten());
+    listing.shards = whole;
     Ok(Some(listing))
 }
 

@@ -6,13 +6,14 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thalweg_graph::kernel::BufferType;
+use thalweg_graph::lower::Share;
 use thalweg_graph::{DType, Hash, VarKind};
 
 use super::names::{CheckpointId, Part};
 use crate::cursor::Cursor;
 
 /// Changes whenever what is written here does.
-pub const FORMAT: u64 = 1;
+pub const FORMAT: u64 = 2;
 
 /// A checkpoint, but for the bytes of its variables.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,9 +65,60 @@ pub struct VariableEntry {
     pub kind: VarKind,
     /// The hash of its bytes.
     pub digest: Digest,
+    /// Where it lies, if not whole in the only file of its part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pieces: Vec<PieceEntry>,
+}
+
+/// A part of a variable, or all of it, in one of several files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PieceEntry {
+    /// Which of the checkpoint's shards holds it, from 0.
+    pub shard: u16,
+    /// Its first element: a coordinate per axis of the variable; or one, as if all elements were one axis.
+    pub start: Vec<u64>,
+    /// Its extents along the same axes.
+    pub shape: Vec<u64>,
+}
+
+impl PieceEntry {
+    /// What its tensor is called: as the variable where it is all of it.
+    pub fn tensor(&self, variable: &VariableEntry) -> String {
+        let start: Vec<String> = self.start.iter().map(u64::to_string).collect();
+        if self.shape == variable.shape {
+            variable.name.clone()
+        } else {
+            format!("{}@{}", variable.name, start.join(","))
+        }
+    }
+    /// Its type.
+    pub fn ty(&self, variable: &VariableEntry) -> BufferType {
+        BufferType { dtype: variable.dtype, shape: self.shape.clone() }
+    }
+    /// Runs of elements that lie side by side in both: first element in the variable, first element here, how many; nothing if
+    /// it does not fit into the variable.
+    pub(super) fn runs(&self, variable: &VariableEntry) -> Option<Vec<(u64, u64, u64)>> {
+        let elements = variable.ty().checked_len()?;
+        let view = if self.start.len() == variable.shape.len() { variable.shape.clone() } else { vec![elements] };
+        let fits = |((start, n), view): ((&u64, &u64), &u64)| start.checked_add(*n).is_some_and(|end| end <= *view);
+        let same = self.start.len() == view.len() && self.shape.len() == view.len();
+        if !same || !self.start.iter().zip(&self.shape).zip(&view).all(fits) {
+            return None;
+        }
+        let (ty, start) = (self.ty(variable), self.start.clone());
+        Some(Share { device: 0, offset: 0, ty, view, start }.runs())
+    }
 }
 
 impl VariableEntry {
+    /// Its pieces; all of it, where it lies whole in the only file of its part.
+    pub(super) fn pieces(&self) -> Vec<PieceEntry> {
+        match &self.pieces[..] {
+            [] => vec![PieceEntry { shard: 0, start: vec![0; self.shape.len()], shape: self.shape.clone() }],
+            pieces => pieces.to_vec(),
+        }
+    }
     /// Its type.
     pub fn ty(&self) -> BufferType {
         BufferType { dtype: self.dtype, shape: self.shape.clone() }
@@ -247,6 +299,7 @@ mod tests {
                 shape: vec![0, 3],
                 kind: VarKind::Param,
                 digest,
+                pieces: vec![PieceEntry { shard: 3, start: vec![0, 1], shape: vec![0, 2] }],
             }],
             shards: vec![ShardEntry { file: "weights-1-2.safetensors".into(), bytes: 9, checksum: digest }],
         }

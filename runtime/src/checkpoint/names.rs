@@ -3,11 +3,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use thalweg_graph::VarKind;
 
 /// Which checkpoint of a run. The highest is the newest: a save whose step is not above the newest one's begins a new
 /// term.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct CheckpointId {
     /// One unbroken ascent of steps, from 0.
     pub term: u64,
@@ -44,7 +45,7 @@ impl fmt::Display for CheckpointId {
 }
 
 /// What a shard holds. Two files, so that the one with the weights can be handed to any tool as it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Part {
     /// Parameters and statistics: what a trained model is.
     Weights,
@@ -61,21 +62,38 @@ impl Part {
             VarKind::Slot | VarKind::Counter | VarKind::Cache => Part::Training,
         }
     }
-    /// The name of this part's file in a checkpoint.
-    pub fn file(self, id: CheckpointId) -> String {
+    /// The name of this part's file in a checkpoint, of as many as it has.
+    pub fn file(self, id: CheckpointId, place: Place) -> String {
         let name = match self {
             Part::Weights => "weights",
             Part::Training => "training",
         };
-        format!("{name}-{id}.safetensors")
+        match place {
+            Place::ONLY => format!("{name}-{id}.safetensors"),
+            Place { index, of } => format!("{name}-{id}-{}of{of}.safetensors", u32::from(index) + 1),
+        }
     }
+}
+
+/// Which of a checkpoint's shards: as many as there were workers that wrote it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct Place {
+    /// From 0.
+    pub index: u16,
+    /// How many there are.
+    pub of: u16,
+}
+
+impl Place {
+    /// Where one process writes all.
+    pub const ONLY: Self = Self { index: 0, of: 1 };
 }
 
 /// What a file's name says that it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
     Manifest(CheckpointId),
-    Shard(CheckpointId),
+    Shard(Part, CheckpointId, Place),
     /// Something unfinished.
     Temporary,
 }
@@ -96,8 +114,17 @@ pub(super) fn classify(name: &str) -> Option<Kind> {
     if let Some(id) = name.strip_prefix("manifest-") {
         return CheckpointId::parse(id).map(Kind::Manifest);
     }
-    let id = CheckpointId::parse(name.strip_suffix(".safetensors")?.split_once('-')?.1)?;
-    Part::ALL.iter().any(|part| part.file(id) == name).then_some(Kind::Shard(id))
+    let text = name.strip_suffix(".safetensors")?.split_once('-')?.1;
+    let (id, place) = match text.rsplit_once('-')? {
+        (id, place) if place.contains("of") => {
+            let (index, of) = place.split_once("of")?;
+            (id, Place { index: index.parse::<u16>().ok()?.checked_sub(1)?, of: of.parse().ok()? })
+        }
+        _ => (text, Place::ONLY),
+    };
+    let id = CheckpointId::parse(id)?;
+    let part = Part::ALL.into_iter().find(|part| part.file(id, place) == name)?;
+    (place.index < place.of).then_some(Kind::Shard(part, id, place))
 }
 
 #[cfg(test)]
@@ -109,8 +136,10 @@ mod tests {
         let id = CheckpointId { term: 2, step: 60 };
         assert_eq!(classify("manifest-2-60"), Some(Kind::Manifest(id)));
         for part in Part::ALL {
-            assert_eq!(classify(&part.file(id)), Some(Kind::Shard(id)));
-            assert_eq!(classify(&temporary(&part.file(id))), Some(Kind::Temporary));
+            for place in [Place::ONLY, Place { index: 0, of: 2 }, Place { index: 299, of: 300 }] {
+                assert_eq!(classify(&part.file(id, place)), Some(Kind::Shard(part, id, place)));
+                assert_eq!(classify(&temporary(&part.file(id, place))), Some(Kind::Temporary));
+            }
         }
         assert_eq!(classify(&temporary(&id.manifest())), Some(Kind::Temporary));
         let strangers = [
@@ -123,6 +152,10 @@ mod tests {
             "weights.safetensors",
             "mine-2-60.safetensors",
             "weights-2-60.safetensors.bak",
+            "weights-2-60-0of4.safetensors",
+            "weights-2-60-5of4.safetensors",
+            "weights-2-60-1of1.safetensors",
+            "weights-2-60-01of4.safetensors",
             "manifest-18446744073709551615-0",
             "manifest-2-18446744073709551616",
         ];

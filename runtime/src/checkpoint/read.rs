@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use super::disk;
 use super::error::{CheckpointError, Damaged};
-use super::manifest::{FORMAT, Manifest, ManifestError};
-use super::names::{CheckpointId, Kind, Part, classify};
+use super::manifest::{FORMAT, Manifest, ManifestError, VariableEntry};
+use super::names::{CheckpointId, Kind, Part, Place, classify};
+use super::shards::assemble;
 use super::snapshot::{ModelDigest, are_elements};
 use super::tensors::{ReadError, TensorFile};
 
@@ -70,28 +71,32 @@ impl Checkpoint {
         if !manifest.variables.is_sorted_by(|a, b| a.name < b.name) {
             return Err(damaged(format!("{}: the variables are out of order", id.manifest())));
         }
-        let parts = Part::ALL.into_iter().filter(|part| manifest.variables_of(*part).next().is_some());
-        let expected: Vec<(Part, String)> = parts.map(|part| (part, part.file(id))).collect();
-        // Names are never taken from a file: they say where to read.
-        if !expected.iter().map(|(_, name)| name).eq(manifest.shards.iter().map(|s| &s.file)) {
-            return Err(damaged(format!("{} names other files than a checkpoint has", id.manifest())));
-        }
-        let mut files = Vec::with_capacity(expected.len());
-        for ((part, name), entry) in expected.iter().zip(&manifest.shards) {
-            let path = directory.join(name);
+        let shards = places(&manifest).map_err(damaged)?;
+        let mut files = Vec::with_capacity(shards.len());
+        for ((at, (part, _)), entry) in shards.iter().enumerate().zip(&manifest.shards) {
+            // Names are never taken from a file: this one is what `places` has made of it.
+            let (path, name) = (directory.join(&entry.file), &entry.file);
             let file = TensorFile::open(&path).map_err(|e| Fault::read(&path, e))?;
             if file.bytes != entry.bytes {
                 return Err(damaged(format!("{name} has {} bytes and should have {}", file.bytes, entry.bytes)));
             }
-            let wanted = || manifest.variables_of(*part);
-            if let Some(v) = wanted().find(|v| file.ty(&v.name) != Some(Ok(v.ty()))) {
-                return Err(damaged(format!("{name} has no `{}` of type {}", v.name, v.ty())));
+            let mut count = 0;
+            for v in manifest.variables_of(*part) {
+                for piece in v.pieces().iter().filter(|p| usize::from(p.shard) == at || v.pieces.is_empty()) {
+                    let (tensor, ty) = (piece.tensor(v), piece.ty(v));
+                    if file.ty(&tensor) != Some(Ok(ty.clone())) {
+                        return Err(damaged(format!("{name} has no `{tensor}` of type {ty}")));
+                    }
+                    count += 1;
+                }
             }
-            if file.names().len() != wanted().count() {
+            if file.names().len() != count {
                 return Err(damaged(format!("{name} has more tensors than its manifest")));
             }
             files.push(file);
         }
+        // By now pieces are as large as files say, and not as a manifest may.
+        manifest.variables.iter().filter(|v| !v.pieces.is_empty()).try_for_each(covered).map_err(damaged)?;
         Ok(Self { path, manifest, files })
     }
     /// Checks every byte, and hands those of the variables to `sink`, which must not believe them before the end.
@@ -105,32 +110,96 @@ impl Checkpoint {
         }
         let mut model = ModelDigest::default();
         for (i, variable) in self.manifest.variables.iter().enumerate() {
-            let (part, ty) = (Part::of(variable.kind), variable.ty());
-            let name = part.file(self.manifest.id());
-            let at = self.manifest.shards.iter().position(|s| s.file == name);
-            let file = at.map(|i| &mut self.files[i]).expect("opening saw to it");
             let (mut hash, mut offset, mut sound) = (blake3::Hasher::new(), 0, true);
-            model.variable(&variable.name, &ty);
             let mut each = |bytes: &[u8]| {
                 hash.update(bytes);
                 sound &= are_elements(variable.dtype, bytes);
-                model.bytes(bytes);
                 sink(i, offset, bytes);
                 offset += bytes.len();
             };
-            file.read(&variable.name, &mut each).map_err(|e| Fault::read(&file.path, e))?;
+            let only = || {
+                let id = self.manifest.id();
+                let name = Part::of(variable.kind).file(id, Place::ONLY);
+                self.manifest.shards.iter().position(|s| s.file == name).expect("opening saw to it")
+            };
+            let file = match &variable.pieces[..] {
+                [] => {
+                    let at = only();
+                    let file = &mut self.files[at];
+                    file.read(&variable.name, &mut each).map_err(|e| Fault::read(&file.path, e))?;
+                    at
+                }
+                pieces => {
+                    let files = &mut self.files;
+                    let bytes = assemble(variable, pieces, &mut |piece, sink| {
+                        let file = &mut files[usize::from(piece.shard)];
+                        file.read(&piece.tensor(variable), sink).map_err(|e| Fault::read(&file.path, e))
+                    })?;
+                    each(&bytes);
+                    usize::from(pieces[0].shard)
+                }
+            };
+            let name = &self.manifest.shards[file].file;
             if !sound {
                 return Err(Fault::Damaged(format!("{name}: `{}` has truth values above 1", variable.name)));
             }
             if *hash.finalize().as_bytes() != variable.digest.0 {
                 return Err(Fault::Damaged(format!("{name}: `{}` is not what was saved", variable.name)));
             }
+            model.variable(&variable.name, &variable.ty(), variable.digest);
         }
         if model.finish() != self.manifest.digest {
             return Err(Fault::Damaged("the variables together do not have the digest that was saved".into()));
         }
         Ok(())
     }
+}
+
+/// What the shards of a manifest are, in its order, if they are those that a checkpoint has.
+fn places(manifest: &Manifest) -> Result<Vec<(Part, Place)>, String> {
+    let id = manifest.id();
+    let other = || format!("{} names other files than a checkpoint has", id.manifest());
+    let mut places = vec![];
+    for shard in &manifest.shards {
+        match classify(&shard.file) {
+            Some(Kind::Shard(part, of, place)) if of == id => places.push((part, place)),
+            _ => return Err(other()),
+        }
+    }
+    if !places.is_sorted_by(|a, b| a < b) {
+        return Err(other());
+    }
+    let mut used = vec![false; places.len()];
+    for v in &manifest.variables {
+        let part = Part::of(v.kind);
+        if v.pieces.is_empty() {
+            let at = places.iter().position(|p| *p == (part, Place::ONLY)).ok_or_else(other)?;
+            used[at] = true;
+            continue;
+        }
+        for piece in &v.pieces {
+            let at = usize::from(piece.shard);
+            if places.get(at).is_none_or(|(p, _)| *p != part) {
+                return Err(other());
+            }
+            used[at] = true;
+        }
+    }
+    if used.contains(&false) { Err(other()) } else { Ok(places) }
+}
+
+/// Whether the pieces of a variable are all of it, each element once.
+pub(super) fn covered(v: &VariableEntry) -> Result<(), String> {
+    let mut known = vec![];
+    for piece in &v.pieces {
+        let runs = piece.runs(v).ok_or_else(|| format!("`{}` has a piece that is none of it", v.name))?;
+        known.extend(runs.into_iter().filter(|(.., n)| *n > 0).map(|(there, _, n)| (there, there + n)));
+    }
+    known.sort_unstable();
+    // Each begins where the one before ends.
+    let reached = known.iter().try_fold(0, |reached, (start, end)| (*start == reached).then_some(*end));
+    let whole = reached.is_some() && reached == v.ty().checked_len();
+    whole.then_some(()).ok_or_else(|| format!("the pieces of `{}` are not all of it, each element once", v.name))
 }
 
 fn read_manifest(path: &Path) -> Result<Manifest, Fault> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use super::error::CheckpointError;
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, State as Copied};
 use super::write::{DirectoryKey, Lineage, Outcome, Saved, Target, write};
 
 type Result<T> = std::result::Result<T, CheckpointError>;
@@ -78,7 +78,7 @@ struct Running {
     saving: Saving,
     directory: DirectoryKey,
     /// Gives the copy back, and what readers can now find.
-    thread: JoinHandle<(Vec<u8>, Option<super::CheckpointId>)>,
+    thread: JoinHandle<(Option<Vec<u8>>, Option<super::CheckpointId>)>,
 }
 
 /// What a session has to do with checkpoints.
@@ -103,7 +103,7 @@ impl Saver {
         let Some(Running { saving, directory, thread }) = self.running.take() else { return Ok(None) };
         match thread.join() {
             Ok((buffer, published)) => {
-                self.buffer = buffer;
+                self.buffer = buffer.unwrap_or_default();
                 self.learn(directory, published);
             }
             // `guarded` sees to it that this does not happen; if it does, nobody is to wait for ever.
@@ -137,21 +137,26 @@ impl Saver {
     }
     /// Saves on this thread.
     pub(super) fn run(&mut self, target: Target, snapshot: Snapshot) -> Result<Saved> {
-        let Outcome { result, published } = guarded(&target, &snapshot, self.keep);
+        let mut snapshot = snapshot;
+        let Outcome { result, published } = guarded(&target, &mut snapshot, self.keep);
         self.learn(target.key, published);
-        self.buffer = snapshot.state;
+        if let Copied::Here(buffer) = snapshot.state {
+            self.buffer = buffer;
+        }
         result
     }
     /// Saves on a thread of its own.
     pub(super) fn start(&mut self, target: Target, snapshot: Snapshot) -> Result<Saving> {
         let saving = Saving(Arc::default());
         let (told, keep, directory) = (saving.clone(), self.keep, target.key);
+        let mut snapshot = snapshot;
         let body = move || {
-            let Outcome { result, published } = guarded(&target, &snapshot, keep);
+            let Outcome { result, published } = guarded(&target, &mut snapshot, keep);
             // Whoever is told may save there next.
             drop(target);
             told.set(result);
-            (snapshot.state, published)
+            let buffer = if let Copied::Here(buffer) = snapshot.state { Some(buffer) } else { None };
+            (buffer, published)
         };
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(body);
         let thread = thread.map_err(|e| CheckpointError::Internal(format!("cannot start a thread: {e}")))?;
@@ -170,7 +175,7 @@ impl Drop for Saver {
 }
 
 /// A fault of ours in a save must not leave anybody waiting.
-fn guarded(target: &Target, snapshot: &Snapshot, keep: usize) -> Outcome {
+fn guarded(target: &Target, snapshot: &mut Snapshot, keep: usize) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| write(target, snapshot, keep))).unwrap_or_else(|_| Outcome {
         result: Err(CheckpointError::Internal("a panic while saving".into())),
         published: None,

@@ -9,10 +9,11 @@ use super::manifest::Digest;
 use super::names::CheckpointId;
 use super::read::{exactly, newest};
 use super::saver::Saving;
-use super::snapshot::{Same, Snapshot, Variables, reserve};
-use super::write::{Lineage, Saved, Target, key_of};
+use super::shards::{Root, Sharded};
+use super::snapshot::{Same, Snapshot, State, Variables, reserve};
+use super::write::{Lineage, Saved, Target, clean, key_of};
 use crate::crash;
-use crate::session::{Origin, Session};
+use crate::session::{Loss, Origin, Session};
 
 /// What a model goes on from.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,14 +47,20 @@ impl Session {
     }
     /// The same, but returns once the checkpoint is on the disk.
     pub fn save_and_wait(&mut self, directory: impl AsRef<Path>) -> Result<Saved, CheckpointError> {
-        let (target, snapshot) = self.begin_save(directory.as_ref())?;
-        let saved = self.saver.run(target, snapshot)?;
+        let saved = self.survive(|session| {
+            let (target, snapshot) = session.begin_save(directory.as_ref())?;
+            session.saver.run(target, snapshot)
+        })?;
         self.remember_from(Origin::Checkpoint { id: saved.id, directory: directory.as_ref().into() });
         Ok(saved)
     }
     /// Waits for the save that is running, if one is.
     pub fn wait_saved(&mut self) -> Result<Option<Saved>, CheckpointError> {
         self.saver.finish()
+    }
+    /// Directories that the workers reach as well: what is saved below one of them they write themselves, each what it holds.
+    pub fn share_roots(&mut self, roots: Vec<Root>) {
+        self.roots = roots;
     }
     /// How many checkpoints are kept in a directory; the newest always is.
     pub fn keep_checkpoints(&mut self, count: usize) {
@@ -99,14 +106,47 @@ impl Session {
     }
 
     fn begin_save(&mut self, directory: &Path) -> Result<(Target, Snapshot), CheckpointError> {
-        self.saver.finish()?;
+        match self.saver.finish() {
+            // Who was writing is gone. What it would have said this save says.
+            Err(error) if error.loss().is_some() && self.journal.is_some() => {}
+            finished => drop(finished?),
+        }
         let target = Target::open(directory, &|key| self.saver.lineage(key))?;
         let variables = self.variables();
-        self.read_state(&variables)?;
-        crash::point("snapshot");
         let (cursors, step) = (self.cursors.committed(), self.step());
-        let state = std::mem::take(&mut self.saver.buffer);
+        let state = match self.begin_shards(&target, step)? {
+            Some(sharded) => State::There(Some(sharded)),
+            None => {
+                self.read_state(&variables)?;
+                State::Here(std::mem::take(&mut self.saver.buffer))
+            }
+        };
+        crash::point("snapshot");
         Ok((target, Snapshot { variables, state, cursors, step }))
+    }
+    /// Has the workers save what they hold, where they can reach the directory; they go on once they have copied it.
+    fn begin_shards(&mut self, target: &Target, step: u64) -> Result<Option<Sharded>, CheckpointError> {
+        let named = self.roots.iter().find_map(|root| Some((root.name.clone(), root.name_of(target.directory())?)));
+        // Saving twice between two steps is one save, as the driver does it.
+        let Some((root, directory)) = named.filter(|_| target.newest().is_none_or(|id| id.step != step)) else {
+            return Ok(None);
+        };
+        clean(target)?;
+        self.survive(|session| {
+            session.executor.whole()?;
+            let (variables, spread, graph) = (session.variables(), &session.spread, &session.graph);
+            let shares = variables.slots.iter().map(|slot| {
+                let id = graph.variable(&slot.name).expect("a slot of this graph");
+                (slot.entry(), spread.shares(id).collect())
+            });
+            let devices = session.executor.devices().len();
+            let planned = Sharded::plan(&root, &directory, target.next(step), devices, shares);
+            let Some(mut sharded) = planned else { return Ok(None) };
+            for (device, order) in sharded.devices.iter().zip(&sharded.orders) {
+                sharded.pending.push(session.executor.device_mut(*device).save(order)?);
+            }
+            Ok::<_, CheckpointError>(Some(sharded))
+        })
     }
     /// Everything about the variables but their values; made when first asked for.
     pub(super) fn variables(&mut self) -> Arc<Variables> {

@@ -10,8 +10,9 @@ use thalweg_graph::lower::StateLayout;
 use thalweg_graph::{DType, Graph, Hash, VarKind};
 
 use super::error::CheckpointError;
-use super::manifest::{Digest, Manifest};
+use super::manifest::{Digest, Manifest, VariableEntry};
 use super::mismatch;
+use super::shards::Sharded;
 use crate::cursor::Cursor;
 
 /// One variable and its place in the copy.
@@ -24,6 +25,11 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// What a manifest says of it, but for the hash of its bytes.
+    pub(super) fn entry(&self) -> VariableEntry {
+        let (name, dtype, shape) = (self.name.to_string(), self.ty.dtype, self.ty.shape.clone());
+        VariableEntry { name, dtype, shape, kind: self.kind, digest: Digest([0; 32]), pieces: vec![] }
+    }
     pub(super) fn range(&self) -> std::ops::Range<usize> {
         self.offset..self.offset + self.ty.size_bytes() as usize
     }
@@ -83,18 +89,15 @@ pub enum Same {
     Variables,
 }
 
-/// Hashes a model: names, types and bytes of all variables, in order of name.
+/// Hashes a model: names, types and the bytes' hashes of all variables, in order of name. Of hashes, so that nobody has to have
+/// the bytes of all.
 #[derive(Default)]
 pub(crate) struct ModelDigest(blake3::Hasher);
 
 impl ModelDigest {
-    /// The next variable; its bytes follow.
-    pub(crate) fn variable(&mut self, name: &str, ty: &BufferType) {
-        self.0.update(format!("{name}: {}\n", ty.dtype.of(&ty.shape[..])).as_bytes());
-    }
-    /// Bytes of the variable begun last.
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+    /// The next variable, and the hash of its bytes.
+    pub(crate) fn variable(&mut self, name: &str, ty: &BufferType, digest: Digest) {
+        self.0.update(format!("{name}: {} {digest}\n", ty.dtype.of(&ty.shape[..])).as_bytes());
     }
     pub(crate) fn finish(&self) -> Digest {
         self.0.finalize().into()
@@ -104,24 +107,16 @@ impl ModelDigest {
 /// The state of a session between two steps.
 pub(super) struct Snapshot {
     pub variables: Arc<Variables>,
-    /// The copy.
-    pub state: Vec<u8>,
+    pub state: State,
     pub cursors: BTreeMap<String, Cursor>,
     pub step: u64,
 }
 
-impl Snapshot {
-    pub(super) fn bytes_of(&self, slot: &Slot) -> &[u8] {
-        &self.state[slot.range()]
-    }
-    pub(super) fn digest(&self) -> Digest {
-        let mut digest = ModelDigest::default();
-        for slot in &self.variables.slots {
-            digest.variable(&slot.name, &slot.ty);
-            digest.bytes(self.bytes_of(slot));
-        }
-        digest.finish()
-    }
+/// Where the copy is.
+pub(super) enum State {
+    Here(Vec<u8>),
+    /// With the workers, who write it.
+    There(Option<Sharded>),
 }
 
 /// Makes room for `bytes`, unless there is room already.

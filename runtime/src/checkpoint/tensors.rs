@@ -96,6 +96,14 @@ pub(super) enum ReadError {
     /// The system did not let us.
     Io(std::io::Error),
 }
+impl std::fmt::Display for ReadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Content(why) => f.write_str(why),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
 impl From<std::io::Error> for ReadError {
     fn from(error: std::io::Error) -> Self {
         Self::Io(error)

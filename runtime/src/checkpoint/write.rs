@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use super::disk::{self, Listing, Lock};
 use super::error::CheckpointError;
 use super::manifest::{Digest, FORMAT, GraphName, Manifest, ShardEntry, VariableEntry};
-use super::names::{CheckpointId, Part, temporary};
+use super::names::{CheckpointId, Part, Place, temporary};
 use super::read::Checkpoint;
-use super::snapshot::Snapshot;
+use super::snapshot::{ModelDigest, Snapshot, State};
 use super::tensors::{Layout, Tensor};
 
 use crate::crash;
@@ -78,27 +78,59 @@ impl Target {
         let damaged = lineage.map_or(vec![], |l| l.damaged);
         Ok(Self { directory: directory.into(), key, listing, damaged, _lock: lock })
     }
+    /// What a save at `step` is called.
+    pub(super) fn next(&self, step: u64) -> CheckpointId {
+        CheckpointId::after(self.listing.published.last().copied(), step)
+    }
+    /// The newest there is.
+    pub(super) fn newest(&self) -> Option<CheckpointId> {
+        self.listing.published.last().copied()
+    }
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
     fn at(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 }
 
 /// Writes a checkpoint, and removes those that are older than the `keep` newest.
-pub(super) fn write(target: &Target, snapshot: &Snapshot, keep: usize) -> Outcome {
-    let digest = snapshot.digest();
-    let before = clean(target).and_then(|()| already(target, snapshot, digest));
-    let id = match before {
-        Ok(Some(id)) => id,
-        Ok(None) => {
-            let id = CheckpointId::after(target.listing.published.last().copied(), snapshot.step);
-            if let Err(error) = publish(target, snapshot, digest, id) {
-                abandon(target, id);
-                return Outcome { result: Err(error), published: None };
-            }
-            id
-        }
+pub(super) fn write(target: &Target, snapshot: &mut Snapshot, keep: usize) -> Outcome {
+    let id = match begin(target, snapshot) {
+        Ok(Begun::Already(id, digest)) => return finish(target, id, digest, keep),
+        Ok(Begun::New(id)) => id,
         Err(error) => return Outcome { result: Err(error), published: None },
     };
+    match contents(target, snapshot, id).and_then(|contents| publish(target, snapshot, contents, id)) {
+        Ok(digest) => finish(target, id, digest, keep),
+        Err(error) => {
+            abandon(target, id);
+            Outcome { result: Err(error), published: None }
+        }
+    }
+}
+
+/// A checkpoint that is to be, or one that says it all already.
+enum Begun {
+    New(CheckpointId),
+    Already(CheckpointId, Digest),
+}
+
+fn begin(target: &Target, snapshot: &Snapshot) -> Result<Begun> {
+    let state = match &snapshot.state {
+        State::Here(state) => state,
+        State::There(Some(sharded)) => return Ok(Begun::New(sharded.id)),
+        State::There(None) => return Err(CheckpointError::Internal("a copy that was written already".into())),
+    };
+    clean(target)?;
+    if let Some((id, digest)) = already(target, snapshot, state) {
+        return Ok(Begun::Already(id, digest));
+    }
+    Ok(Begun::New(target.next(snapshot.step)))
+}
+
+/// What is left to do once readers can find it.
+fn finish(target: &Target, id: CheckpointId, digest: Digest, keep: usize) -> Outcome {
     let after = disk::sync_directory(&target.directory)
         .and_then(|()| disk::remove(&target.at(&temporary(&id.manifest()))))
         .and_then(|()| prune(target, id, keep));
@@ -108,23 +140,21 @@ pub(super) fn write(target: &Target, snapshot: &Snapshot, keep: usize) -> Outcom
 }
 
 /// Removes what saves left that were killed. First of all: a full disk may be full of it.
-fn clean(target: &Target) -> Result<()> {
+pub(super) fn clean(target: &Target) -> Result<()> {
     target.listing.leftovers.iter().try_for_each(|path| disk::remove(path))
 }
 
 /// The newest checkpoint, if it already says all that is to be saved. Saving twice between two steps is one save.
-fn already(target: &Target, snapshot: &Snapshot, digest: Digest) -> Result<Option<CheckpointId>> {
-    let Some(id) = target.listing.published.last().copied().filter(|id| id.step == snapshot.step) else {
-        return Ok(None);
-    };
+fn already(target: &Target, snapshot: &Snapshot, state: &[u8]) -> Option<(CheckpointId, Digest)> {
+    let id = target.listing.published.last().copied().filter(|id| id.step == snapshot.step)?;
     // A damaged one, or one that cannot be read, is no reason not to save.
-    let Ok(mut found) = Checkpoint::open(&target.directory, id) else { return Ok(None) };
+    let mut found = Checkpoint::open(&target.directory, id).ok()?;
     let m = &found.manifest;
-    let same = m.digest == digest
+    let same = m.digest == digest_of(&variables_of(snapshot, state))
         && m.cursors == cursors(snapshot)
-        && m.graph == graph_name(snapshot)
-        && found.check(&mut |_, _, _| {}).is_ok();
-    Ok(same.then_some(id))
+        && m.graph == graph_name(snapshot);
+    let digest = m.digest;
+    (same && found.check(&mut |_, _, _| {}).is_ok()).then_some((id, digest))
 }
 
 fn cursors(snapshot: &Snapshot) -> std::collections::BTreeMap<String, super::manifest::CursorEntry> {
@@ -136,52 +166,68 @@ fn graph_name(snapshot: &Snapshot) -> GraphName {
     GraphName { name: v.graph.to_string(), hash: Digest(v.hash.0), seed: v.seed }
 }
 
-/// Everything up to the instant at which readers find it.
-fn publish(target: &Target, snapshot: &Snapshot, digest: Digest, id: CheckpointId) -> Result<()> {
+fn variables_of(snapshot: &Snapshot, state: &[u8]) -> Vec<VariableEntry> {
+    let slots = snapshot.variables.slots.iter();
+    slots.map(|slot| VariableEntry { digest: blake3::hash(&state[slot.range()]).into(), ..slot.entry() }).collect()
+}
+
+/// The hash of all variables.
+fn digest_of(variables: &[VariableEntry]) -> Digest {
+    let mut digest = ModelDigest::default();
+    variables.iter().for_each(|v| digest.variable(&v.name, &v.ty(), v.digest));
+    digest.finish()
+}
+
+/// Every file under its temporary name, and what is in them.
+fn contents(
+    target: &Target,
+    snapshot: &mut Snapshot,
+    id: CheckpointId,
+) -> Result<(Vec<ShardEntry>, Vec<VariableEntry>)> {
+    if let State::There(sharded) = &mut snapshot.state {
+        return sharded.take().map(|s| s.finish(&target.directory)).expect("it was there a moment ago");
+    }
+    let State::Here(state) = &snapshot.state else { unreachable!("it is here or there") };
     let mut shards = Vec::new();
     for part in Part::ALL {
         let slots = snapshot.variables.slots.iter().filter(|s| Part::of(s.kind) == part);
         let tensors: Vec<Tensor<'_>> =
-            slots.map(|s| Tensor { name: &s.name, ty: &s.ty, bytes: snapshot.bytes_of(s) }).collect();
+            slots.map(|s| Tensor { name: &s.name, ty: &s.ty, bytes: &state[s.range()] }).collect();
         if !tensors.is_empty() {
-            shards.push(write_shard(target, &part.file(id), &Layout::of(tensors)?)?);
+            shards.push(write_shard(&target.directory, &part.file(id, Place::ONLY), &Layout::of(tensors)?)?);
         }
     }
+    Ok((shards, variables_of(snapshot, state)))
+}
+
+/// Everything up to the instant at which readers find it.
+fn publish(
+    target: &Target,
+    snapshot: &Snapshot,
+    (shards, variables): (Vec<ShardEntry>, Vec<VariableEntry>),
+    id: CheckpointId,
+) -> Result<Digest> {
     for shard in &shards {
         disk::rename(&target.at(&temporary(&shard.file)), &target.at(&shard.file))?;
     }
     disk::sync_directory(&target.directory)?;
 
-    let digest_of = |bytes| blake3::hash(bytes).into();
-    let variables = snapshot.variables.slots.iter().map(|s| VariableEntry {
-        name: s.name.to_string(),
-        dtype: s.ty.dtype,
-        shape: s.ty.shape.clone(),
-        kind: s.kind,
-        digest: digest_of(snapshot.bytes_of(s)),
-    });
-    let manifest = Manifest {
-        format: FORMAT,
-        term: id.term,
-        step: id.step,
-        graph: graph_name(snapshot),
-        digest,
-        cursors: cursors(snapshot),
-        variables: variables.collect(),
-        shards,
-    };
+    let digest = digest_of(&variables);
+    let (graph, cursors) = (graph_name(snapshot), cursors(snapshot));
+    let manifest = Manifest { format: FORMAT, term: id.term, step: id.step, graph, digest, cursors, variables, shards };
     let (bytes, name) = (manifest.to_bytes(), id.manifest());
     let unfinished = target.at(&temporary(&name));
     disk::write_new(&unfinished, &mut |out| out.write_all(&bytes))?;
     crash::point("unpublished");
     let linked = disk::link(&unfinished, &target.at(&name));
-    // A network may lose the answer and not the deed.
     crash::point("published");
+    // A network may lose the answer and not the deed.
     let names = std::fs::metadata(&unfinished).map_or(0, |m| m.nlink());
-    if names == 2 { Ok(()) } else { linked }
+    if names == 2 { Ok(digest) } else { linked.map(|()| digest) }
 }
 
-fn write_shard(target: &Target, name: &str, layout: &Layout<'_>) -> Result<ShardEntry> {
+/// Writes a file under its temporary name.
+pub(super) fn write_shard(directory: &Path, name: &str, layout: &Layout<'_>) -> Result<ShardEntry> {
     struct Hashing<'a>(&'a mut dyn Write, blake3::Hasher, u64);
     impl Write for Hashing<'_> {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -195,7 +241,7 @@ fn write_shard(target: &Target, name: &str, layout: &Layout<'_>) -> Result<Shard
         }
     }
     let (mut bytes, mut checksum) = (0, Digest([0; 32]));
-    disk::write_new(&target.at(&temporary(name)), &mut |out| {
+    disk::write_new(&directory.join(temporary(name)), &mut |out| {
         let mut out = Hashing(out, blake3::Hasher::new(), 0);
         layout.write(&mut out)?;
         (bytes, checksum) = (out.2, out.1.finalize().into());
@@ -207,14 +253,11 @@ fn write_shard(target: &Target, name: &str, layout: &Layout<'_>) -> Result<Shard
 /// Takes back what a save that failed has written, as far as the disk lets us: it may be full. What stays behind, the
 /// next save removes.
 fn abandon(target: &Target, id: CheckpointId) {
-    for name in Part::ALL.map(|part| part.file(id)).into_iter().chain([id.manifest()]) {
-        _ = disk::remove(&target.at(&temporary(&name)));
-    }
-    if !target.at(&id.manifest()).exists() {
-        for part in Part::ALL {
-            _ = disk::remove(&target.at(&part.file(id)));
-        }
-    }
+    _ = disk::remove(&target.at(&temporary(&id.manifest())));
+    let is_of_it =
+        |path: &Path| path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.contains(&format!("-{id}")));
+    let left = disk::list(&target.directory).ok().flatten().unwrap_or_default().leftovers;
+    left.iter().filter(|path| is_of_it(path)).for_each(|path| _ = disk::remove(path));
 }
 
 /// Removes checkpoints older than the newest `keep` that are whole, as far as this session knows.
@@ -230,6 +273,6 @@ fn prune(target: &Target, id: CheckpointId, keep: usize) -> Result<()> {
     old.iter().try_for_each(|id| disk::remove(&target.at(&id.manifest())))?;
     // No manifest may come back without its files.
     disk::sync_directory(&target.directory)?;
-    let files = old.iter().flat_map(|id| Part::ALL.map(|part| part.file(*id)));
-    files.into_iter().try_for_each(|name| disk::remove(&target.at(&name)))
+    let files = old.iter().filter_map(|id| target.listing.shards.get(id)).flatten();
+    files.into_iter().try_for_each(|path| disk::remove(path))
 }

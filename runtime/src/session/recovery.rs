@@ -203,11 +203,6 @@ impl Session {
 
     fn recover(&mut self, mut cause: DeviceError) -> Result<(), RunError> {
         let mut journal = self.journal.take().expect("whoever calls this has looked");
-        // It has its own copy, and goes on writing.
-        if let Some((saving, ..)) = &journal.saving {
-            saving.join();
-            journal.settle();
-        }
         let places = self.cursors.keep();
         let mut attempts = 0;
         let outcome = loop {
@@ -231,6 +226,11 @@ impl Session {
     /// Everything on other devices, as it was.
     fn rebuild(&mut self, journal: &mut Journal, cause: &DeviceError) -> Result<(), RunError> {
         let Recovered { mut executor, planner } = journal.recovery.recover(cause, &self.executor.abort_flag())?;
+        // Whoever has a copy of its own has gone on writing, and those who are gone do not.
+        if let Some((saving, ..)) = &journal.saving {
+            saving.join();
+            journal.settle();
+        }
         let spread = Spread::new(&self.graph, planner.state(), executor.devices().len()).map_err(RunError::Unsound)?;
         executor.reserve_state(&planner.state().bytes)?;
         executor.follow(&self.executor);

@@ -74,6 +74,10 @@ impl Spread {
         let is_layout = devices == 1 && *map == StateMap::single(&layout);
         Ok(Self { layout, shares, is_layout })
     }
+    /// Everywhere that it lies.
+    pub(crate) fn shares(&self, id: VarId) -> impl Iterator<Item = &Share> {
+        self.shares[id].iter().map(|piece| &piece.share)
+    }
     /// Reads a variable.
     pub(crate) fn read(&self, executor: &mut Executor, id: VarId, into: &mut [u8]) -> Result<(), DeviceError> {
         let element = self.layout.slots[id].ty.dtype.size_bytes();

@@ -75,8 +75,7 @@ impl Session {
             let ty = self.spread.layout.slots[id].ty.clone();
             bytes.resize(ty.size_bytes() as usize, 0);
             self.survive(|s| Ok::<_, RunError>(s.spread.read(&mut s.executor, id, &mut bytes)?))?;
-            digest.variable(&name, &ty);
-            digest.bytes(&bytes);
+            digest.variable(&name, &ty, blake3::hash(&bytes).into());
         }
         Ok(digest.finish().to_string())
     }

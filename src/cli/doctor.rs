@@ -1,0 +1,142 @@
+//! `thalweg doctor`: whether the workers of a job can do what a job asks of them. They join, reach each other and run plans; each
+//! pair hands a value to and fro within a step. What is measured is therefore what plans get, not what sockets can.
+
+use std::ffi::OsString;
+use std::io::{Write, stdout};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use clap::Args;
+use serde_json::json;
+use thalweg::distributed::{Reach, launch};
+use thalweg::hosts;
+use thalweg::prelude::*;
+
+/// `thalweg doctor`.
+#[derive(Args)]
+pub(crate) struct Doctor {
+    /// How many workers to try, on this machine. Within `thalweg launch`, or where an engine has started it, the job's.
+    #[arg(short = 'n', long = "workers", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: u16,
+    /// Print one JSON object per pair instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How often a value goes from one to the other and back within a step.
+const ROUNDS: usize = 16;
+/// Elements of the value by which bandwidth is measured: 4 MiB.
+const LARGE: u64 = 1 << 20;
+
+/// What a pair does.
+struct Pair {
+    between: [usize; 2],
+    seconds: f64,
+    bytes_per_second: f64,
+}
+
+impl Doctor {
+    /// Gives the exit code.
+    pub(crate) fn run(self) -> anyhow::Result<u8> {
+        let Some(launched) = hosts::launched()? else { return self.launch() };
+        let started = Instant::now();
+        let hosts = launched.workers()?;
+        let joined = started.elapsed();
+        let names: Vec<String> = hosts.cluster().devices.iter().map(|d| d.name.to_string()).collect();
+        let graph = to_and_fro(&names);
+        let mut model = graph.compile_on(hosts, &Strategy::alone(&names[0]))?;
+        if !self.json {
+            let (count, version) = (names.len(), env!("CARGO_PKG_VERSION"));
+            writeln!(stdout(), "{count} workers of version {version} joined and reached each other in {joined:.2?}")?;
+        }
+        let pairs = (0..names.len()).flat_map(|i| (i + 1..names.len()).map(move |j| [i, j]));
+        let pairs = pairs.map(|between| pair(&mut model, between)).collect::<anyhow::Result<Vec<_>>>()?;
+        if self.json {
+            for Pair { between: [a, b], seconds, bytes_per_second } in &pairs {
+                let pair = json!({"from": names[*a], "to": names[*b], "seconds": seconds, "bytes_per_second": bytes_per_second});
+                writeln!(stdout(), "{pair}")?;
+            }
+        } else if !pairs.is_empty() {
+            self.table(&names, &pairs)?;
+        }
+        Ok(0)
+    }
+    /// A job of its own.
+    fn launch(&self) -> anyhow::Result<u8> {
+        let program = std::env::current_exe().context("where is this program?")?;
+        let mut driver: Vec<OsString> = vec!["thalweg".into(), "doctor".into()];
+        if self.json {
+            driver.push("--json".into());
+        }
+        let (world, elsewhere, reach, key) = (self.workers, 0, Reach::default(), None);
+        let what = launch::Launch { world, elsewhere, reach, key, driver, program, roots: vec![], restarts: 0 };
+        Ok(launch::launch(&what)?)
+    }
+    fn table(&self, names: &[String], pairs: &[Pair]) -> anyhow::Result<()> {
+        let of = |a: usize, b: usize| pairs.iter().find(|p| p.between == [a.min(b), a.max(b)]);
+        let width = names.iter().map(String::len).max().unwrap_or(0);
+        let table = |title: &str, show: &dyn Fn(&Pair) -> String| -> anyhow::Result<()> {
+            writeln!(stdout(), "\n{title}")?;
+            write!(stdout(), "{:width$}", "")?;
+            names.iter().try_for_each(|name| write!(stdout(), "  {name:>width$}"))?;
+            for (a, name) in names.iter().enumerate() {
+                write!(stdout(), "\n{name:width$}")?;
+                for b in 0..names.len() {
+                    write!(stdout(), "  {:>width$}", of(a, b).map_or("".into(), show))?;
+                }
+            }
+            Ok(writeln!(stdout())?)
+        };
+        table("one way, 4 bytes", &|p| format!("{:.0} µs", 1e6 * p.seconds))?;
+        table("one way, 4 MiB", &|p| format!("{:.2} GB/s", 1e-9 * p.bytes_per_second))
+    }
+}
+
+fn program(what: &str, between: [usize; 2]) -> String {
+    format!("{what}.{}.{}", between[0], between[1])
+}
+
+/// For each pair, and each alone, a program that adds to a value here and there in turn: of one element, and of many.
+fn to_and_fro(names: &[String]) -> Graph {
+    let g = Graph::new("doctor");
+    for (what, elements) in [("small", 1), ("large", LARGE)] {
+        let value = g.input(what, F32, [elements]);
+        for i in 0..names.len() {
+            for j in i..names.len() {
+                let mut x = g.on(&names[i], || value + 1.0);
+                for _ in 0..ROUNDS {
+                    x = g.on(&names[j], || x * 0.5);
+                    x = g.on(&names[i], || x + 1.0);
+                }
+                let mean = g.on(&names[i], || x.mean()).named(&program("mean", [i, j]));
+                g.program(&program(what, [i, j])).outputs([mean]);
+            }
+        }
+    }
+    g
+}
+
+/// The median of what a step takes.
+fn seconds(model: &mut Model, what: &str, between: [usize; 2], value: &Array) -> anyhow::Result<f64> {
+    let (name, mut all) = (program(what, between), vec![]);
+    for _ in 0..12 {
+        let started = Instant::now();
+        model.run(&name, &[(what, value)])?;
+        all.push(started.elapsed().as_secs_f64());
+    }
+    // The first two find their way.
+    let mut all = all.split_off(2);
+    all.sort_by(f64::total_cmp);
+    Ok(all[all.len() / 2])
+}
+
+fn pair(model: &mut Model, between: [usize; 2]) -> anyhow::Result<Pair> {
+    let mut hop = |what: &str, elements: u64| -> anyhow::Result<f64> {
+        let value = Array::from_slice(&[elements], &vec![1.0f32; elements as usize]);
+        let alone = seconds(model, what, [between[0]; 2], &value)?;
+        let both = seconds(model, what, between, &value)?;
+        Ok(((both - alone) / (2 * ROUNDS) as f64).max(1e-9))
+    };
+    let small = hop("small", 1)?;
+    Ok(Pair { between, seconds: small, bytes_per_second: 4.0 * LARGE as f64 / hop("large", LARGE)? })
+}

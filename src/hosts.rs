@@ -18,6 +18,7 @@
 
 mod again;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,14 +101,14 @@ impl Launched {
             As::Driver(job) => (job, false),
             As::One(contract) if contract.rank > 0 => {
                 let folder = Job::folder_of(&contract).map_err(refused)?;
-                serve(Door::Of(folder), Some(contract.rank - 1), vec![])?;
+                serve(Door::Of(folder), Some(contract.rank - 1), None, vec![])?;
                 std::process::exit(0);
             }
             As::One(contract) => (Job::of_contract(&contract).map_err(refused)?, true),
         };
         thalweg_runtime::crash::this_is("driver");
         let is_restart = job.terms().map_err(refused)? > 0;
-        let gathering = Gathering::open(&job.key).map_err(refused)?;
+        let gathering = Gathering::open(&job.key, job.reach).map_err(refused)?;
         job.publish(gathering.address()).map_err(refused)?;
         let mut meeting = Meeting { job, is_ours, gathering };
         let workers = meeting.gather(&|| false).map_err(refused)?;
@@ -178,15 +179,15 @@ fn cluster(world: u16) -> Cluster {
     Cluster { devices, links: pairs.collect() }
 }
 
-/// Takes part in a job with a CPU of this machine, until the job is over: as this rank, if it can be. It writes below these
-/// roots and nowhere else.
+/// Takes part in a job with a CPU of this machine, until the job is over: as this rank, if it can be, and with connections of
+/// other workers taken at this address, if one is given. It writes below these roots and nowhere else.
 ///
 /// # Errors
 /// If it is not let in, and if the job does not end in peace.
-pub fn serve(join: Door, rank: Option<u16>, roots: Vec<Root>) -> Result<()> {
+pub fn serve(join: Door, rank: Option<u16>, listen: Option<SocketAddr>, roots: Vec<Root>) -> Result<()> {
     thalweg_runtime::crash::this_is(&rank.map_or("worker".into(), |rank| format!("worker{rank}")));
     let open = |name: &str, threads: usize| -> std::result::Result<Box<dyn Device>, DeviceError> {
         Ok(Box::new(thalweg_cpu::CpuDevice::new(name, threads)?))
     };
-    thalweg_distributed::serve(&Worker { join, rank, patience: REJOIN_LIMIT, roots }, &open).map_err(refused)
+    thalweg_distributed::serve(&Worker { join, rank, patience: REJOIN_LIMIT, listen, roots }, &open).map_err(refused)
 }

@@ -1,19 +1,30 @@
 //! Who may take part in a job: whoever holds its key, and proves it on every connection before anything else is said, on
 //! this machine too. Both sides prove it, each over both nonces, the job, the term, what the connection is for and who is at
-//! its ends; so that no proof serves twice, elsewhere, or for somebody else.
+//! its ends; so that no proof serves twice, elsewhere, or for somebody else. Where the connection is encrypted also over a
+//! value that follows from its keys ([`tls`](crate::tls)): a proof that somebody in between passes on serves on neither side.
 //!
 //! Every message has a fixed size, all of them together a time limit, and listeners a limit on how many strangers they
 //! talk to at once: who has no key can cost little.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::socket::Socket;
+use crate::tls::{Binding, Tls};
 
 /// How long a handshake may take.
 pub(crate) const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
 const MAGIC: &[u8; 8] = b"TWjoin\x00\x01";
 const NONCE: usize = 32;
+/// The first byte of who speaks TLS.
+const TLS_HELLO: u8 = 22;
+const NOT_ENCRYPTED: &str = "speaks plainly, and all connections of this job are encrypted: start it with --tls";
+const ENCRYPTED: &str = "speaks TLS, and no connection of this job is encrypted: start it with --plaintext";
 const HELLO: usize = 8 + 1 + 4 + 4 + 8 + 4 + NONCE;
 
 /// The secret of a job. Never printed.
@@ -118,22 +129,14 @@ pub(crate) enum AuthError {
     Other { who: String, what: &'static str },
     #[error("{who} did not answer within {HANDSHAKE_LIMIT:?}")]
     Slow { who: String },
+    #[error("{who} closed the connection: of another job perhaps, or one of us speaks TLS and the other does not")]
+    Closed { who: String },
+    #[error("{who} {what}")]
+    Encryption { who: String, what: &'static str },
+    #[error("no TLS with {who}, which may speak plainly: {error}")]
+    Tls { who: String, error: io::Error },
     #[error("{who}: {error}")]
     Io { who: String, error: io::Error },
-}
-
-/// A stream of which all reads together have a time limit.
-struct Until<'a>(&'a TcpStream, Instant);
-
-impl Read for Until<'_> {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let left = self.1.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        self.0.set_read_timeout(Some(left))?;
-        self.0.read(bytes)
-    }
 }
 
 struct Hello {
@@ -174,150 +177,133 @@ impl Hello {
         let [from, to] = [9, 13].map(|at| Party::of(word(at)).ok_or_else(stranger));
         Ok(Self { from: from?, to: to?, bytes })
     }
-    /// The proof of one side, which knows both nonces.
-    fn proof(&self, key: &JobKey, side: &str, answer: &[u8; NONCE]) -> blake3::Hash {
+    /// The proof of one side, which knows both nonces, and what is bound to this connection.
+    fn proof(&self, key: &JobKey, side: &str, answer: &[u8; NONCE], binding: &Binding) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&key.0);
         hasher.update(side.as_bytes()).update(&self.bytes).update(answer);
+        if let Some(binding) = binding {
+            hasher.update(binding);
+        }
         hasher.finalize()
     }
 }
 
-fn exactly<const N: usize>(stream: &mut Until<'_>, who: &str) -> Result<[u8; N], AuthError> {
+/// What a stranger can be told of: the address he comes from.
+fn name(address: io::Result<SocketAddr>) -> String {
+    address.map_or_else(|_| "a stranger".into(), |a| a.to_string())
+}
+
+async fn exactly<const N: usize>(socket: &mut (impl AsyncRead + Unpin), who: &str) -> Result<[u8; N], AuthError> {
     let mut bytes = [0; N];
-    match stream.read_exact(&mut bytes) {
-        Ok(()) => Ok(bytes),
-        Err(e) if matches!(e.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock) => {
-            Err(AuthError::Slow { who: who.into() })
+    match socket.read_exact(&mut bytes).await {
+        Ok(_) => Ok(bytes),
+        Err(e) if matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+            Err(AuthError::Closed { who: who.into() })
         }
         Err(error) => Err(AuthError::Io { who: who.into(), error }),
     }
 }
 
-/// Makes a new connection one between `from`, who asked for it, and `to`.
-pub(crate) fn greet(stream: &TcpStream, pass: &Pass, from: Party, to: Party) -> Result<(), AuthError> {
+/// What comes of a handshake, if it comes to anything in time.
+async fn in_time<T>(who: &str, shaking: impl Future<Output = Result<T, AuthError>>) -> Result<T, AuthError> {
+    let slow = |_| Err(AuthError::Slow { who: who.into() });
+    tokio::time::timeout(HANDSHAKE_LIMIT, shaking).await.unwrap_or_else(slow)
+}
+
+/// Makes a new connection one between `from`, who asks for it, and `to`. With [`Tls`] it is encrypted, and otherwise it is not.
+pub(crate) async fn greet(
+    tcp: TcpStream,
+    tls: Option<&Tls>,
+    pass: &Pass,
+    from: Party,
+    to: Party,
+) -> Result<Socket, AuthError> {
     let who = to.to_string();
-    let io = |error| AuthError::Io { who: who.clone(), error };
-    stream.set_nodelay(true).map_err(io)?;
-    stream.set_write_timeout(Some(HANDSHAKE_LIMIT)).map_err(io)?;
+    let shake = async {
+        let asked = Socket::ask(tcp, tls).await;
+        let mut socket = asked.map_err(|error| AuthError::Tls { who: who.clone(), error })?;
+        let io = |error| AuthError::Io { who: who.clone(), error };
+        let binding = socket.binding().map_err(io)?;
+        prove(&mut socket, &binding, pass, from, to, &who).await?;
+        socket.trust();
+        Ok(socket)
+    };
+    in_time(&who, shake).await
+}
+
+async fn prove(
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    binding: &Binding,
+    pass: &Pass,
+    from: Party,
+    to: Party,
+    who: &str,
+) -> Result<(), AuthError> {
+    let io = |error| AuthError::Io { who: who.into(), error };
     let hello = Hello::new(pass, from, to).map_err(io)?;
-    let (mut writer, mut reader) = (stream, Until(stream, Instant::now() + HANDSHAKE_LIMIT));
-    writer.write_all(&hello.bytes).map_err(io)?;
-    let answer: [u8; NONCE] = exactly(&mut reader, &who)?;
-    let proof: [u8; 32] = exactly(&mut reader, &who)?;
+    socket.write_all(&hello.bytes).await.map_err(io)?;
+    socket.flush().await.map_err(io)?;
+    let answer: [u8; NONCE] = exactly(socket, who).await?;
+    let proof: [u8; 32] = exactly(socket, who).await?;
     // The comparison of hashes takes the same time whatever they are.
-    if hello.proof(&pass.key, "who was asked", &answer) != proof {
-        return Err(AuthError::Key(who));
+    if hello.proof(&pass.key, "who was asked", &answer, binding) != proof {
+        return Err(AuthError::Key(who.into()));
     }
-    writer.write_all(hello.proof(&pass.key, "who asks", &answer).as_bytes()).map_err(io)?;
-    stream.set_read_timeout(None).map_err(io)
+    socket.write_all(hello.proof(&pass.key, "who asks", &answer, binding).as_bytes()).await.map_err(io)?;
+    socket.flush().await.map_err(io)
 }
 
 /// The other side of [`greet`], for `me`: who has come.
-pub(crate) fn admit(stream: &TcpStream, pass: &Pass, me: Party) -> Result<Party, AuthError> {
-    let mut who = stream.peer_addr().map_or_else(|_| "a stranger".into(), |a| a.to_string());
+pub(crate) async fn admit(
+    tcp: TcpStream,
+    tls: Option<&Tls>,
+    pass: &Pass,
+    me: Party,
+) -> Result<(Party, Socket), AuthError> {
+    let who = name(tcp.peer_addr());
+    let shake = async {
+        let io = |error| AuthError::Io { who: name(Err(io::ErrorKind::Other.into())), error };
+        let mut first = [0];
+        tcp.peek(&mut first).await.map_err(io)?;
+        let who = who.clone();
+        match (tls, first[0]) {
+            (Some(_), first) if first == MAGIC[0] => return Err(AuthError::Encryption { who, what: NOT_ENCRYPTED }),
+            (None, TLS_HELLO) => return Err(AuthError::Encryption { who, what: ENCRYPTED }),
+            _ => {}
+        }
+        let asked = Socket::be_asked(tcp, tls).await;
+        let mut socket = asked.map_err(|error| AuthError::Tls { who: who.clone(), error })?;
+        let binding = socket.binding().map_err(io)?;
+        let party = examine(&mut socket, &binding, pass, me, who.clone()).await?;
+        socket.trust();
+        Ok((party, socket))
+    };
+    in_time(&who, shake).await
+}
+
+async fn examine(
+    socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    binding: &Binding,
+    pass: &Pass,
+    me: Party,
+    mut who: String,
+) -> Result<Party, AuthError> {
     let io = |error| AuthError::Io { who: "a stranger".into(), error };
-    stream.set_nodelay(true).map_err(io)?;
-    stream.set_write_timeout(Some(HANDSHAKE_LIMIT)).map_err(io)?;
-    let (mut writer, mut reader) = (stream, Until(stream, Instant::now() + HANDSHAKE_LIMIT));
-    let hello = Hello::parse(exactly(&mut reader, &who)?, pass, &who)?;
+    let hello = Hello::parse(exactly(socket, &who).await?, pass, &who)?;
     if hello.to != me {
         return Err(AuthError::Other { who, what: "address" });
     }
     who = format!("{}, as {who} says it is,", hello.from);
     let answer = random().map_err(io)?;
-    writer.write_all(&answer).map_err(io)?;
-    writer.write_all(hello.proof(&pass.key, "who was asked", &answer).as_bytes()).map_err(io)?;
-    let proof: [u8; 32] = exactly(&mut reader, &who)?;
-    if hello.proof(&pass.key, "who asks", &answer) != proof {
+    let mine = hello.proof(&pass.key, "who was asked", &answer, binding);
+    socket.write_all(&[answer, *mine.as_bytes()].concat()).await.map_err(io)?;
+    socket.flush().await.map_err(io)?;
+    let proof: [u8; 32] = exactly(socket, &who).await?;
+    if hello.proof(&pass.key, "who asks", &answer, binding) != proof {
         return Err(AuthError::Key(who));
     }
-    stream.set_read_timeout(None).map_err(io)?;
     Ok(hello.from)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-    use std::thread;
-
-    use super::*;
-
-    fn pass(key: &JobKey) -> Pass {
-        Pass { key: key.clone(), term: 1, purpose: Purpose::Data }
-    }
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let there = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
-        (there, listener.accept().expect("it connects").0)
-    }
-    /// What comes of it when one side has `theirs` and the other `ours`.
-    fn meet(theirs: Pass, ours: Pass, to: Party) -> (Result<(), AuthError>, Result<Party, AuthError>) {
-        let (there, here) = pair();
-        let asking = thread::spawn(move || greet(&there, &theirs, Party::Worker(1), to));
-        let admitted = admit(&here, &ours, Party::Worker(2));
-        drop(here);
-        (asking.join().expect("no panic"), admitted)
-    }
-
-    #[test]
-    fn who_holds_the_key_is_let_in() {
-        let key = JobKey::from_hex(&JobKey::random().expect("numbers").to_hex()).expect("a key");
-        let (asked, admitted) = meet(pass(&key), pass(&key), Party::Worker(2));
-        assert!(asked.is_ok());
-        assert_eq!(admitted.expect("the key is right"), Party::Worker(1));
-    }
-
-    /// The name of the job is no secret: somebody who knows it and not the key.
-    #[test]
-    fn who_knows_the_jobs_name_and_not_its_key_is_not() {
-        let key = JobKey::random().expect("numbers");
-        let (there, here) = pair();
-        let liar = {
-            let pass = pass(&key);
-            thread::spawn(move || {
-                let hello = Hello::new(&pass, Party::Worker(1), Party::Worker(2)).expect("numbers");
-                (&there).write_all(&hello.bytes).expect("it listens");
-                let mut said = [0; 64];
-                (&there).read_exact(&mut said).expect("it answers");
-                // Its own proof, sent back.
-                (&there).write_all(&said[32..]).expect("it listens");
-            })
-        };
-        let error = admit(&here, &pass(&key), Party::Worker(2)).expect_err("it has no key");
-        assert!(matches!(error, AuthError::Key(_)), "{error}");
-        liar.join().expect("no panic");
-    }
-
-    #[test]
-    fn who_answers_without_the_key_is_not_believed() {
-        let key = JobKey::random().expect("numbers");
-        let (there, here) = pair();
-        let liar = thread::spawn(move || {
-            let mut hello = [0; HELLO];
-            (&there).read_exact(&mut hello).expect("it asks");
-            (&there).write_all(&[7; 64]).expect("it listens");
-        });
-        let error = greet(&here, &pass(&key), Party::Worker(1), Party::Worker(2)).expect_err("it has no key");
-        assert!(matches!(error, AuthError::Key(_)), "{error}");
-        liar.join().expect("no panic");
-    }
-
-    #[test]
-    fn other_jobs_terms_purposes_and_addresses_are_not_let_in() {
-        let (key, other) = (JobKey::random().expect("numbers"), JobKey::random().expect("numbers"));
-        let to = Party::Worker(2);
-        for (theirs, to, what) in [
-            (pass(&other), to, "job"),
-            (Pass { term: 2, ..pass(&key) }, to, "term"),
-            (Pass { purpose: Purpose::Control, ..pass(&key) }, to, "kind"),
-            (pass(&key), Party::Worker(3), "address"),
-        ] {
-            let (asked, admitted) = meet(theirs, pass(&key), to);
-            let error = admitted.expect_err("it is another").to_string();
-            assert!(error.contains(what) && asked.is_err(), "{error}");
-        }
-        let (there, here) = pair();
-        (&there).write_all(&[b'G'; HELLO]).expect("it listens");
-        assert!(matches!(admit(&here, &pass(&key), to), Err(AuthError::Stranger(_))));
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use thalweg_runtime::{DeviceError, crash};
 use crate::auth::{JobKey, Party};
 use crate::frame::{self, CHUNK_BYTES, FrameError, Header, Kind};
 use crate::message::Cause;
+use crate::stream::Stream;
 use crate::{HostError, lock};
 
 /// How long a peer may take nothing of what it is sent, or leave off in the middle of a frame.
@@ -51,7 +52,7 @@ pub(crate) struct DataPlane {
     me: Party,
     job: u64,
     term: u32,
-    peers: HashMap<Party, Mutex<TcpStream>>,
+    peers: HashMap<Party, Mutex<Stream>>,
     current: Mutex<Current>,
     changed: Condvar,
     on_break: OnBreak,
@@ -95,7 +96,7 @@ impl DataPlane {
         me: Party,
         key: &JobKey,
         term: u32,
-        peers: Vec<(Party, TcpStream)>,
+        peers: Vec<(Party, Stream)>,
         on_break: OnBreak,
     ) -> Result<Arc<Self>, HostError> {
         let failed = || HostError::io("cannot use a connection");
@@ -181,7 +182,7 @@ impl DataPlane {
     }
 
     /// Reads all that a peer sends, until the connection ends.
-    fn read_all(&self, peer: Party, mut stream: TcpStream) {
+    fn read_all(&self, peer: Party, mut stream: Stream) {
         let mut spare = vec![];
         let (header, refused) = loop {
             if let Err(ended) = self.read_one(peer, &mut stream, &mut spare) {
@@ -201,12 +202,7 @@ impl DataPlane {
         });
     }
     /// Reads one value or grant. An error comes with the header as far as one was read.
-    fn read_one(
-        &self,
-        peer: Party,
-        stream: &mut TcpStream,
-        spare: &mut Vec<u8>,
-    ) -> Result<(), (Option<Header>, Refused)> {
+    fn read_one(&self, peer: Party, stream: &mut Stream, spare: &mut Vec<u8>) -> Result<(), (Option<Header>, Refused)> {
         let _ = stream.set_read_timeout(None);
         let header = Header::read(stream).map_err(|e| (None, e.into()))?;
         let with = |refused: Refused| (Some(header), refused);
@@ -268,13 +264,13 @@ impl DataPlane {
             current = self.changed.wait(current).unwrap_or_else(PoisonError::into_inner);
         }
     }
-    fn next_part(&self, before: Header, stream: &mut TcpStream) -> Result<Header, Refused> {
+    fn next_part(&self, before: Header, stream: &mut Stream) -> Result<Header, Refused> {
         let next = Header::read(stream)?;
         let follows = Header { last: next.last, len: next.len, crc: next.crc, chunk: before.chunk + 1, ..before };
         if next == follows { Ok(next) } else { Err(Refused::Wrong("its parts are out of order".into())) }
     }
     /// Reads a value that nobody wants any more.
-    fn drop_value(&self, header: Header, stream: &mut TcpStream, spare: &mut Vec<u8>) -> Result<(), Refused> {
+    fn drop_value(&self, header: Header, stream: &mut Stream, spare: &mut Vec<u8>) -> Result<(), Refused> {
         spare.resize(CHUNK_BYTES, 0);
         let mut part = header;
         loop {

@@ -1,4 +1,4 @@
-//! The rim of the driver: the [`Conductor`] that has steps run on workers. A thread hears each of them; what is said goes to
+//! The rim of the driver: the [`Conductor`] that has steps run on workers. What they say goes to
 //! the [coordinator](crate::coordinator), which runs on the session's own thread.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 use crate::coordinator::{Command, Coordinator, Event, Outcome};
 use crate::data::DataPlane;
 use crate::message::{Cause, Order, Report};
-use crate::remote::{Remote, RemoteDevice};
+use crate::remote::{Remote, RemoteDevice, hang_up};
 use crate::short;
 
 /// How often it looks whether the caller wants no more.
@@ -38,7 +38,7 @@ pub(crate) struct Connections {
 impl Connections {
     /// Ends the term. Who hears nothing more than that joins again.
     pub(crate) fn end(&self) {
-        self.remotes.iter().for_each(|remote| remote.line.hang_up());
+        hang_up(&self.remotes);
         self.plane.close();
     }
 }

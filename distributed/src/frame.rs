@@ -18,8 +18,6 @@ pub(crate) enum Kind {
     Value,
     /// The slot of a channel is the sender's again.
     Grant,
-    /// A part of a control message.
-    Control,
 }
 
 /// What stands before the bytes.
@@ -82,7 +80,6 @@ impl Header {
         let kind = match self.kind {
             Kind::Value => 1,
             Kind::Grant => 2,
-            Kind::Control => 3,
         };
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4] = kind;
@@ -110,7 +107,6 @@ impl Header {
         let kind = match bytes[4] {
             1 => Kind::Value,
             2 => Kind::Grant,
-            3 => Kind::Control,
             other => return Err(FrameError::Kind(other)),
         };
         let [term, channel, chunk, len, crc] = [0, 1, 2, 3, 4].map(|at| word(32 + 4 * at));

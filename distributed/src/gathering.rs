@@ -5,23 +5,23 @@
 //! Ranks go by what those who join ask for, and then by who came first; since all workers host the same kind of device,
 //! nothing but names depends on it.
 
-use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use thalweg_runtime::crash;
 
-use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose, greet};
+use crate::access::{Access, Reach};
+use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose};
+use crate::control::{Attending, Hearing, Line, Reception};
 use crate::coordinator::Event;
 use crate::data::DataPlane;
 use crate::driver::{Connections, Workers};
-use crate::listener::{Listener, Port};
-use crate::message::{Cause, Line, Order, Report, hear};
-use crate::remote::{Answer, Remote};
-use crate::worker::dial;
+use crate::message::{Cause, Order, Report};
+use crate::remote::{Answer, Remote, hang_up};
+use crate::stream::Stream;
 use crate::{HostError, JOINING, VERSION, lock};
 
 /// How often it looks whether as many have come as are expected.
@@ -31,7 +31,8 @@ const FENCE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A door at which workers come together, open as long as the job lasts.
 pub struct Gathering {
-    listener: Listener,
+    reception: Reception,
+    access: Access,
     key: JobKey,
     /// Of the term that is, or was last.
     current: Option<Arc<Connections>>,
@@ -60,7 +61,8 @@ pub struct Call<'a> {
 
 /// A worker that has joined.
 struct Joined {
-    stream: TcpStream,
+    line: Line<Order>,
+    from: Hearing<Report, Order>,
     /// Where it takes connections.
     address: SocketAddr,
     process: u32,
@@ -68,42 +70,38 @@ struct Joined {
 }
 
 impl Joined {
-    /// Whether its connection is as it should be: open, and nothing to be heard.
+    /// Whether its connection is open.
     fn is_there(&self) -> bool {
-        let look = || {
-            self.stream.set_nonblocking(true)?;
-            let looked = self.stream.peek(&mut [0]);
-            self.stream.set_nonblocking(false)?;
-            looked
-        };
-        matches!(look(), Err(e) if e.kind() == ErrorKind::WouldBlock)
+        self.line.is_open()
     }
 }
 
 /// A worker that knows who it is, and what is still read of it here.
 struct Welcomed {
     remote: Arc<Remote>,
-    from: TcpStream,
+    from: Hearing<Report, Order>,
     answered: Sender<Answer>,
 }
 
 impl Gathering {
-    /// On a free port of this machine.
+    /// Where it can be reached.
     ///
     /// # Errors
-    /// If there is none.
-    pub fn open(key: &JobKey) -> Result<Self, HostError> {
+    /// If that is not possible, or not protected.
+    pub fn open(key: &JobKey, reach: Reach) -> Result<Self, HostError> {
+        let address = reach.address()?;
+        let access = Access::new(key, address.ip(), reach.encryption)?;
         let pass = Pass { key: key.clone(), term: JOINING, purpose: Purpose::Control };
-        let listener = Listener::open(Port::bind()?, pass, Party::Driver)?;
-        Ok(Self { listener, key: key.clone(), current: None, waiting: vec![] })
+        let reception = Reception::open(access.bind(address)?, access.tls.clone(), pass, Party::Driver)?;
+        Ok(Self { reception, access, key: key.clone(), current: None, waiting: vec![] })
     }
     /// Where workers are to [join](crate::Worker::join).
     pub fn address(&self) -> SocketAddr {
-        self.listener.address()
+        self.reception.address()
     }
     /// Whether somebody has come who is in no term yet.
     pub fn has_waiting(&mut self) -> bool {
-        while let Some(arrival) = self.listener.next(Duration::ZERO) {
+        while let Some(arrival) = self.reception.next(Duration::ZERO) {
             // Whoever is refused has been told.
             let _ = self.let_in(arrival);
         }
@@ -156,40 +154,21 @@ impl Gathering {
                 let away = |process: &&u32| self.waiting.iter().all(|j| j.process != **process);
                 (call.fence)(&before.iter().filter(away).copied().collect::<Vec<_>>());
             }
-            if let Some(Err(why)) = self.listener.next(LOOK).map(|arrival| self.let_in(arrival)) {
+            if let Some(Err(why)) = self.reception.next(LOOK).map(|arrival| self.let_in(arrival)) {
                 last = Some(why);
             }
         }
     }
-    fn let_in(&mut self, arrival: Result<(Party, TcpStream), String>) -> Result<(), String> {
+    fn let_in(&mut self, arrival: Result<Attending, String>) -> Result<(), String> {
         match arrival? {
-            (Party::Joining, stream) => {
-                let joined = self.join(stream)?;
+            Attending { party: Party::Joining, line, hearing } => {
+                let joined = join(line, hearing)?;
                 crash::point("joining");
                 self.waiting.push(joined);
                 Ok(())
             }
-            (party, _) => Err(format!("{party} is no worker that joins")),
+            Attending { party, .. } => Err(format!("{party} is no worker that joins")),
         }
-    }
-    /// What a worker says when it joins, if it fits this build.
-    fn join(&self, mut stream: TcpStream) -> Result<Joined, String> {
-        let _ = stream.set_read_timeout(Some(HANDSHAKE_LIMIT));
-        let said = hear(&mut stream, self.key.job(), JOINING).map_err(|e| format!("a worker that joins: {e}"))?.0;
-        let _ = stream.set_read_timeout(None);
-        let why = match said {
-            Report::Join { version, address, process, rank } if version == VERSION => {
-                return Ok(Joined { stream, address, process, rank });
-            }
-            Report::Join { version, process, .. } => format!(
-                "the worker of process {process} is of version {version}, and the driver of {VERSION}: start both from \
-                 one build"
-            ),
-            other => format!("a worker begins with {other:?}"),
-        };
-        // It may be gone already.
-        let _ = Line::new(stream, &self.key, JOINING).say(&Order::Refuse(why.clone()), &[]);
-        Err(why)
     }
 
     /// From those who have joined to those who take part.
@@ -200,12 +179,9 @@ impl Gathering {
         let (events, happened) = mpsc::channel();
         let mut half = Half(Vec::with_capacity(joined.len()));
         for (joined, rank) in joined.into_iter().zip(0..) {
-            let worker = self.welcome(joined, rank, term, &addresses, (call.device)(rank))?;
+            let worker = welcome(joined, rank, term, &addresses, (call.device)(rank))?;
             half.0.push(worker.remote.clone());
-            let (events, job) = (events.clone(), self.key.job());
-            let hearing = thread::Builder::new().name(format!("hearing rank {rank}"));
-            let spawned = hearing.spawn(move || worker.hear_all(rank, job, term, &events));
-            spawned.map_err(HostError::io("cannot start a thread"))?;
+            worker.hear_all(rank, events.clone()).map_err(HostError::io("cannot start a thread"))?;
         }
         let peers = self.reach(&addresses, term)?;
         await_ready(half.0.len(), &happened, call)?;
@@ -217,49 +193,60 @@ impl Gathering {
         let remotes = std::mem::take(&mut half.0);
         Ok(Workers { connections: Arc::new(Connections { remotes, plane }), happened })
     }
-    fn welcome(
-        &self,
-        joined: Joined,
-        rank: u16,
-        term: u32,
-        workers: &[SocketAddr],
-        (device, threads): (String, usize),
-    ) -> Result<Welcomed, HostError> {
-        let failed = || HostError::io(format!("cannot use the connection to rank {rank}"));
-        let Joined { stream, process, .. } = joined;
-        let (from, welcoming) = (stream.try_clone().map_err(failed())?, stream.try_clone().map_err(failed())?);
-        let (answered, answers) = mpsc::channel();
-        let (line, answers, heard) =
-            (Line::new(stream, &self.key, term), Mutex::new(answers), Mutex::new(Instant::now()));
-        let (workers, threads) = (workers.to_vec(), threads as u32);
-        let welcome = Order::Welcome { term, rank, workers, device, threads };
-        Line::new(welcoming, &self.key, JOINING).say(&welcome, &[]).map_err(failed())?;
-        let name = format!("rank {rank} (process {process})").into();
-        Ok(Welcomed {
-            remote: Arc::new(Remote { name, process, line, answers, saved: Mutex::default(), heard }),
-            from,
-            answered,
-        })
-    }
     /// A connection to each worker, for what channels carry.
-    fn reach(&self, workers: &[SocketAddr], term: u32) -> Result<Vec<(Party, TcpStream)>, HostError> {
+    fn reach(&self, workers: &[SocketAddr], term: u32) -> Result<Vec<(Party, Stream)>, HostError> {
         let pass = Pass { key: self.key.clone(), term, purpose: Purpose::Data };
         let reach = |(address, rank): (&SocketAddr, u16)| {
             let to = Party::Worker(rank);
             let refused = |e: &dyn std::fmt::Display| HostError::Refused(format!("cannot reach {to}: {e}"));
-            let stream = dial(*address).map_err(|e| refused(&e))?;
-            greet(&stream, &pass, Party::Driver, to).map_err(|e| refused(&e))?;
-            Ok((to, stream))
+            let socket = self.access.dial(*address, &pass, Party::Driver, to).map_err(|e| refused(&e))?;
+            Ok((to, socket.into_blocking().map_err(|e| refused(&e))?))
         };
         workers.iter().zip(0..).map(reach).collect()
     }
+}
+
+/// What a worker says when it joins, if it fits this build.
+fn join(line: Line<Order>, mut from: Hearing<Report, Order>) -> Result<Joined, String> {
+    let said = from.hear_within(HANDSHAKE_LIMIT).map_err(|e| format!("a worker that joins: {e}"))?.0;
+    let why = match said {
+        Report::Join { version, address, process, rank } if version == VERSION => {
+            return Ok(Joined { line, from, address, process, rank });
+        }
+        Report::Join { version, process, .. } => format!(
+            "the worker of process {process} is of version {version}, and the driver of {VERSION}: start both from \
+             one build"
+        ),
+        other => format!("a worker begins with {other:?}"),
+    };
+    // It may be gone already.
+    let _ = line.say(&Order::Refuse(why.clone()), &[]);
+    Err(why)
+}
+
+fn welcome(
+    joined: Joined,
+    rank: u16,
+    term: u32,
+    workers: &[SocketAddr],
+    (device, threads): (String, usize),
+) -> Result<Welcomed, HostError> {
+    let failed = HostError::io(format!("cannot use the connection to rank {rank}"));
+    let Joined { line, from, process, .. } = joined;
+    let (answered, answers) = mpsc::channel();
+    let (answers, heard) = (Mutex::new(answers), Mutex::new(Instant::now()));
+    let (workers, threads) = (workers.to_vec(), threads as u32);
+    line.say(&Order::Welcome { term, rank, workers, device, threads }, &[]).map_err(failed)?;
+    let name = format!("rank {rank} (process {process})").into();
+    let remote = Remote { name, process, line, answers, saved: Mutex::default(), heard };
+    Ok(Welcomed { remote: Arc::new(remote), from, answered })
 }
 
 /// Those who were welcomed to a term that has not begun. Dropped, they are free to join the next.
 struct Half(Vec<Arc<Remote>>);
 impl Drop for Half {
     fn drop(&mut self) {
-        self.0.iter().for_each(|remote| remote.line.hang_up());
+        hang_up(&self.0);
     }
 }
 
@@ -284,7 +271,9 @@ impl Drop for Gathering {
     fn drop(&mut self) {
         self.has_waiting();
         for joined in self.waiting.drain(..) {
-            let _ = Line::new(joined.stream, &self.key, JOINING).say(&Order::Leave, &[]);
+            let _ = joined.line.say(&Order::Leave, &[]);
+            // Nothing is left of this process soon.
+            joined.line.hang_up();
         }
     }
 }
@@ -304,25 +293,27 @@ fn by_rank(joined: Vec<Joined>) -> Vec<Joined> {
 }
 
 impl Welcomed {
-    /// Hands on what it says, until the connection ends.
-    fn hear_all(mut self, rank: u16, job: u64, term: u32, events: &Sender<Event>) {
-        let why = loop {
-            let said = hear(&mut self.from, job, term);
-            self.remote.hear();
-            // Whoever is told may have gone.
-            match said {
-                Ok((Report::Alive, _)) => {}
+    /// Has it handed on what it says, until the connection ends.
+    fn hear_all(self, rank: u16, events: Sender<Event>) -> io::Result<()> {
+        let Self { remote, from, answered } = self;
+        from.each(move |said| {
+            remote.hear();
+            let event = match said {
+                Ok((Report::Alive, _)) => return,
+                // Whoever is told may have gone.
+                Ok((Report::Answer(result), bytes)) => return drop(answered.send((result, bytes))),
                 Ok((Report::Saved(result), _)) => {
-                    let waiting = lock(&self.remote.saved).take();
-                    waiting.into_iter().for_each(|waiting| drop(waiting.send(result.clone())));
+                    let waiting = lock(&remote.saved).take();
+                    return waiting.into_iter().for_each(|waiting| drop(waiting.send(result.clone())));
                 }
-                Ok((Report::Answer(result), bytes)) => drop(self.answered.send((result, bytes))),
-                Ok((report, _)) => drop(events.send(Event::From { rank, report })),
-                Err(error) => break error,
-            }
-        };
-        // Whoever waits for what it saves waits no longer.
-        *lock(&self.remote.saved) = None;
-        let _ = events.send(Event::Gone { rank, why: format!("{} is gone: {why}", self.remote.name) });
+                Ok((report, _)) => Event::From { rank, report },
+                Err(error) => {
+                    // Whoever waits for what it saves waits no longer.
+                    *lock(&remote.saved) = None;
+                    Event::Gone { rank, why: format!("{} is gone: {error}", remote.name) }
+                }
+            };
+            let _ = events.send(event);
+        })
     }
 }

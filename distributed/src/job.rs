@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use thalweg_runtime::checkpoint::Root;
 
 use crate::contract::Contract;
-use crate::{HostError, JobKey};
+use crate::{HostError, JobKey, Reach};
 
 /// Where a driver finds its job.
 pub const JOB_VARIABLE: &str = "THALWEG_JOB";
@@ -23,6 +23,7 @@ pub const WORLD_VARIABLE: &str = "THALWEG_WORLD";
 
 const KEY: &str = "key";
 const ADDRESS: &str = "address";
+const REACH: &str = "reach.json";
 const WORLD: &str = "world";
 const FILE: &str = "job.json";
 const ROOTS: &str = "roots";
@@ -36,6 +37,8 @@ pub struct Job {
     pub key: JobKey,
     /// How many workers it has when all are there.
     pub world: u16,
+    /// Where its driver takes connections, and whether those of the job are encrypted.
+    pub reach: Reach,
 }
 
 /// What a job computes; the same in all its terms.
@@ -62,24 +65,25 @@ struct JobFile {
 }
 
 impl Job {
-    /// A new one, in a new folder.
+    /// A new one, in a new folder; with a new key if it is given none.
     ///
     /// # Errors
     /// If the folder cannot be made.
-    pub fn create(world: u16) -> Result<Self, HostError> {
+    pub fn create(world: u16, reach: Reach, key: Option<JobKey>) -> Result<Self, HostError> {
         let random: [u8; 8] = crate::auth::random().map_err(HostError::io("cannot make a name"))?;
         let name = format!("thalweg-{}-{:016x}", std::process::id(), u64::from_le_bytes(random));
-        Self::create_in(std::env::temp_dir().join(name), world)
+        Self::create_in(std::env::temp_dir().join(name), world, reach, key)
     }
-    fn create_in(folder: PathBuf, world: u16) -> Result<Self, HostError> {
-        let key = JobKey::random().map_err(HostError::io("cannot make a key"))?;
+    fn create_in(folder: PathBuf, world: u16, reach: Reach, key: Option<JobKey>) -> Result<Self, HostError> {
+        let key = key.map_or_else(JobKey::random, Ok).map_err(HostError::io("cannot make a key"))?;
         let failed = |what: &Path| HostError::io(format!("cannot make {}", what.display()));
         fs::DirBuilder::new().mode(0o700).create(&folder).map_err(failed(&folder))?;
-        let job = Self { folder, key, world };
+        let job = Self { folder, key, world, reach };
         let path = job.folder.join(KEY);
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let written = file.and_then(|mut file| file.write_all(job.key.to_hex().as_bytes()));
         written.map_err(failed(&path))?;
+        job.replace(REACH, &serde_json::to_vec(&reach).expect("an address and a word"))?;
         Ok(job)
     }
     /// The one whose driver this process is to be, if a launcher has said so. From here on the process ends with the launcher
@@ -110,7 +114,7 @@ impl Job {
             }
             fs::remove_dir_all(&folder).map_err(HostError::io(format!("cannot remove {}", folder.display())))?;
         }
-        Self::create_in(folder, contract.world - 1)
+        Self::create_in(folder, contract.world - 1, Reach::default(), None)
     }
     /// Where such a job is.
     ///
@@ -131,7 +135,10 @@ impl Job {
     /// If there is none.
     pub fn at(folder: &Path) -> Result<Self, HostError> {
         let key = read_key(&folder.join(KEY))?;
-        Ok(Self { folder: folder.into(), key, world: 0 })
+        let path = folder.join(REACH);
+        let bytes = fs::read(&path).map_err(HostError::io(format!("cannot read {}", path.display())))?;
+        let malformed = |e| HostError::Job(format!("{} is not what the launcher wrote: {e}", path.display()));
+        Ok(Self { folder: folder.into(), key, world: 0, reach: serde_json::from_slice(&bytes).map_err(malformed)? })
     }
     /// Where it is.
     pub fn folder(&self) -> &Path {
@@ -287,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_key_lies_where_nobody_else_can_read_it() {
-        let job = Job::create(2).expect("a folder");
+        let job = Job::create(2, Reach::default(), None).expect("a folder");
         let key = job.folder().join(KEY);
         let mode = |path: &Path| fs::metadata(path).expect("it is there").mode() & 0o777;
         assert_eq!((mode(job.folder()), mode(&key)), (0o700, 0o600));
@@ -304,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_driver_that_was_started_anew_goes_on_with_the_next_term() {
-        let job = Job::create(3).expect("a folder");
+        let job = Job::create(3, Reach::default(), None).expect("a folder");
         assert_eq!((job.terms().expect("none"), job.expected(), job.model().expect("none")), (0, 3, None));
         assert_eq!(job.begin_term().expect("room"), 1);
         let (graph, hash, strategy) = ("g".to_string(), "h".to_string(), "dp".to_string());

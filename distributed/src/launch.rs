@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use thalweg_runtime::checkpoint::Root;
 
-use crate::{HostError, JOB_VARIABLE, Job, WORLD_VARIABLE};
+use crate::{HostError, JOB_VARIABLE, Job, JobKey, Reach, WORLD_VARIABLE};
 
 /// Where a driver reads whose child it is.
 const LAUNCHER_VARIABLE: &str = "THALWEG_LAUNCHER";
@@ -28,8 +28,14 @@ const PARTING_LIMIT: Duration = Duration::from_secs(5);
 /// What is to be launched.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// How many workers.
+    /// How many workers are started.
     pub world: u16,
+    /// How many more come from other machines, with the key, to where the driver takes connections.
+    pub elsewhere: u16,
+    /// Where that is.
+    pub reach: Reach,
+    /// The job's key; if there is none, a new one.
+    pub key: Option<JobKey>,
     /// The driver: a program and its arguments.
     pub driver: Vec<OsString>,
     /// The program whose verb `worker` is a worker.
@@ -84,7 +90,7 @@ impl Drop for Folder<'_> {
 /// # Errors
 /// If processes cannot be started, or the driver ended in peace and never asked for its workers.
 pub fn launch(what: &Launch) -> Result<u8, HostError> {
-    let job = Job::create(what.world)?;
+    let job = Job::create(what.all(), what.reach, what.key.clone())?;
     let _folder = Folder(&job);
     job.share(&what.roots)?;
     let mut restarts = what.restarts;
@@ -108,7 +114,7 @@ pub fn launch(what: &Launch) -> Result<u8, HostError> {
     };
     let Some(mut crew) = crew else {
         let program = what.driver.first().map_or(String::new(), |p| p.to_string_lossy().into_owned());
-        let idle = format!("{program} ended without asking for its {} workers", what.world);
+        let idle = format!("{program} ended without asking for its {} workers", what.all());
         return if status.success() { Err(HostError::Job(idle)) } else { Ok(code(status)) };
     };
     // Who looks for another driver learns that there is none.
@@ -121,6 +127,9 @@ pub fn launch(what: &Launch) -> Result<u8, HostError> {
 }
 
 impl Launch {
+    fn all(&self) -> u16 {
+        self.world.saturating_add(self.elsewhere)
+    }
     fn driver(&self, job: &Job) -> Result<Kept, HostError> {
         let split = self.driver.split_first().ok_or_else(|| HostError::Job("there is nothing to launch".into()));
         let (first, arguments) = split?;
@@ -130,7 +139,7 @@ impl Launch {
             Command::new(first)
                 .args(arguments)
                 .env(JOB_VARIABLE, job.folder())
-                .env(WORLD_VARIABLE, self.world.to_string())
+                .env(WORLD_VARIABLE, self.all().to_string())
                 .env(LAUNCHER_VARIABLE, std::process::id().to_string()),
         )
     }
@@ -182,7 +191,7 @@ impl<'a> Crew<'a> {
                 self.missed = self.missed.or_else(|| Some(Instant::now()));
             }
             let left = self.workers.iter().filter(|w| w.ended.is_none()).count();
-            self.job.expect(left)?;
+            self.job.expect(left + usize::from(self.what.elsewhere))?;
             break;
         }
         if self.missed.is_some_and(|since| since.elapsed() > PARTING_LIMIT) {
@@ -281,9 +290,13 @@ pub(crate) fn die_with_launcher() {
 mod tests {
     use super::*;
 
+    fn what(driver: Vec<OsString>, restarts: u32) -> Launch {
+        let (reach, program) = (Reach::default(), "/bin/false".into());
+        Launch { world: 2, elsewhere: 0, reach, key: None, driver, program, roots: vec![], restarts }
+    }
     fn run(script: &str) -> Result<u8, HostError> {
         let driver = ["sh", "-c", script].iter().map(OsString::from).collect();
-        launch(&Launch { world: 2, driver, program: "/bin/false".into(), roots: vec![], restarts: 0 })
+        launch(&what(driver, 0))
     }
 
     #[test]
@@ -298,9 +311,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("thalweg-launch-{}", std::process::id()));
         let script = format!("echo x >> {0}; test $(wc -l < {0}) = 4 || kill -9 $$; exit 5", folder.display());
         let driver: Vec<OsString> = ["sh", "-c", &script].iter().map(OsString::from).collect();
-        let run = |restarts| {
-            launch(&Launch { world: 2, driver: driver.clone(), program: "/bin/false".into(), roots: vec![], restarts })
-        };
+        let run = |restarts| launch(&what(driver.clone(), restarts));
         assert_eq!(run(1).expect("it runs"), 128 + 9);
         assert_eq!(run(1).expect("it runs"), 5);
         std::fs::remove_file(&folder).expect("it was written");

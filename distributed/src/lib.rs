@@ -1,12 +1,15 @@
 //! Thalweg over several processes. A *worker* hosts a device; the *driver* holds the session, conducts steps and is where
 //! feeds come from and fetches go. What crosses channels goes straight from process to process.
 //!
-//! Who joins is in `auth.rs`, what is said in `message.rs`, what is carried in `data.rs`. `coordinator.rs` and `machine.rs`
+//! Who joins is in `auth.rs`, what is said in `message.rs` and how in `control`, what is carried in `data.rs`. `coordinator.rs` and `machine.rs`
 //! decide, and touch neither sockets nor clocks; `driver.rs` and `worker.rs` are the rims around them; `gathering.rs` brings them
 //! together.
 
+mod access;
 mod auth;
+mod background;
 pub mod contract;
+mod control;
 mod coordinator;
 mod data;
 mod driver;
@@ -18,8 +21,12 @@ mod listener;
 mod machine;
 mod message;
 mod remote;
+mod socket;
+mod stream;
+mod tls;
 mod worker;
 
+pub use access::{Encryption, Reach};
 pub use auth::JobKey;
 pub use driver::Workers;
 pub use gathering::{Call, Gathering};

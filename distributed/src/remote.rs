@@ -12,7 +12,8 @@ use thalweg_runtime::checkpoint::{Pending, ShardOrder, ShardReport};
 use thalweg_runtime::device::Loaded;
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Timing, crash};
 
-use crate::message::{Line, Order};
+use crate::control::Line;
+use crate::message::Order;
 use crate::{BEAT, SILENCE_LIMIT, lock};
 
 /// Bytes of state that one message carries.
@@ -25,7 +26,7 @@ pub(crate) type Answer = (Result<u64, String>, Vec<u8>);
 pub(crate) struct Remote {
     pub(crate) name: Arc<str>,
     pub(crate) process: u32,
-    pub(crate) line: Line,
+    pub(crate) line: Line<Order>,
     pub(crate) answers: Mutex<Receiver<Answer>>,
     /// Who waits for what it saves.
     pub(crate) saved: Mutex<Option<Sender<Result<ShardReport, String>>>>,
@@ -56,6 +57,13 @@ impl Remote {
         };
         Ok((result.map_err(|cause| DeviceError::Elsewhere { place: self.name.clone(), cause })?, bytes))
     }
+}
+
+/// Ends the connections to all of them.
+pub(crate) fn hang_up(remotes: &[Arc<Remote>]) {
+    // All at once first: whoever does not answer keeps the others no longer.
+    remotes.iter().for_each(|remote| remote.line.finish());
+    remotes.iter().for_each(|remote| remote.line.hang_up());
 }
 
 /// A device that a worker hosts.

@@ -1,8 +1,8 @@
-//! The rim of a worker: sockets, threads and a device around its [machine](crate::machine). One thread hears the driver, one
-//! (`Hands`) does what takes long, and the caller's holds the machine between them, so that a step can be given up while it
-//! runs.
+//! The rim of a worker: sockets, threads and a device around its [machine](crate::machine). One thread (`Hands`)
+//! does what takes long, and the caller's holds the machine between that and what the driver says, so that a step can be given up
+//! while it runs.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
@@ -15,11 +15,14 @@ use thalweg_runtime::checkpoint::{Root, Shard};
 use thalweg_runtime::executor::{Exchange, Fetch, Prepared};
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
-use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose, greet};
+use crate::access::{Access, Encryption};
+use crate::auth::{JobKey, Party, Pass, Purpose};
+use crate::control::{Line, attend};
 use crate::data::DataPlane;
-use crate::listener::{Listener, Port};
+use crate::listener::Listener;
 use crate::machine::{Command, Event, Exit, Machine};
-use crate::message::{Cause, Line, Order, Report, hear};
+use crate::message::{Cause, Order, Report};
+use crate::stream::Stream;
 use crate::{BEAT, HostError, JOINING, VERSION, lock, short};
 
 /// How long the others may take to connect, once all have joined.
@@ -36,6 +39,9 @@ pub struct Worker {
     pub rank: Option<u16>,
     /// How long it looks for the driver once it has lost it.
     pub patience: Duration,
+    /// Where it takes connections of other workers: an address, and a port or 0. If nothing is said, the address from which it
+    /// reaches the driver.
+    pub listen: Option<SocketAddr>,
     /// Where it may write shards of checkpoints.
     pub roots: Vec<Root>,
 }
@@ -43,21 +49,21 @@ pub struct Worker {
 /// Where a driver is found.
 #[derive(Clone, Debug)]
 pub enum Door {
-    /// Always there.
-    At(SocketAddr, JobKey),
+    /// Always there. Whether connections are encrypted has to be what the driver was told.
+    At(SocketAddr, JobKey, Encryption),
     /// Where the [job](crate::Job) in this folder says: another one may come if the driver is gone.
     Of(PathBuf),
 }
 
 impl Door {
-    fn find(&self) -> Result<(SocketAddr, JobKey), End> {
+    fn find(&self) -> Result<(SocketAddr, JobKey, Encryption), End> {
         let nowhere = || End::Lost("the driver is nowhere to be found".into());
         match self {
-            Door::At(address, key) => Ok((*address, key.clone())),
+            Door::At(address, key, encryption) => Ok((*address, key.clone(), *encryption)),
             Door::Of(folder) if !folder.exists() => Err(nowhere()),
             Door::Of(folder) => {
                 let job = crate::Job::at(folder).map_err(|e| End::Lost(e.to_string()))?;
-                Ok((job.address().ok_or_else(nowhere)?, job.key))
+                Ok((job.address().ok_or_else(nowhere)?, job.key, job.reach.encryption))
             }
         }
     }
@@ -80,8 +86,8 @@ struct Member {
     rank: u16,
     workers: usize,
     device: Box<dyn Device>,
-    line: Line,
-    peers: Vec<(Party, TcpStream)>,
+    line: Line<Report>,
+    peers: Vec<(Party, Stream)>,
     events: Sender<Event>,
     happened: Receiver<Event>,
 }
@@ -125,22 +131,27 @@ pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
     Ok(())
 }
 
-fn join(Worker { join, rank, .. }: &Worker, open: &Open<'_>) -> Result<Member, End> {
-    let (address, key) = join.find()?;
+fn join(Worker { join, rank, listen, .. }: &Worker, open: &Open<'_>) -> Result<Member, End> {
+    let (address, key, encryption) = join.find()?;
     let pass = |purpose, term| Pass { key: key.clone(), term, purpose };
     let why = |e: &dyn std::fmt::Display| format!("cannot join the job at {address}: {e}");
     let lost = |e: &dyn std::fmt::Display| End::Lost(why(e));
     let refused = |e: &dyn std::fmt::Display| End::Refused(HostError::Refused(why(e)));
-    let stream = dial(address).map_err(|e| lost(&e))?;
-    greet(&stream, &pass(Purpose::Control, JOINING), Party::Joining, Party::Driver).map_err(|e| lost(&e))?;
-    let mut from_driver = stream.try_clone().map_err(|e| refused(&e))?;
-    let joining = stream.try_clone().map_err(|e| refused(&e))?;
-    let port = Port::bind().map_err(End::Refused)?;
+    let access = Access::new(&key, address.ip(), encryption).map_err(End::Refused)?;
+    let asked_for = listen.map(|address| access.bind(address)).transpose().map_err(End::Refused)?;
+    let joining = pass(Purpose::Control, JOINING);
+    let socket = access.dial(address, &joining, Party::Joining, Party::Driver).map_err(|e| lost(&e))?;
+    let here = socket.local().map_err(|e| refused(&e))?.ip();
+    let port = asked_for.map_or_else(|| access.bind((here, 0).into()), Ok).map_err(End::Refused)?;
+    let (line, mut from_driver) = attend(socket).map_err(|e| lost(&e))?;
     crash::point("joining");
-    let (version, process) = (VERSION.to_string(), std::process::id());
-    let said = Report::Join { version, address: port.address(), process, rank: *rank };
-    Line::new(joining, &key, JOINING).say(&said, &[]).map_err(|e| lost(&e))?;
-    let (term, rank, workers, device) = match hear(&mut from_driver, key.job(), JOINING).map_err(|e| lost(&e))?.0 {
+    let (version, process, mut address) = (VERSION.to_string(), std::process::id(), port.address());
+    if address.ip().is_unspecified() {
+        // Everywhere: the others try where this one reaches the driver from.
+        address.set_ip(here);
+    }
+    line.say(&Report::Join { version, address, process, rank: *rank }, &[]).map_err(|e| lost(&e))?;
+    let (term, rank, workers, device) = match from_driver.hear().map_err(|e| lost(&e))?.0 {
         Order::Welcome { term, rank, workers, device, threads } => {
             let opened = open(&device, threads as usize).map_err(|e| refused(&e))?;
             (term, rank, workers, opened)
@@ -150,13 +161,18 @@ fn join(Worker { join, rank, .. }: &Worker, open: &Open<'_>) -> Result<Member, E
         other => return Err(refused(&format!("the driver begins with {other:?}"))),
     };
     let (events, happened) = mpsc::channel();
-    let (job, heard) = (key.job(), events.clone());
-    let hearing = thread::Builder::new().name("from the driver".into());
-    hearing.spawn(move || hear_all(from_driver, job, term, &heard)).map_err(|e| refused(&e))?;
-    let line = Line::new(stream, &key, term);
+    let heard = events.clone();
+    let hearing = from_driver.each(move |said| {
+        // Whoever is told may have gone.
+        let _ = heard.send(match said {
+            Ok((order, bytes)) => Event::Order(order, bytes),
+            Err(error) => Event::DriverGone(format!("the driver is gone: {error}")),
+        });
+    });
+    hearing.map_err(|e| refused(&e))?;
     let (me, pass) = (Party::Worker(rank), pass(Purpose::Data, term));
-    let listener = Listener::open(port, pass.clone(), me).map_err(End::Refused)?;
-    match meet(me, rank, &workers, listener, &pass, &happened) {
+    let listener = Listener::open(port, access.tls.clone(), pass.clone(), me).map_err(End::Refused)?;
+    match meet(me, rank, &workers, &access, listener, &pass, &happened) {
         Ok(peers) => Ok(Member { key, term, rank, workers: workers.len(), device, line, peers, events, happened }),
         Err(end) => {
             line.hang_up();
@@ -205,32 +221,23 @@ fn see_through(member: Member, roots: Vec<Root>) -> Result<End, HostError> {
     })
 }
 
-/// A connection to another process of this machine.
-pub(crate) fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
-    if !address.ip().is_loopback() {
-        let why = format!("{address} is not on this machine; what processes send each other is not encrypted yet");
-        return Err(std::io::Error::other(why));
-    }
-    TcpStream::connect_timeout(&address, HANDSHAKE_LIMIT)
-}
-
 /// Connections to all others: to those of a higher rank it goes, the others come. `happened` tells that nobody waits for it
 /// any more.
 fn meet(
     me: Party,
     rank: u16,
     workers: &[SocketAddr],
-    listener: Listener,
+    access: &Access,
+    listener: Listener<(Party, Stream)>,
     pass: &Pass,
     happened: &Receiver<Event>,
-) -> Result<Vec<(Party, TcpStream)>, End> {
+) -> Result<Vec<(Party, Stream)>, End> {
     let lost = |to: Party, e: &dyn std::fmt::Display| End::Lost(format!("{me} cannot reach {to}: {e}"));
     let mut peers = Vec::with_capacity(workers.len());
     for (other, address) in workers.iter().enumerate().skip(usize::from(rank) + 1) {
         let to = Party::Worker(other as u16);
-        let stream = dial(*address).map_err(|e| lost(to, &e))?;
-        greet(&stream, pass, me, to).map_err(|e| lost(to, &e))?;
-        peers.push((to, stream));
+        let socket = access.dial(*address, pass, me, to).map_err(|e| lost(to, &e))?;
+        peers.push((to, socket.into_blocking().map_err(|e| lost(to, &e))?));
     }
     crash::point("meeting");
     let mut awaited: Vec<Party> = (0..rank).map(Party::Worker).chain([Party::Driver]).collect();
@@ -261,23 +268,10 @@ fn meet(
     Ok(peers)
 }
 
-fn hear_all(mut from: TcpStream, job: u64, term: u32, events: &Sender<Event>) {
-    loop {
-        let event = match hear(&mut from, job, term) {
-            Ok((order, bytes)) => Event::Order(order, bytes),
-            Err(error) => Event::DriverGone(format!("the driver is gone: {error}")),
-        };
-        let last = matches!(event, Event::DriverGone(_));
-        if events.send(event).is_err() || last {
-            return;
-        }
-    }
-}
-
 /// The machine, until it leaves.
 fn decide(
     happened: Receiver<Event>,
-    line: &Line,
+    line: &Line<Report>,
     abort: &AbortFlag,
     jobs: &Sender<Job>,
     ballots: &Sender<bool>,

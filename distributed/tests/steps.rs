@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use thalweg_cpu::CpuDevice;
-use thalweg_distributed::{Call, Door, Gathering, HostError, JobKey, Worker, Workers, serve};
+use thalweg_distributed::{Call, Door, Encryption, Gathering, HostError, JobKey, Reach, Worker, Workers, serve};
 use thalweg_graph::DType::{F32, I32};
 use thalweg_graph::{Array, Cluster, Strategy};
 use thalweg_ops::nn::*;
@@ -65,9 +65,9 @@ fn gather(gathering: &mut Gathering, world: usize, patience: Duration) -> Result
 /// So many workers, each a thread, and a session over them.
 fn session(world: usize, strategy: &Strategy, opens: Opens) -> (Session, Vec<JoinHandle<Result<(), HostError>>>) {
     let key = JobKey::random().expect("numbers");
-    let mut gathering = Gathering::open(&key).expect("a port");
-    let worker =
-        Worker { join: Door::At(gathering.address(), key), rank: None, patience: Duration::ZERO, roots: vec![] };
+    let mut gathering = Gathering::open(&key, Reach::default()).expect("a port");
+    let join = Door::At(gathering.address(), key, Encryption::default());
+    let worker = Worker { join, rank: None, patience: Duration::ZERO, listen: None, roots: vec![] };
     let start = |_| {
         let (worker, opens) = (worker.clone(), opens.clone());
         thread::spawn(move || serve(&worker, &*opens))
@@ -251,9 +251,9 @@ fn an_abort_ends_a_step_on_all_workers() {
 #[test]
 fn who_is_missing_and_who_has_another_key_is_said() {
     let (key, other) = (JobKey::random().expect("numbers"), JobKey::random().expect("numbers"));
-    let mut gathering = Gathering::open(&key).expect("a port");
-    let worker =
-        Worker { join: Door::At(gathering.address(), other), rank: None, patience: Duration::ZERO, roots: vec![] };
+    let mut gathering = Gathering::open(&key, Reach::default()).expect("a port");
+    let join = Door::At(gathering.address(), other, Encryption::default());
+    let worker = Worker { join, rank: None, patience: Duration::ZERO, listen: None, roots: vec![] };
     let stranger = thread::spawn(move || serve(&worker, &open));
     let error = gather(&mut gathering, 2, Duration::from_secs(1)).map(|_| ()).expect_err("nobody joins");
     let said = error.to_string();

@@ -9,6 +9,7 @@ use std::fs::{File, read_to_string};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Names the folder.
 pub const CRASH_VARIABLE: &str = "THALWEG_CRASH";
@@ -54,6 +55,8 @@ fn pass(plan: &[Line], point: &str) {
         let fires = line.left.fetch_sub(1, Ordering::Relaxed) == 1;
         if fires && File::create_new(&line.marker).is_ok() {
             eprintln!("{name} (process {}) is killed at {point}, as planned", std::process::id());
+            // What this thread has said by now is to be heard: another thread writes to sockets.
+            std::thread::sleep(Duration::from_millis(10));
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             loop {
                 std::thread::park();

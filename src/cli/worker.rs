@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::launch::Encrypting;
 use clap::Args;
 use thalweg::distributed::{Door, Job, launch, read_key};
 use thalweg::runtime::checkpoint::Root;
@@ -18,8 +19,14 @@ pub(crate) struct Worker {
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// The folder of a job that was launched on this machine, where its key and its driver's address are.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["join", "key"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["join", "key", "tls", "plaintext"])]
     job: Option<PathBuf>,
+    /// Where it takes connections of other workers. Unless it is given, on a free port of the address from which it reaches the
+    /// driver.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    encryption: Encrypting,
     /// A directory below which it may write, and what the driver calls it.
     #[arg(long = "root", value_name = "NAME=DIR", value_parser = Root::parse, conflicts_with = "job")]
     roots: Vec<Root>,
@@ -40,9 +47,9 @@ impl Worker {
         let roots = job.as_ref().map_or_else(|| Ok(self.roots.clone()), Job::roots)?;
         let join = match (job, self.join, self.key) {
             (Some(job), ..) => Door::Of(job.folder().into()),
-            (None, Some(address), Some(key)) => Door::At(address, read_key(&key)?),
+            (None, Some(address), Some(key)) => Door::At(address, read_key(&key)?, self.encryption.into()),
             _ => anyhow::bail!("say where the job is: --join ADDRESS --key FILE"),
         };
-        Ok(thalweg::hosts::serve(join, self.rank, roots)?)
+        Ok(thalweg::hosts::serve(join, self.rank, self.listen, roots)?)
     }
 }

@@ -13,12 +13,15 @@ use crate::coordinator::{Command, Coordinator, Event, Outcome};
 use crate::data::DataPlane;
 use crate::message::{Cause, Order, Report};
 use crate::remote::{Remote, RemoteDevice, hang_up};
-use crate::short;
+use crate::{lock, short};
 
 /// How often it looks whether the caller wants no more.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long workers may take to answer that a step is to end.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// A step that takes longer is explained; and longer than so many times the longest of its plan.
+const LONG: Duration = Duration::from_secs(4);
+const LONG_TIMES: u32 = 10;
 /// Prefixes of plans' hashes that are kept.
 const PLANS_KEPT: usize = 64;
 
@@ -27,7 +30,12 @@ const PLANS_KEPT: usize = 64;
 pub struct Workers {
     pub(crate) connections: Arc<Connections>,
     pub(crate) happened: Receiver<Event>,
+    /// Tells people what is not an error.
+    pub(crate) tell: Tell,
 }
+
+/// Tells people something.
+pub type Tell = Box<dyn Fn(&str) + Send>;
 
 /// What leads to them.
 pub(crate) struct Connections {
@@ -47,6 +55,11 @@ impl Workers {
     /// How many they are.
     pub fn len(&self) -> usize {
         self.connections.remotes.len()
+    }
+    /// Who is told of steps that take long; standard error, unless this is called.
+    pub fn tell(mut self, tell: Tell) -> Self {
+        self.tell = tell;
+        self
     }
     /// Whether there is nobody.
     pub fn is_empty(&self) -> bool {
@@ -86,21 +99,42 @@ struct Driver {
     coordinator: Coordinator,
     /// Steps that were begun.
     step: u64,
-    /// Plans with prefixes of their hashes, the youngest last.
-    plans: Vec<(Arc<Plan>, u64)>,
+    /// The youngest last.
+    plans: Vec<Known>,
+}
+
+/// What is known of a plan.
+struct Known {
+    plan: Arc<Plan>,
+    /// A prefix of its hash.
+    prefix: u64,
+    /// What its longest step has taken.
+    longest: Duration,
 }
 
 impl Driver {
-    fn prefix(&mut self, plan: &Arc<Plan>) -> u64 {
-        if let Some((_, known)) = self.plans.iter().find(|(p, _)| Arc::ptr_eq(p, plan)) {
-            return *known;
-        }
-        if self.plans.len() == PLANS_KEPT {
-            self.plans.remove(0);
-        }
-        let prefix = short(&plan.hash().0);
-        self.plans.push((plan.clone(), prefix));
-        prefix
+    fn known(&mut self, plan: &Arc<Plan>) -> &mut Known {
+        let at = self.plans.iter().position(|known| Arc::ptr_eq(&known.plan, plan)).unwrap_or_else(|| {
+            if self.plans.len() == PLANS_KEPT {
+                self.plans.remove(0);
+            }
+            let prefix = short(&plan.hash().0);
+            self.plans.push(Known { plan: plan.clone(), prefix, longest: Duration::ZERO });
+            self.plans.len() - 1
+        });
+        &mut self.plans[at]
+    }
+    /// Says where everybody is in a step that takes long.
+    fn explain(&self, prepared: &Prepared, took: Duration) {
+        let all = self.workers.connections.remotes.iter().map(|remote| {
+            let doing = lock(&remote.doing);
+            match &**doing {
+                "" => format!("\n  {} has not said where it is", remote.name),
+                doing => format!("\n  {} is at {doing}", remote.name),
+            }
+        });
+        let (program, places) = (&prepared.plan().program, all.collect::<Vec<_>>().concat());
+        (self.workers.tell)(&format!("a step of `{program}` has taken {:.1} s so far:{places}", took.as_secs_f64()));
     }
     fn feed(&self, prepared: &Prepared, feeds: &[&[u8]], abort: &AbortFlag) -> Result<(), Cause> {
         for ((id, channel), bytes) in prepared.plan().channels.iter().zip(feeds) {
@@ -188,7 +222,13 @@ impl Driver {
         let (step, mut due, mut stopped) = (self.step, None, false);
         let mut next = Some(Event::Start { step, loaded });
         let mut fed = false;
+        let began = Instant::now();
+        let mut long = LONG.max(LONG_TIMES * self.known(prepared.plan()).longest);
         loop {
+            if began.elapsed() > long {
+                self.explain(prepared, began.elapsed());
+                long *= 2;
+            }
             if let Some(event) = next.take()
                 && let Some(outcome) = self.obey(event, prepared, &mut exchange, &mut due)
             {
@@ -224,9 +264,11 @@ impl Driver {
 impl Conductor for Driver {
     fn run(&mut self, prepared: &Prepared, exchange: Exchange<'_>, abort: &AbortFlag) -> Result<bool, DeviceError> {
         self.step += 1;
-        let plan = self.prefix(prepared.plan());
+        let (plan, began) = (self.known(prepared.plan()).prefix, Instant::now());
         self.workers.connections.plane.begin(self.step, prepared, plan);
         let outcome = self.see_through(prepared, exchange, abort);
+        let known = self.known(prepared.plan());
+        known.longest = known.longest.max(began.elapsed());
         self.workers.connections.plane.end();
         let error = |cause: Cause| {
             let place = format!("term {}, step {} of it", self.workers.connections.plane.term(), self.step);

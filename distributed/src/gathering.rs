@@ -191,7 +191,8 @@ impl Gathering {
         };
         let plane = DataPlane::new(Party::Driver, &self.key, term, peers, Box::new(on_break))?;
         let remotes = std::mem::take(&mut half.0);
-        Ok(Workers { connections: Arc::new(Connections { remotes, plane }), happened })
+        let tell = Box::new(|text: &str| eprintln!("{text}"));
+        Ok(Workers { connections: Arc::new(Connections { remotes, plane }), happened, tell })
     }
     /// A connection to each worker, for what channels carry.
     fn reach(&self, workers: &[SocketAddr], term: u32) -> Result<Vec<(Party, Stream)>, HostError> {
@@ -238,7 +239,7 @@ fn welcome(
     let (workers, threads) = (workers.to_vec(), threads as u32);
     line.say(&Order::Welcome { term, rank, workers, device, threads }, &[]).map_err(failed)?;
     let name = format!("rank {rank} (process {process})").into();
-    let remote = Remote { name, process, line, answers, saved: Mutex::default(), heard };
+    let remote = Remote { name, process, line, answers, saved: Mutex::default(), doing: Mutex::default(), heard };
     Ok(Welcomed { remote: Arc::new(remote), from, answered })
 }
 
@@ -299,7 +300,7 @@ impl Welcomed {
         from.each(move |said| {
             remote.hear();
             let event = match said {
-                Ok((Report::Alive, _)) => return,
+                Ok((Report::Alive { doing }, _)) => return *lock(&remote.doing) = doing,
                 // Whoever is told may have gone.
                 Ok((Report::Answer(result), bytes)) => return drop(answered.send((result, bytes))),
                 Ok((Report::Saved(result), _)) => {

@@ -28,7 +28,7 @@ mod worker;
 
 pub use access::{Encryption, Reach};
 pub use auth::JobKey;
-pub use driver::Workers;
+pub use driver::{Tell, Workers};
 pub use gathering::{Call, Gathering};
 pub use job::{JOB_VARIABLE, Job, Model, WORLD_VARIABLE, read_key};
 pub use worker::{Door, Open, Worker, serve};

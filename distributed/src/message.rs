@@ -72,8 +72,8 @@ pub(crate) enum Report {
     Answer(Result<u64, String>),
     /// What I was to save is written, or not.
     Saved(Result<ShardReport, String>),
-    /// Nothing to say; but I am here.
-    Alive,
+    /// Nothing has happened; but I am here, and this is what my device is doing in the step that runs.
+    Alive { doing: String },
     /// My body has ended.
     Voted { step: u64 },
     /// The step has ended.

@@ -30,6 +30,8 @@ pub(crate) struct Remote {
     pub(crate) answers: Mutex<Receiver<Answer>>,
     /// Who waits for what it saves.
     pub(crate) saved: Mutex<Option<Sender<Result<ShardReport, String>>>>,
+    /// What its device was doing when it last said so.
+    pub(crate) doing: Mutex<String>,
     /// When it last said anything.
     pub(crate) heard: Mutex<Instant>,
 }

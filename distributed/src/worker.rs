@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use thalweg_graph::Hash;
 use thalweg_graph::plan::{Memory, Plan};
 use thalweg_runtime::checkpoint::{Root, Shard};
-use thalweg_runtime::executor::{Exchange, Fetch, Prepared};
+use thalweg_runtime::executor::{Exchange, Fetch, Position, Prepared};
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
 use crate::access::{Access, Encryption};
@@ -199,13 +199,14 @@ fn see_through(member: Member, roots: Vec<Root>) -> Result<End, HostError> {
     let plane = DataPlane::new(Party::Worker(rank), &key, term, peers, Box::new(on_break))?;
     let executor = Executor::hosting(vec![device], vec![rank], plane.clone());
     let executor = executor.map_err(|e| HostError::Refused(e.to_string()))?;
+    let position = executor.position();
     let (abort, (jobs, to_do), (ballots, decisions)) = (executor.abort_flag(), mpsc::channel(), mpsc::channel());
     let (plans, decisions) = (vec![], Mutex::new(decisions));
     let hands = Hands { executor, rank, world: workers, plans, plane: plane.clone(), events, decisions, roots };
     let working = thread::Builder::new().name(format!("rank {rank}"));
     let working = working.spawn(move || hands.work(to_do)).map_err(HostError::io("cannot start a thread"))?;
     let end = match line.say(&Report::Ready, &[]) {
-        Ok(()) => decide(happened, &line, &abort, &jobs, &ballots),
+        Ok(()) => decide(happened, &line, &abort, &position, &jobs, &ballots),
         Err(e) => End::Lost(format!("the driver is gone: {e}")),
     };
     // Whatever it is doing: it ends when nobody wants it any more. Only then may it join again.
@@ -273,6 +274,7 @@ fn decide(
     happened: Receiver<Event>,
     line: &Line<Report>,
     abort: &AbortFlag,
+    position: &Position,
     jobs: &Sender<Job>,
     ballots: &Sender<bool>,
 ) -> End {
@@ -281,10 +283,12 @@ fn decide(
     loop {
         let event = match happened.recv_timeout(BEAT) {
             Ok(event) => event,
-            Err(RecvTimeoutError::Timeout) => match line.say(&Report::Alive, &[]) {
-                Ok(()) => continue,
-                Err(error) => return gone(error),
-            },
+            Err(RecvTimeoutError::Timeout) => {
+                match line.say(&Report::Alive { doing: position.describe().concat() }, &[]) {
+                    Ok(()) => continue,
+                    Err(error) => return gone(error),
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => return End::Lost("nobody is left who could say anything".into()),
         };
         for command in machine.handle(event) {

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use thalweg_cpu::CpuDevice;
-use thalweg_distributed::{Call, Door, Encryption, Gathering, HostError, JobKey, Reach, Worker, Workers, serve};
+use thalweg_distributed::{Call, Door, Encryption, Gathering, HostError, JobKey, Reach, Tell, Worker, Workers, serve};
 use thalweg_graph::DType::{F32, I32};
 use thalweg_graph::{Array, Cluster, Strategy};
 use thalweg_ops::nn::*;
@@ -64,6 +64,16 @@ fn gather(gathering: &mut Gathering, world: usize, patience: Duration) -> Result
 
 /// So many workers, each a thread, and a session over them.
 fn session(world: usize, strategy: &Strategy, opens: Opens) -> (Session, Vec<JoinHandle<Result<(), HostError>>>) {
+    session_telling(world, strategy, opens, Box::new(|text| panic!("{text}")))
+}
+
+/// The same; who is told of steps that take long.
+fn session_telling(
+    world: usize,
+    strategy: &Strategy,
+    opens: Opens,
+    tell: Tell,
+) -> (Session, Vec<JoinHandle<Result<(), HostError>>>) {
     let key = JobKey::random().expect("numbers");
     let mut gathering = Gathering::open(&key, Reach::default()).expect("a port");
     let join = Door::At(gathering.address(), key, Encryption::default());
@@ -75,7 +85,7 @@ fn session(world: usize, strategy: &Strategy, opens: Opens) -> (Session, Vec<Joi
     let threads = (0..world).map(start).collect();
     let workers = gather(&mut gathering, world, Duration::from_secs(20)).expect("all join");
     let twins = names(world).iter().map(|(name, n)| open(name, *n).expect("a device")).collect();
-    let executor = workers.executor(twins).expect("there is a twin for each");
+    let executor = workers.tell(tell).executor(twins).expect("there is a twin for each");
     let graph = graph();
     let planner = placing(&graph, world, strategy);
     (Session::with(graph, executor, planner).expect("it fits"), threads)
@@ -207,6 +217,30 @@ fn a_tail_that_fails_tears_and_says_so() {
     assert!(matches!(&error, RunError::Device(DeviceError::Torn { .. })), "{error}");
     assert_eq!(step(&mut session, 2).expect_err("nothing runs"), error);
     leave(session, threads);
+}
+
+/// A launch that takes six seconds: who is at it, and who waits for what.
+#[test]
+fn a_step_that_takes_long_is_explained() {
+    let (all, _) = stretches();
+    let opens = odd(move |k, _| {
+        if k == all + 1 {
+            thread::sleep(Duration::from_secs(6));
+        }
+        Ok(())
+    });
+    let said = Arc::new(std::sync::Mutex::new(String::new()));
+    let (heard, dp) = (said.clone(), Strategy::data_parallel().leaves(4));
+    let tell = Box::new(move |text: &str| heard.lock().expect("no panic").push_str(text));
+    let (mut there, threads) = session_telling(2, &dp, opens, tell);
+    for k in 0..2 {
+        step(&mut there, k).expect("it runs, sooner or later");
+    }
+    let said = said.lock().expect("no panic").clone();
+    assert!(said.contains("a step of `train` has taken 4.0 s so far"), "{said}");
+    assert!(said.contains("rank 1") && said.contains("launch \""), "who is at it: {said}");
+    assert!(said.contains("rank 0") && said.contains("wait #"), "who waits: {said}");
+    leave(there, threads);
 }
 
 #[test]

@@ -79,7 +79,10 @@ fn who_hangs_up_has_been_heard_and_hears_no_more() {
             });
             here.line.hang_up();
             hearing.join().expect("no panic");
-            assert_eq!(line.say(&Report::Alive, &[]).expect_err("it was closed").kind(), io::ErrorKind::BrokenPipe);
+            assert_eq!(
+                line.say(&Report::Alive { doing: String::new() }, &[]).expect_err("it was closed").kind(),
+                io::ErrorKind::BrokenPipe
+            );
         } else {
             line.say(&Report::Ready, &[]).expect("it listens");
             let hearing = thread::spawn(move || {

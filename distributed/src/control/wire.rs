@@ -153,7 +153,7 @@ impl Message for Report {
                 };
                 Said::Saved(proto::Saved { result: Some(result) })
             }
-            Report::Alive => Said::Alive(Empty {}),
+            Report::Alive { doing } => Said::Alive(proto::Alive { doing }),
             Report::Voted { step } => Said::Voted(step),
             Report::Done { step, committed, carried } => {
                 let carried = carried.into_iter();
@@ -200,7 +200,7 @@ impl Message for Report {
                     saved::Result::Refused(why) => Err(why),
                 })
             }
-            Said::Alive(Empty {}) => Report::Alive,
+            Said::Alive(proto::Alive { doing }) => Report::Alive { doing },
             Said::Voted(step) => Report::Voted { step },
             Said::Done(proto::Done { step, committed, carried }) => {
                 let carried = carried.into_iter().map(|c| (c.channel, c.transfers, c.bytes, c.copied)).collect();
@@ -280,7 +280,7 @@ pub(super) mod tests {
             Report::Ready,
             Report::Answer(Ok(0)),
             Report::Answer(Err("no".into())),
-            Report::Alive,
+            Report::Alive { doing: "3: wait #2 \"grad\"".into() },
             Report::Saved(Err("full".into())),
             Report::Saved(Ok(ShardReport { files: vec![entry], digests: vec![Digest([3; 32]), Digest([4; 32])] })),
             Report::Voted { step: 5 },

@@ -3,7 +3,7 @@
 //! step is given up nor that nobody is left who could send.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::device::{AbortFlag, DeviceError};
@@ -134,7 +134,7 @@ pub(super) struct Watch {
     /// Counts what may end somebody's waiting.
     progress: AtomicU64,
     /// By device, the instruction at which it is.
-    at: Vec<AtomicUsize>,
+    at: Arc<[AtomicUsize]>,
     /// All bodies have ended: what fails now fails half-way.
     pub(super) meeting: Gate<Meeting>,
 }
@@ -148,14 +148,15 @@ pub(super) struct Meeting {
 }
 
 impl Watch {
-    pub(super) fn new(devices: usize, stop: AbortFlag, limit: Duration) -> Self {
+    /// Of as many devices as say in `at` how far they are.
+    pub(super) fn new(at: Arc<[AtomicUsize]>, stop: AbortFlag, limit: Duration) -> Self {
         Self {
             stop,
             limit,
             cause: Mutex::default(),
-            busy: AtomicUsize::new(devices),
+            busy: AtomicUsize::new(at.len()),
             progress: AtomicU64::new(0),
-            at: (0..devices).map(|_| AtomicUsize::new(0)).collect(),
+            at,
             meeting: Gate::default(),
         }
     }

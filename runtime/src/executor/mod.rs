@@ -10,6 +10,7 @@ mod apart;
 mod gate;
 mod link;
 mod part;
+mod position;
 mod room;
 mod seat;
 mod together;
@@ -22,6 +23,7 @@ use thalweg_graph::plan::{Channel, ChannelId, Endpoint, Memory, Plan};
 
 pub use apart::{Arriving, Conductor, Wire};
 pub use link::Carried;
+pub use position::Position;
 pub use seat::Fetch;
 
 use crate::device::{AbortFlag, Device, DeviceError, Loaded};
@@ -49,6 +51,7 @@ pub struct Executor {
     /// By device, while channels are watched: what crossed in the last step.
     events: Option<Vec<Vec<ChannelEvent>>>,
     room: Room,
+    position: Position,
 }
 
 /// A plan that is loaded on all devices. It stays so until it is given to [`Executor::unload`].
@@ -153,7 +156,8 @@ impl Executor {
         let threads =
             (devices.len() > 1 || hosts.wire().is_some()).then(pool).transpose().map_err(|e| failed(e.to_string()))?;
         let (abort, wait_limit, torn, events, room) = (AbortFlag::default(), WAIT_LIMIT, None, None, Room::default());
-        Ok(Self { devices, threads, hosts, abort, wait_limit, torn, events, room })
+        let position = Position::default();
+        Ok(Self { devices, threads, hosts, abort, wait_limit, torn, events, room, position })
     }
     /// The devices, in the order of the plans' parts.
     pub fn devices(&self) -> &[Box<dyn Device>] {
@@ -170,6 +174,10 @@ impl Executor {
     /// Raise it, from any thread, to end the bodies that are running, also where they wait.
     pub fn abort_flag(&self) -> AbortFlag {
         self.abort.clone()
+    }
+    /// Tells, from any thread, where the devices are in the step that runs, if there are several or others beside.
+    pub fn position(&self) -> Position {
+        self.position.clone()
     }
     /// How long all devices may wait at once before the step is given up; 60 s unless set. A device that computes is not
     /// waited for in vain, however long it takes.
@@ -293,7 +301,7 @@ impl Executor {
         }
         if self.threads.is_some() {
             prepared.open();
-            let outcome = self.together(inner, exchange);
+            let outcome = self.together(prepared, exchange);
             prepared.close();
             return outcome;
         }

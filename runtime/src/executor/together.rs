@@ -8,17 +8,19 @@ use thalweg_graph::plan::Endpoint;
 
 use super::gate::Watch;
 use super::seat::{Fetch, Seat, Stops, describe};
-use super::{Exchange, Executor, Inner};
+use super::{Exchange, Executor, Prepared};
 use crate::device::DeviceError;
 
 impl Executor {
     /// [`Executor::run`] where there are several devices.
-    pub(super) fn together(&mut self, plan: &Inner, exchange: Exchange<'_>) -> Result<bool, DeviceError> {
+    pub(super) fn together(&mut self, prepared: &Prepared, exchange: Exchange<'_>) -> Result<bool, DeviceError> {
         let Exchange { feeds, fetches, agrees } = exchange;
-        let Self { devices, threads: Some(threads), hosts, abort, wait_limit, torn, events, .. } = self else {
+        let plan = &*prepared.0;
+        let Self { devices, threads: Some(threads), hosts, abort, wait_limit, torn, events, position, .. } = self
+        else {
             unreachable!("devices that have others beside them have threads")
         };
-        let watch = Watch::new(devices.len(), abort.within(), *wait_limit);
+        let watch = Watch::new(position.begin(prepared), abort.within(), *wait_limit);
         let mut of_each: Vec<Vec<Fetch<'_>>> = Vec::with_capacity(devices.len());
         of_each.resize_with(devices.len(), || {
             let mut list = Vec::with_capacity(fetches.len());
@@ -69,6 +71,7 @@ impl Executor {
             seat.events.take().unwrap_or_default()
         });
         drop(seats);
+        position.end();
         if let Some(events) = events {
             *events = crossed;
         }

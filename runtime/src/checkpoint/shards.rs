@@ -273,11 +273,14 @@ impl Sharded {
     }
 }
 
-/// The bytes of a variable from its pieces, which fit into it; `read` hands the bytes of a piece to a sink.
+/// Hands the bytes of a piece to a sink.
+type ReadPiece<'a, E> = &'a mut dyn FnMut(&PieceEntry, &mut dyn FnMut(&[u8])) -> std::result::Result<(), E>;
+
+/// The bytes of a variable from its pieces, which fit into it.
 pub(super) fn assemble<E>(
     variable: &VariableEntry,
     pieces: &[PieceEntry],
-    read: &mut dyn FnMut(&PieceEntry, &mut dyn FnMut(&[u8])) -> std::result::Result<(), E>,
+    read: ReadPiece<'_, E>,
 ) -> std::result::Result<Vec<u8>, E> {
     let element = variable.dtype.size_bytes() as u64;
     let mut bytes = vec![0; variable.ty().size_bytes() as usize];

@@ -338,7 +338,7 @@ fn a_stopped_worker_is_noticed_and_replaced() {
     let victim = job.workers[0];
     let (code, said, last) = job.after(victim, Signal::STOP, Duration::from_secs(100));
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains(&format!("(process {victim}): it has not been heard of for 5s")), "{said}");
+    assert!(said.contains(&format!("(process {victim}): it has not been heard of for 3s")), "{said}");
     assert!(said.contains(&format!("the worker of process {victim} does not answer, and is ended")), "{said}");
     let last: serde_json::Value = serde_json::from_str(&last).expect("a summary");
     assert_eq!(last["digest"], digest("2000"), "{said}");

@@ -43,7 +43,7 @@ const JOINING: u32 = 0;
 /// How often a worker that has nothing to say says so.
 const BEAT: std::time::Duration = std::time::Duration::from_secs(1);
 /// A worker that was not heard of for so long is gone, whatever its connections are like.
-const SILENCE_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+const SILENCE_LIMIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// Why processes did not come together, or did not stay.
 #[derive(Debug, thiserror::Error)]

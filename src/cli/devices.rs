@@ -11,6 +11,7 @@ use thalweg::Cluster;
 use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg::graph::cost::Rates;
 use thalweg::hosts::{self, Hosts};
+use thalweg::kit::{Case, Options};
 use thalweg::measured::{self, Entry};
 use thalweg::prelude::{Compile, Model, PipelineSchedule, Reduction, Strategy};
 
@@ -151,10 +152,22 @@ impl Where {
         );
         Ok(Some(launched.workers()?))
     }
+    /// How a model is spread over the workers.
+    pub(super) fn strategy_on(&self, hosts: &Hosts) -> Strategy {
+        self.strategy_over(hosts.cluster().devices.len())
+    }
     /// A model compiled for the workers.
     pub(super) fn compile_on(&self, hosts: Hosts, graph: &thalweg::Graph) -> anyhow::Result<Model> {
-        let strategy = self.strategy_over(hosts.cluster().devices.len());
+        let strategy = self.strategy_on(&hosts);
         Ok(graph.compile_on(hosts, &strategy)?)
+    }
+    /// A case of the kit, here or on the workers of the job that this process drives; `None` where there is no such case.
+    pub(super) fn case(&self, name: &str, options: &Options) -> anyhow::Result<Option<Case>> {
+        let Some(hosts) = self.hosts()? else {
+            return Ok(Case::open_with(name, &self.cluster()?, self.strategy().as_ref(), options)?);
+        };
+        let strategy = self.strategy_on(&hosts);
+        Ok(Case::open_on(name, hosts, &strategy, options)?)
     }
     /// Threads that a process so placed should be pinned to; none: all.
     pub(super) fn pinned(&self) -> Option<usize> {

@@ -97,8 +97,7 @@ impl Kit {
         let started = Instant::now();
         let threads = pin(self.place.pinned())?;
         let reference = self.reference()?;
-        let (cluster, strategy) = (self.place.cluster()?, self.place.strategy());
-        let Some(mut case) = Case::open_with(&self.case, &cluster, strategy.as_ref(), &self.options())? else {
+        let Some(mut case) = self.place.case(&self.case, &self.options())? else {
             // The driver asks for cases that not every peer has.
             eprintln!("there is no case `{}`; there are {}", self.case, NAMES.join(", "));
             return Ok(());
@@ -130,7 +129,12 @@ impl Kit {
             extra["accuracy"] = json!(accuracy);
         }
         if self.check {
-            return self.verdict(reference.as_ref(), error, accuracy);
+            let (digest, sent) = (case.model().digest()?, case.model().bytes_sent());
+            let line = json!({
+                "case": self.case, "options": self.options().to_string().trim(), "rel_err": error, "accuracy": accuracy,
+                "digest": digest, "bytes_sent": sent,
+            });
+            return self.verdict(reference.as_ref(), error, accuracy, line);
         }
         let step = if case.epochs() > 0 { 0 } else { results.len() };
         let mut runner = Runner { steps_per_rep: case.quantum, case, step, times: vec![] };
@@ -186,7 +190,14 @@ impl Kit {
         of_case.map(|r| serde_json::from_value(r).context("a reference has losses, or l2 and probe")).transpose()
     }
 
-    fn verdict(&self, reference: Option<&Reference>, error: Option<f64>, accuracy: Option<f64>) -> anyhow::Result<()> {
+    /// Says in `line` whether the results are right; an error if they are not.
+    fn verdict(
+        &self,
+        reference: Option<&Reference>,
+        error: Option<f64>,
+        accuracy: Option<f64>,
+        mut line: Value,
+    ) -> anyhow::Result<()> {
         let error = error.with_context(|| format!("no reference for `{}`: give --refs (for models of language, `benches/gpu_torch.py --float64` makes one)", self.case))?;
         let tolerance = if self.precision == Precision::Declared { TOLERANCE } else { TOLERANCE_HALF };
         let accuracy_right = match (reference, accuracy) {
@@ -194,7 +205,7 @@ impl Kit {
             _ => true,
         };
         let right = error <= tolerance && accuracy_right;
-        let line = json!({ "case": self.case, "options": self.options().to_string().trim(), "right": right, "rel_err": error, "accuracy": accuracy });
+        line["right"] = json!(right);
         if self.json {
             say(&line)?;
         } else {

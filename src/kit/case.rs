@@ -15,6 +15,7 @@ use super::options::Options;
 use super::{gpt, models, resident};
 use crate::data::{Dataset, all_digits};
 use crate::error::Result;
+use crate::hosts::Hosts;
 use crate::model::{Compile, Model};
 
 /// The cases there are. Sizes of the last five can be others: `matmul_512_f16`.
@@ -105,6 +106,16 @@ impl Case {
         strategy: Option<&Strategy>,
         options: &Options,
     ) -> Result<Option<Case>> {
+        Case::made(name, options, |g| strategy.map_or_else(|| g.compile(cluster), |s| g.compile_with(cluster, s)))
+    }
+    /// The same on the devices of other processes.
+    ///
+    /// # Errors
+    /// As [`Case::open_with`], and if the strategy does not fit the workers.
+    pub fn open_on(name: &str, hosts: Hosts, strategy: &Strategy, options: &Options) -> Result<Option<Case>> {
+        Case::made(name, options, |g| g.compile_on(hosts, strategy))
+    }
+    fn made(name: &str, options: &Options, compile: impl FnOnce(&Graph) -> Result<Model>) -> Result<Option<Case>> {
         let g = Graph::new(name);
         let (whose, workers) = of_workers(name);
         let (model, program, feeds, items, unit) = match whose {
@@ -128,10 +139,7 @@ impl Case {
             },
         };
         options.belong_to(name, matches!(program, "train" | "infer"))?;
-        let mut compiled = match strategy {
-            Some(strategy) => g.compile_with(cluster, strategy)?,
-            None => g.compile(cluster)?,
-        };
+        let mut compiled = compile(&g)?;
         if let Some(model) = model {
             models::initialize(&mut compiled, model)?;
         }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use thalweg_graph::plan::{ChannelId, Endpoint, Plan};
-use thalweg_runtime::executor::{Carried, Conductor, Exchange, Fetch, Prepared, Wire};
+use thalweg_runtime::executor::{Carried, Conductor, ControlMessages, Exchange, Fetch, Prepared, Wire};
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor};
 
 use crate::coordinator::{Command, Coordinator, Event, Outcome};
@@ -132,7 +132,7 @@ impl Driver {
             match command {
                 Command::Send { rank, order } => {
                     // Who does not take it is gone, which is heard as well.
-                    let _ = self.workers.remotes[usize::from(rank)].line.say(&order, &[]);
+                    let _ = self.workers.remotes[usize::from(rank)].say(&order, &[]);
                 }
                 Command::Ask => {
                     let next = match self.fetch(prepared, &mut exchange.fetches) {
@@ -191,6 +191,9 @@ impl Driver {
 }
 
 impl Conductor for Driver {
+    fn control_messages(&self) -> ControlMessages {
+        self.workers.remotes.iter().fold(Default::default(), |all, remote| remote.tally.so_far().and(&all))
+    }
     fn run(&mut self, prepared: &Prepared, exchange: Exchange<'_>, abort: &AbortFlag) -> Result<bool, DeviceError> {
         self.step += 1;
         let plan = self.prefix(prepared.plan());

@@ -14,6 +14,7 @@ use crate::driver::Workers;
 use crate::listener::{Listener, Port};
 use crate::message::{Cause, Line, Order, Report, hear};
 use crate::remote::{Answer, Remote};
+use crate::tally::Tally;
 use crate::worker::dial;
 use crate::{HostError, TERM, VERSION, lock};
 
@@ -146,7 +147,11 @@ impl Gathering {
         let (workers, device, threads) = (workers.to_vec(), device.clone(), *threads as u32);
         line.say(&Order::Welcome { rank, workers, device, threads }, &[]).map_err(failed())?;
         let name = format!("rank {rank} (process {process})").into();
-        Ok(Welcomed { remote: Arc::new(Remote { name, line, answers, heard }), from, answered })
+        Ok(Welcomed {
+            remote: Arc::new(Remote { name, line, answers, heard, tally: Tally::default() }),
+            from,
+            answered,
+        })
     }
     /// A connection to each worker, for what channels carry.
     fn reach(&self, workers: &[SocketAddr]) -> Result<Vec<(Party, TcpStream)>, HostError> {
@@ -176,6 +181,7 @@ impl Welcomed {
         let why = loop {
             let said = hear(&mut self.from, job, TERM);
             self.remote.hear();
+            said.iter().for_each(|(report, _)| self.remote.tally.heard(report));
             // Whoever is told may have gone.
             match said {
                 Ok((Report::Alive, _)) => {}

@@ -17,6 +17,7 @@ mod listener;
 mod machine;
 mod message;
 mod remote;
+mod tally;
 mod worker;
 
 pub use auth::JobKey;

@@ -12,6 +12,7 @@ use thalweg_runtime::device::Loaded;
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Timing};
 
 use crate::message::{Line, Order};
+use crate::tally::Tally;
 use crate::{BEAT, SILENCE_LIMIT, lock};
 
 /// Bytes of state that one message carries.
@@ -27,6 +28,7 @@ pub(crate) struct Remote {
     pub(crate) answers: Mutex<Receiver<Answer>>,
     /// When it last said anything.
     pub(crate) heard: Mutex<Instant>,
+    pub(crate) tally: Tally,
 }
 
 impl Remote {
@@ -39,10 +41,18 @@ impl Remote {
         let silent = lock(&self.heard).elapsed() > SILENCE_LIMIT;
         silent.then(|| format!("{} has not been heard of for {SILENCE_LIMIT:?}", self.name))
     }
+    /// Says something, and counts it.
+    ///
+    /// # Errors
+    /// If the connection does not take it.
+    pub(crate) fn say(&self, order: &Order, bytes: &[u8]) -> std::io::Result<()> {
+        self.tally.said(order);
+        self.line.say(order, bytes)
+    }
     fn ask(&self, order: &Order, bytes: &[u8]) -> Result<(u64, Vec<u8>), DeviceError> {
         let failed = |cause: String| DeviceError::Elsewhere { place: self.name.clone(), cause };
         let answers = lock(&self.answers);
-        self.line.say(order, bytes).map_err(|e| failed(format!("it is gone: {e}")))?;
+        self.say(order, bytes).map_err(|e| failed(format!("it is gone: {e}")))?;
         let (result, bytes) = loop {
             match answers.recv_timeout(BEAT) {
                 Ok(answer) => break answer,

@@ -163,7 +163,7 @@ impl Demo {
             let strategy = model.spread().map(|s| s.strategy.to_string());
             let summary = json!({
                 "strategy": strategy, "test_accuracy": accuracy, "train_seconds": train_seconds, "devices": devices, "world": world,
-                "bytes_sent": model.bytes_sent(), "digest": digest, "steps": model.step(), "seed": self.seed,
+                "bytes_sent": model.bytes_sent(), "control_messages": model.control_messages(), "digest": digest, "steps": model.step(), "seed": self.seed,
             });
             writeln!(stdout(), "{summary}")?;
             return Ok(());

@@ -14,7 +14,7 @@ use thalweg_graph::plan::lend::{Crossing, Lending};
 use thalweg_graph::plan::{Channel, ChannelId, Endpoint, Plan};
 
 use super::link::{Carried, Link, Way};
-use super::{Exchange, Prepared};
+use super::{ControlMessages, Exchange, Prepared};
 use crate::device::{AbortFlag, DeviceError};
 use crate::memory::LineBuffer;
 
@@ -42,6 +42,8 @@ pub trait Conductor: Send {
     /// # Errors
     /// The one cause for which the step ended.
     fn run(&mut self, prepared: &Prepared, exchange: Exchange<'_>, abort: &AbortFlag) -> Result<bool, DeviceError>;
+    /// What steering the others has cost so far.
+    fn control_messages(&self) -> ControlMessages;
 }
 
 /// Which ends of a plan's channels are here.

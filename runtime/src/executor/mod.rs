@@ -7,6 +7,7 @@
 //! itself.
 
 mod apart;
+mod control;
 mod gate;
 mod link;
 mod part;
@@ -21,6 +22,7 @@ use thalweg_graph::plan::lend::Lending;
 use thalweg_graph::plan::{Channel, ChannelId, Endpoint, Memory, Plan};
 
 pub use apart::{Arriving, Conductor, Wire};
+pub use control::ControlMessages;
 pub use link::Carried;
 pub use seat::Fetch;
 
@@ -315,6 +317,10 @@ impl Executor {
     /// Says that all variables have been written anew, so that they are those of one step again.
     pub fn mended(&mut self) {
         self.torn = None;
+    }
+    /// What steering other processes has cost so far; nothing where all devices are here.
+    pub fn control_messages(&self) -> ControlMessages {
+        if let Hosts::Caller(conductor) = &self.hosts { conductor.control_messages() } else { Default::default() }
     }
     /// Notes from here on what crosses channels, or no longer.
     pub(crate) fn watch_channels(&mut self, on: bool) {

@@ -31,7 +31,7 @@ pub trait Compile {
     /// # Errors
     /// With every mistake, and if the strategy does not fit the model or the cluster.
     fn compile_with(&self, cluster: &Cluster, strategy: &Strategy) -> Result<Model>;
-    /// The same, spread over the devices of other processes. A profile or a trace of such a model is empty.
+    /// The same, spread over the devices of other processes.
     ///
     /// # Errors
     /// With every mistake, and if the strategy does not fit the model or the workers.

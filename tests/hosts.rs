@@ -73,8 +73,7 @@ fn a_checkpoint_is_the_same_whoever_saves_it_and_whoever_goes_on() {
 #[test]
 fn what_a_job_cannot_do_is_said() {
     for (arguments, says) in [
-        (&["demo", "--profile"][..], "--profile and --trace look into one process"),
-        (&["demo", "--devices", "cpu:0,cpu:1"], "runs on the CPUs of its workers"),
+        (&["demo", "--devices", "cpu:0,cpu:1"][..], "runs on the CPUs of its workers"),
         (&["devices"], "ended without asking for its 2 workers"),
     ] {
         let out = thalweg(&[&["launch", "-n", "2", "--", "thalweg"], arguments].concat());

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use thalweg_graph::plan::{ChannelId, Endpoint, Plan};
 use thalweg_runtime::executor::{Carried, Conductor, ControlMessages, Exchange, Fetch, Prepared, Wire};
+use thalweg_runtime::trace::ChannelEvent;
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor};
 
 use crate::coordinator::{Command, Coordinator, Event, Outcome};
@@ -191,6 +192,12 @@ impl Driver {
 }
 
 impl Conductor for Driver {
+    fn watch_channels(&mut self, on: bool) {
+        self.workers.remotes.iter().for_each(|remote| remote.watch(on));
+    }
+    fn crossed(&mut self, prepared: &Prepared) -> Vec<Vec<ChannelEvent>> {
+        self.workers.remotes.iter().map(|remote| remote.crossed(prepared)).collect()
+    }
     fn control_messages(&self) -> ControlMessages {
         self.workers.remotes.iter().fold(Default::default(), |all, remote| remote.tally.so_far().and(&all))
     }

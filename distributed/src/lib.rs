@@ -18,6 +18,7 @@ mod machine;
 mod message;
 mod remote;
 mod tally;
+mod watch;
 mod worker;
 
 pub use auth::JobKey;

@@ -49,7 +49,11 @@ impl Remote {
         self.tally.said(order);
         self.line.say(order, bytes)
     }
-    fn ask(&self, order: &Order, bytes: &[u8]) -> Result<(u64, Vec<u8>), DeviceError> {
+    /// Says something that is answered, and waits for the answer.
+    ///
+    /// # Errors
+    /// If it is gone, or says that it cannot.
+    pub(crate) fn ask(&self, order: &Order, bytes: &[u8]) -> Result<(u64, Vec<u8>), DeviceError> {
         let failed = |cause: String| DeviceError::Elsewhere { place: self.name.clone(), cause };
         let answers = lock(&self.answers);
         self.say(order, bytes).map_err(|e| failed(format!("it is gone: {e}")))?;
@@ -93,14 +97,14 @@ impl Device for RemoteDevice {
     fn borrows(&self) -> bool {
         self.twin.borrows()
     }
-    fn time(&mut self, _: bool) -> Vec<Timing> {
-        vec![]
+    fn time(&mut self, on: bool) -> Vec<Timing> {
+        self.remote.time(on)
     }
     fn now(&self) -> Duration {
-        self.twin.now()
+        self.remote.clock()
     }
-    fn strategy(&self, _: Loaded, _: usize) -> String {
-        format!("on {}", self.remote.name)
+    fn strategy(&self, loaded: Loaded, instruction: usize) -> String {
+        self.remote.strategy(loaded, instruction)
     }
     fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         let stretches = bytes.chunks(STRETCH_BYTES).enumerate();

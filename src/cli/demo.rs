@@ -78,8 +78,6 @@ impl Demo {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let (train, test) = thalweg::data::digits()?;
         let hosts = self.place.hosts()?;
-        let looks = self.profile || self.trace.is_some();
-        anyhow::ensure!(hosts.is_none() || !looks, "--profile and --trace look into one process, not into workers");
         let cluster = hosts.as_ref().map_or_else(|| self.place.cluster(), |h| Ok(h.cluster().clone()))?;
         let world = if hosts.is_some() { cluster.devices.len() } else { 1 };
         let digits = digits_model(self.seed, self.precision);

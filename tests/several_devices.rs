@@ -35,7 +35,7 @@ fn demo(devices: usize, strategy: &str) -> serde_json::Value {
 fn the_same_leaves_give_the_same_digest_on_any_number_of_devices() {
     let mut digests = BTreeSet::new();
     for (strategy, devices) in
-        [("dp", &[1, 2, 3, 4, 8][..]), ("zero1", &[1, 2, 3, 4, 8]), ("pp", &[2, 3, 4, 8]), ("auto", &[2, 4])]
+        [("dp", &[1, 2, 3, 4, 8][..]), ("zero1", &[1, 2, 3, 4, 8]), ("pp", &[2, 3, 4, 8]), ("ps", &[2, 3, 4, 8]), ("auto", &[2, 4])]
     {
         for devices in devices.iter().copied() {
             let summary = demo(devices, strategy);

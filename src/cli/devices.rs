@@ -42,6 +42,10 @@ pub(crate) struct Where {
     /// How the model is spread over them.
     #[arg(long, value_enum, default_value = "dp")]
     strategy: Kind,
+    /// Parameter servers of the strategy `ps`: how many of the devices, the last ones, or their names. What is left are
+    /// workers.
+    #[arg(long, value_name = "COUNT|NAMES", default_value = "1")]
+    servers: String,
     /// Stages of a pipeline: as many as there are devices, unless this says otherwise. What remains is data parallel.
     #[arg(long, value_parser = clap::value_parser!(u16).range(2..))]
     stages: Option<u16>,
@@ -122,6 +126,10 @@ impl Where {
             Kind::Dp => Strategy::data_parallel(),
             Kind::Zero1 => Strategy::data_parallel().shard_state(),
             Kind::Auto => Strategy::auto(),
+            Kind::Ps => match self.servers.parse() {
+                Ok(count) => Strategy::servers(count),
+                Err(_) => Strategy::servers_on(&self.servers.split(',').collect::<Vec<_>>()),
+            },
             Kind::Pp => Strategy::pipeline(stages()).schedule(self.schedule.into()),
         };
         let reduction = match self.reduction {
@@ -221,7 +229,9 @@ enum Kind {
     Zero1,
     /// A pipeline: by layers.
     Pp,
-    /// Whichever of these is predicted to be the fastest.
+    /// Data parallel, with parameter servers.
+    Ps,
+    /// Whichever of the others is predicted to be the fastest.
     Auto,
 }
 

@@ -48,6 +48,30 @@ fn every_training_model_agrees_with_its_reference() {
     }
 }
 
+/// As the kit's driver asks: one command, which starts as many workers, and with servers one process more. Servers change no
+/// bit of what two workers compute, and neither do processes.
+#[test]
+fn distributed_cases_start_their_own_workers() {
+    let one = last_line(&["kit", "--case", "dp_mlp_train_p2", "--leaves", "2", "--check", "--json"]);
+    for case in ["dp_mlp_train", "ps_mlp_train"] {
+        let line = last_line(&["kit", "--case", case, "--procs", "2", "--check", "--json"]);
+        assert_eq!(line["case"], format!("{case}_p2"));
+        assert!(line["right"] == true && line["bytes_sent"].as_u64().expect("a number") > 0, "{line}");
+        assert_eq!(line["digest"], one["digest"], "{line}");
+    }
+    let timed =
+        last_line(&["kit", "--case", "ps_mlp_train", "--procs", "1", "--json", "--reps", "1", "--rep-s", "0.01"]);
+    assert_eq!((timed["threads"].as_u64(), timed["extra"]["procs"].as_u64()), (Some(1), Some(2)), "{timed}");
+    assert!(timed["median_s"].as_f64().expect("a time") > 0.0 && timed["cpu_s"].is_null(), "{timed}");
+    // The driver of the kit asks every peer for every case.
+    let out =
+        Command::new(THALWEG).args(["kit", "--case", "ps_of_nothing", "--procs", "2"]).output().expect("it starts");
+    assert!(out.status.success() && out.stdout.is_empty());
+    let out = Command::new(THALWEG).args(["kit", "--case", "ps_mlp_train_p2"]).output().expect("it starts");
+    let said = String::from_utf8_lossy(&out.stderr);
+    assert!(!out.status.success() && said.contains("1 of 1 devices cannot be parameter servers"), "{said}");
+}
+
 const DIGITS: &[&str] = &["demo", "--json", "--steps", "20"];
 const MLP: &[&str] = &["kit", "--case", "mlp_train", "--check", "--json"];
 const LENET: &[&str] = &["kit", "--case", "lenet_train", "--check", "--json"];
@@ -56,6 +80,7 @@ const GPT: &[&str] = &["kit", "--case", "gpt_train", "--losses", "2", "--check",
 const GROUPS: &[&str] =
     &["--tensor-parallel", "2", "--shard", "*fc1.weight:0", "--shard", "*fc1.bias:0", "--shard", "*fc2.weight:1"];
 const CONV: &[&str] = &["--tensor-parallel", "2", "--shard", "*conv2.weight:0", "--shard", "*conv2.bias:0"];
+const SERVERS: &[&str] = &["--strategy", "ps", "--servers", "2", "--leaves", "2"];
 const PIPELINE: &[&str] = &["--strategy", "pp", "--stages", "2", "--microbatches", "4"];
 
 /// Tensor parallel, and products of strategies. The same plan over threads of one process is the reference.
@@ -66,6 +91,7 @@ fn every_plan_gives_the_digest_of_one_process() {
         (MLP, PIPELINE, &["2", "4"]),
         (MLP, &["--strategy", "zero1"], &["2", "4"]),
         (MLP, &["--reduction", "fast"], &["4"]),
+        (MLP, SERVERS, &["3", "4"]),
         (LENET, PIPELINE, &["4"]),
         (LENET, &["--strategy", "zero1"], &["4"]),
         (GPT, GROUPS, &["4"]),

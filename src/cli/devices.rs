@@ -11,7 +11,7 @@ use thalweg::Cluster;
 use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg::graph::cost::Rates;
 use thalweg::hosts::{self, Hosts};
-use thalweg::kit::{Case, Options};
+use thalweg::kit::{self, Case, Options};
 use thalweg::measured::{self, Entry};
 use thalweg::prelude::{Compile, Model, PipelineSchedule, Reduction, Strategy};
 
@@ -116,7 +116,8 @@ impl Where {
     }
     /// How the model is spread, unless it is simply on one device.
     pub(super) fn strategy(&self) -> Option<Strategy> {
-        let said = self.leaves.is_some() || self.devices.len() > 1;
+        // One device cannot be a worker and its server; that is said then, and not passed over.
+        let said = self.leaves.is_some() || self.devices.len() > 1 || matches!(self.strategy, Kind::Ps);
         said.then(|| self.strategy_over(self.devices.len()))
     }
     /// How the model is spread over so many devices.
@@ -171,6 +172,9 @@ impl Where {
     }
     /// A case of the kit, here or on the workers of the job that this process drives; `None` where there is no such case.
     pub(super) fn case(&self, name: &str, options: &Options) -> anyhow::Result<Option<Case>> {
+        if kit::has_servers(name) && !matches!(self.strategy, Kind::Ps) {
+            return Self { strategy: Kind::Ps, ..self.clone() }.case(name, options);
+        }
         let Some(hosts) = self.hosts()? else {
             return Ok(Case::open_with(name, &self.cluster()?, self.strategy().as_ref(), options)?);
         };

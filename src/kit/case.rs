@@ -28,6 +28,8 @@ pub const NAMES: &[&str] = &[
     "gpt2_train",
     "dp_mlp_train_p2",
     "dp_resnet18_train_p2",
+    "ps_mlp_train_p2",
+    "ps_resnet18_train_p2",
     "resnet50_infer_b1",
     "resnet50_infer_b8",
     "bert_base_infer",
@@ -200,6 +202,25 @@ impl Case {
     }
 }
 
+/// Whether it is one that several workers run, a batch each.
+pub fn is_case_of_workers(name: &str) -> bool {
+    of_workers(name).0 != name
+}
+
+/// Whether it is one of workers and parameter servers.
+pub fn has_servers(name: &str) -> bool {
+    is_case_of_workers(name) && name.starts_with("ps_")
+}
+
+/// Under which name the references know what the case `name` computes: servers change nothing of it, and one worker computes
+/// what there is without others.
+pub fn reference_name(name: &str) -> String {
+    match of_workers(name) {
+        (whose, 1) => whose.into(),
+        _ => name.strip_prefix("ps_").map_or_else(|| name.into(), |rest| format!("dp_{rest}")),
+    }
+}
+
 /// The largest relative error of losses, or of one result, by the specification's definition.
 pub fn rel_err(results: &[Array], reference: &Reference) -> f64 {
     // NaN is as wrong as can be.
@@ -231,10 +252,10 @@ fn run(model: &mut Model, program: &str, batch: &[(&'static str, Array)]) -> Res
 pub(super) type Made = (Option<&'static str>, &'static str, Feeds, f64, &'static str);
 
 /// The case that each worker of `name` runs, and how many there are: `dp_mlp_train_p2` is `mlp_train` for two workers, one
-/// batch each.
+/// batch each. So is `ps_mlp_train_p2`, for which there are servers beside.
 fn of_workers(name: &str) -> (&str, u64) {
     let parts = || {
-        let (whose, workers) = name.strip_prefix("dp_")?.rsplit_once("_p")?;
+        let (whose, workers) = name.strip_prefix("dp_").or(name.strip_prefix("ps_"))?.rsplit_once("_p")?;
         let workers = workers.parse().ok().filter(|w| (1..=64).contains(w))?;
         match whose {
             "mlp_train" => Some(("mlp_train", workers)),

@@ -93,7 +93,7 @@ impl Servers {
 impl Request {
     /// Has parameters and slots kept by `servers`, which are the second stage of the mesh; what else there is remains with
     /// the workers. Counters are everywhere: everybody counts alike.
-    pub(crate) fn serve(&mut self, graph: &Graph, servers: &[u16], devices: usize) {
+    pub fn serve(&mut self, graph: &Graph, servers: &[u16], devices: usize) {
         for variable in graph.state.values() {
             let (stage, why) = match variable.kind {
                 VarKind::Counter => (None, "everybody counts alike"),

@@ -55,7 +55,7 @@ pub enum StrategyError {
     },
     /// There are no servers, or nobody beside them, or one is named twice.
     #[error(
-        "{servers} of {devices} devices cannot be parameter servers: there has to be at least one server and one worker"
+        "{servers} of {devices} devices cannot be parameter servers: there has to be a server and a worker, and nobody is named twice"
     )]
     Servers {
         /// How many servers.

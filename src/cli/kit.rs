@@ -205,7 +205,7 @@ impl Kit {
             None => include_str!("../../data/kit_refs.json").to_string(),
         };
         let mut all: Value = serde_json::from_str(&text).context("references are JSON")?;
-        let of_case = all.get_mut(&kit::reference_name(&self.case)).map(Value::take);
+        let of_case = all.get_mut(kit::reference_name(&self.case)).map(Value::take);
         of_case.map(|r| serde_json::from_value(r).context("a reference has losses, or l2 and probe")).transpose()
     }
 

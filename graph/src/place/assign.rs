@@ -5,8 +5,7 @@
 use std::sync::Arc;
 
 use super::rules::{self, Cut, Part, Way};
-use super::servers::SERVERS;
-use super::{Mesh, Note, Placed, Placement, Request, Spread, stages};
+use super::{Mesh, Note, Placed, Placement, Request, SERVERS, Spread, stages};
 use crate::id::Arena;
 use crate::ir::{Graph, NodeId, Value};
 use crate::kernel::{BufferType, Kernel, Monoid};

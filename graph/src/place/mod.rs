@@ -21,6 +21,7 @@ pub use assign::place;
 pub(crate) use rules::ways;
 pub use rules::{Cut, Part, Way};
 pub use servers::{Consistency, Servers};
+pub(crate) use servers::{SERVERS, WORKERS};
 pub use stages::{Home, PipelineSchedule, Stages};
 
 use crate::id::{Arena, Side};

@@ -43,7 +43,8 @@ impl Servers {
     /// The parameters of `graph` and their slots over `servers`, some of `devices` devices: all parameters end to end, cut into
     /// as many even stretches of bytes. At most one parameter less than there are servers is on two of them or more.
     pub(crate) fn over(graph: &Graph, servers: &[u16], devices: usize) -> Self {
-        let typed = |v: &Variable| BufferType::of(&v.ty).filter(|_| is_kept(v));
+        // Of what has no elements there is nothing to share out.
+        let typed = |v: &Variable| BufferType::of(&v.ty).filter(|ty| is_kept(v) && !ty.is_empty());
         let parameters = || graph.state.values().iter().filter(|v| v.kind == VarKind::Param);
         let total: u64 = parameters().filter_map(typed).map(|ty| ty.size_bytes()).sum();
         let mut made = Self { cuts: BTreeMap::new(), consistency: Consistency::default() };
@@ -91,8 +92,8 @@ impl Servers {
 }
 
 impl Request {
-    /// Has parameters and slots kept by `servers`, which are the second stage of the mesh; what else there is remains with
-    /// the workers. Counters are everywhere: everybody counts alike.
+    /// Has parameters and slots kept by `servers`, the devices of the mesh's second stage in ascending order, of `devices` in
+    /// all; what else there is remains with the workers. Counters are everywhere: everybody counts alike.
     pub fn serve(&mut self, graph: &Graph, servers: &[u16], devices: usize) {
         for variable in graph.state.values() {
             let (stage, why) = match variable.kind {
@@ -144,6 +145,7 @@ mod tests {
             ("c", Param, &[200, 100]),
             ("sgd.v.c", Slot, &[200, 100]),
             ("scale", Slot, &[]),
+            ("nothing", Param, &[0, 5]),
         ]);
         // Device 1 is none of them.
         let servers = Servers::over(&graph, &[0, 2], 3);
@@ -154,6 +156,7 @@ mod tests {
         assert_eq!(cuts("c"), [0, 4_944, 4_944, 20_000]);
         assert_eq!(cuts("sgd.v.c"), cuts("c"));
         assert_eq!(cuts("scale"), [0, 1, 1, 1]);
+        assert!(!servers.cuts.contains_key("nothing"));
         let whole = Servers::over(&graph, &[2], 3);
         assert_eq!(whole.cuts["c"].to_vec(), [0, 0, 0, 20_000]);
     }

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use petgraph::unionfind::UnionFind;
 use serde::{Deserialize, Serialize};
 
-use super::servers::WORKERS;
-use super::{Note, Request, kept_of};
+use super::{Note, Request, WORKERS, kept_of};
 use crate::id::{Arena, Id};
 use crate::ir::{Graph, Node, NodeId, Pin, VarId, VarKind};
 use crate::structural::ReadVariable;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Strategy, StrategyError};
 use crate::cluster::Cluster;
 use crate::ir::{Graph, Pin};
-use crate::place::{Mesh, Request};
+use crate::place::{Mesh, Request, SERVERS, WORKERS};
 
 /// Which devices are servers.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ impl Strategy {
             return Err(StrategyError::ServersAndLeaves { servers: servers.len(), leaves });
         }
         let workers: Vec<u16> = (0..cluster.devices.len() as u16).filter(|d| !servers.contains(d)).collect();
-        mesh.stages[0].iter_mut().for_each(|device| *device = workers[usize::from(*device)]);
+        mesh.stages[usize::from(WORKERS)].iter_mut().for_each(|device| *device = workers[usize::from(*device)]);
         mesh.stages.push((0..leaves).map(|leaf| servers[leaf * servers.len() / leaves]).collect());
         Ok(())
     }
@@ -98,7 +98,7 @@ impl Strategy {
         if let Some(what) = beside {
             return Err(StrategyError::BesideServers { what });
         }
-        let servers = request.mesh.hosts(1);
+        let servers = request.mesh.hosts(SERVERS);
         request.serve(graph, &servers, devices);
         Ok(())
     }

@@ -21,11 +21,11 @@ impl ControlMessages {
         }
         self
     }
-    /// What has been said since an earlier count.
+    /// What has been said since an earlier count of the same processes.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let since = |now: &BTreeMap<&'static str, u64>, then: &BTreeMap<&'static str, u64>| {
-            let less = |(kind, count): (&&'static str, &u64)| (*kind, count - then.get(kind).copied().unwrap_or(0));
+            let less = |(kind, count): (&&'static str, &u64)| (*kind, count.saturating_sub(then.get(kind).copied().unwrap_or(0)));
             now.iter().map(less).filter(|(_, count)| *count > 0).collect()
         };
         Self { sent: since(&self.sent, &earlier.sent), heard: since(&self.heard, &earlier.heard) }

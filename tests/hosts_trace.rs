@@ -50,6 +50,20 @@ fn arrows(trace: &Value) -> BTreeMap<String, [(f64, u64); 2]> {
     ends.into_iter().map(|(id, ends)| (id, ends.map(|e| e.expect("an arrow has two ends")))).collect()
 }
 
+fn nanos(micros: f64) -> u64 {
+    (micros * 1e3).round() as u64
+}
+
+/// When posts began, by process and by when their arrows leave: in the last nanosecond.
+fn begins(trace: &Value) -> BTreeMap<(u64, u64), f64> {
+    let posts = events(trace).iter().filter(|e| e["cat"] == "post" && e["ph"] == "X");
+    let row = |e: &Value| {
+        let (ts, dur) = (e["ts"].as_f64().expect("a time"), e["dur"].as_f64().expect("a time"));
+        ((e["pid"].as_u64().expect("a number"), nanos(ts) + nanos(dur) - 1), ts)
+    };
+    posts.map(row).collect()
+}
+
 /// How many events of a kind each process has.
 fn counts(trace: &Value, kind: &str) -> BTreeMap<u64, usize> {
     let mut counts = BTreeMap::new();
@@ -67,7 +81,7 @@ fn workers_have_one_trace_on_one_clock() {
     let names: Vec<String> = processes(&there).into_values().collect();
     assert_eq!(names, ["digits", "worker0/cpu:0", "worker1/cpu:0"]);
     for kind in ["launch", "post", "wait", "feed", "fetch"] {
-        assert!(counts(&there, kind).len() >= usize::from(kind != "fetch") + 1, "{kind}");
+        assert!(counts(&there, kind).len() > usize::from(kind != "fetch"), "{kind}");
     }
     // Feeds and fetches of one process may go together, so that there are fewer of them.
     for kind in ["launch", "post", "wait", "step"] {
@@ -81,8 +95,11 @@ fn workers_have_one_trace_on_one_clock() {
 
     let (arrows, those) = (arrows(&there), arrows(&here));
     assert!(!arrows.is_empty() && arrows.keys().collect::<BTreeSet<_>>() == those.keys().collect());
+    // Who posts may be held up behind having sent, so that it is the beginning of a post that comes before its arrival.
+    let posts = begins(&there);
     for (id, [(sent, from), (came, to)]) in &arrows {
-        assert!(from != to && *sent <= came + off, "{id}: from {from} at {sent} µs to {to} at {came} µs, ± {off} µs");
+        let began = posts[&(*from, nanos(*sent))];
+        assert!(from != to && began <= came + off, "{id}: from {from} at {began} µs to {to} at {came} µs, ± {off} µs");
     }
     // Whatever a worker did was done while the driver waited for the step.
     let span = |e: &Value| {

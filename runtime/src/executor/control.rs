@@ -25,7 +25,9 @@ impl ControlMessages {
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let since = |now: &BTreeMap<&'static str, u64>, then: &BTreeMap<&'static str, u64>| {
-            let less = |(kind, count): (&&'static str, &u64)| (*kind, count.saturating_sub(then.get(kind).copied().unwrap_or(0)));
+            let less = |(kind, count): (&&'static str, &u64)| {
+                (*kind, count.saturating_sub(then.get(kind).copied().unwrap_or(0)))
+            };
             now.iter().map(less).filter(|(_, count)| *count > 0).collect()
         };
         Self { sent: since(&self.sent, &earlier.sent), heard: since(&self.heard, &earlier.heard) }

@@ -86,6 +86,11 @@ pub fn launched() -> Result<Option<Launched>> {
     Ok(Contract::of_environment().map_err(refused)?.map(|contract| Launched(As::One(contract))))
 }
 
+/// Whether this process was launched to be the driver of a job.
+pub fn is_launched() -> bool {
+    std::env::var_os(thalweg_distributed::JOB_VARIABLE).is_some()
+}
+
 fn refused(error: HostError) -> Error {
     Error::Cluster(error.to_string())
 }

@@ -10,6 +10,7 @@ use thalweg_graph::place::Request;
 use thalweg_graph::{Array, Bindings, Cluster, Strategy, Summary};
 use thalweg_ops::Tensor;
 use thalweg_ops::precision::MIXED_PRECISION;
+use thalweg_runtime::executor::ControlMessages;
 use thalweg_runtime::planner::Placing;
 use thalweg_runtime::{AbortFlag, At, Device, Outputs, ReferenceDevice, Resumed, Same, Saved, Saving, Session, Trace};
 
@@ -30,8 +31,8 @@ pub trait Compile {
     /// # Errors
     /// With every mistake, and if the strategy does not fit the model or the cluster.
     fn compile_with(&self, cluster: &Cluster, strategy: &Strategy) -> Result<Model>;
-    /// The same, spread over the devices of other processes. A profile or a trace of such a model is empty. Where workers are
-    /// lost it goes on with others, from the newest checkpoint or from the start, and gives the same bits.
+    /// The same, spread over the devices of other processes. Where workers are lost it goes on with others, from the newest
+    /// checkpoint or from the start, and gives the same bits.
     ///
     /// # Errors
     /// With every mistake, and if the strategy does not fit the model or the workers.
@@ -251,6 +252,11 @@ impl Model {
     /// Bytes that have crossed between devices, in all steps so far.
     pub fn bytes_sent(&self) -> u64 {
         self.session.bytes_sent()
+    }
+    /// Messages that steered the workers so far, by kind. A step costs each worker four, whatever it computes: `run` and
+    /// `decide` to it, `voted` and `done` from it. Nothing where no other process takes part.
+    pub fn control_messages(&self) -> ControlMessages {
+        self.session.control_messages()
     }
     /// Raise it, from any thread, to end the step that is running; variables stay as they were before it.
     pub fn abort_flag(&self) -> AbortFlag {

@@ -32,7 +32,9 @@ fn summary(before: &[&str], after: &[&str]) -> serde_json::Value {
 #[test]
 fn several_processes_give_the_digest_of_one() {
     let one = summary(&[], &[]);
-    for (strategy, worlds) in [("dp", &["1", "2", "3", "4"][..]), ("zero1", &["2", "3"]), ("pp", &["2", "4"])] {
+    for (strategy, worlds) in
+        [("dp", &["1", "2", "3", "4"][..]), ("zero1", &["2", "3"]), ("pp", &["2", "4"]), ("ps", &["2", "3", "4"])]
+    {
         for world in worlds {
             let several = summary(&["launch", "-n", world, "--", "thalweg"], &["--strategy", strategy]);
             assert_eq!(several["digest"], one["digest"], "{several}");
@@ -46,7 +48,7 @@ fn several_processes_give_the_digest_of_one() {
 /// As many bytes as between threads of one process: what crosses follows from the plan.
 #[test]
 fn as_many_bytes_cross_as_within_one_process() {
-    for strategy in ["dp", "pp"] {
+    for strategy in ["dp", "pp", "ps"] {
         let there = summary(&["launch", "-n", "2", "--", "thalweg"], &["--strategy", strategy]);
         let here = summary(&[], &["--strategy", strategy, "--devices", "cpu:0,cpu:1"]);
         assert_eq!(there["bytes_sent"], here["bytes_sent"], "{strategy}");
@@ -137,8 +139,7 @@ fn the_doctor_measures_every_pair() {
 #[test]
 fn what_a_job_cannot_do_is_said() {
     for (arguments, says) in [
-        (&["demo", "--profile"][..], "--profile and --trace look into one process"),
-        (&["demo", "--devices", "cpu:0,cpu:1"], "runs on the CPUs of its workers"),
+        (&["demo", "--devices", "cpu:0,cpu:1"][..], "runs on the CPUs of its workers"),
         (&["devices"], "ended without asking for its 2 workers"),
     ] {
         let out = thalweg(&[&["launch", "-n", "2", "--", "thalweg"], arguments].concat());

@@ -294,6 +294,53 @@ fn a_perceptron_in_stages() {
     }
 }
 
+/// The devices behind the first ones are servers.
+fn served(graph: &Ir, leaves: u16, workers: u16, servers: u16) -> Request {
+    let mut request = data_parallel(leaves, workers, false);
+    let all = workers + servers;
+    request.mesh.stages.push((0..leaves).map(|leaf| workers + leaf * servers / leaves).collect());
+    request.serve(graph, &(workers..all).collect::<Vec<_>>(), all.into());
+    request
+}
+
+/// What updates variables, and norms over all gradients, on servers.
+#[test]
+fn a_perceptron_on_servers() {
+    let g = Graph::new("mlp").seed(3);
+    let x = g.input("x", F32, shape![8, 6]);
+    let label = g.input("index", I32, shape![8]);
+    let hidden = g.scope("fc1", || Linear::new(900).call(x)).relu();
+    let logits = g.scope("fc2", || Linear::new(6).call(hidden));
+    let loss = cross_entropy(logits, label).mean().named("loss");
+    let rate = AdamW::new(0.1).clip_norm(0.5).schedule(Schedule::cosine(10));
+    g.program("run").outputs([loss]).update(rate.minimize(loss));
+    let graph = g.finish().unwrap();
+    let feeds = random::feeds(8, 5);
+    for (strategy, devices) in [
+        (Strategy::servers(1), 2),
+        (Strategy::servers(1).leaves(4), 3),
+        (Strategy::servers(2), 4),
+        (Strategy::servers(3).leaves(4), 5),
+        (Strategy::servers_on(&["cpu:0", "cpu:2"]).leaves(3), 4),
+    ] {
+        let request = strategy.request(&graph, &Cluster::cpus(devices)).expect("it fits");
+        check(&graph, &Bindings::new(), &feeds, &request, devices, 1e-4);
+    }
+    let wrong = |s: Strategy| s.request(&graph, &Cluster::cpus(3)).expect_err("it does not fit").to_string();
+    for (strategy, says) in [
+        (Strategy::servers(0), "there has to be a server and a worker"),
+        (Strategy::servers(3), "3 of 3 devices cannot be parameter servers"),
+        (Strategy::servers_on(&["cpu:1", "cpu:1"]), "nobody is named twice"),
+        (Strategy::servers_on(&["cpu:7"]), "`cpu:7`; there are `cpu:0`"),
+        (Strategy::servers(2), "2 parameter servers for 1 leaves"),
+        (Strategy::servers(1).shard_state(), "do not go with sharing out"),
+        (Strategy::servers(1).tensor_parallel(2), "do not go with groups of devices"),
+    ] {
+        let said = wrong(strategy);
+        assert!(said.contains(says), "{said}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: random::cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -305,6 +352,17 @@ proptest! {
         let devices = devices.min(leaves);
         let request = data_parallel(leaves, devices, owns);
         check(&graph, &random::binding(n), &random::feeds(n, 3), &request, usize::from(devices), if train { 2e-2 } else { 1e-4 });
+    }
+
+    #[test]
+    fn any_graph_on_servers(
+        choices in random::choices(), train: bool, n in 1u64..9, leaves in 1u16..6, workers in 1u16..4, servers in 1u16..4,
+    ) {
+        let graph = random::grow(&choices, train);
+        let (workers, servers) = (workers.min(leaves), servers.min(leaves));
+        let request = served(&graph, leaves, workers, servers);
+        let devices = usize::from(workers + servers);
+        check(&graph, &random::binding(n), &random::feeds(n, 3), &request, devices, if train { 2e-2 } else { 1e-4 });
     }
 
     #[test]

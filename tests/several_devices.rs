@@ -34,9 +34,13 @@ fn demo(devices: usize, strategy: &str) -> serde_json::Value {
 #[test]
 fn the_same_leaves_give_the_same_digest_on_any_number_of_devices() {
     let mut digests = BTreeSet::new();
-    for (strategy, devices) in
-        [("dp", &[1, 2, 3, 4, 8][..]), ("zero1", &[1, 2, 3, 4, 8]), ("pp", &[2, 3, 4, 8]), ("auto", &[2, 4])]
-    {
+    for (strategy, devices) in [
+        ("dp", &[1, 2, 3, 4, 8][..]),
+        ("zero1", &[1, 2, 3, 4, 8]),
+        ("pp", &[2, 3, 4, 8]),
+        ("ps", &[2, 3, 4, 8]),
+        ("auto", &[2, 4]),
+    ] {
         for devices in devices.iter().copied() {
             let summary = demo(devices, strategy);
             let sent = summary["bytes_sent"].as_u64().expect("a number");

@@ -6,7 +6,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use thalweg_graph::plan::{ChannelId, Endpoint, Plan};
-use thalweg_runtime::executor::{Carried, Conductor, Exchange, Fetch, Prepared, Wire};
+use thalweg_runtime::executor::{Carried, Conductor, ControlMessages, Exchange, Fetch, Prepared, Wire};
+use thalweg_runtime::trace::ChannelEvent;
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
 use crate::coordinator::{Command, Coordinator, Event, Outcome};
@@ -189,7 +190,7 @@ impl Driver {
                 Command::Send { rank, order } => {
                     // Who does not take it is gone, which is heard as well.
                     let commits = matches!(order, Order::Decide { commit: true, .. });
-                    let _ = self.workers.connections.remotes[usize::from(rank)].line.say(&order, &[]);
+                    let _ = self.workers.connections.remotes[usize::from(rank)].say(&order, &[]);
                     if commits {
                         crash::point("committing");
                     }
@@ -262,6 +263,15 @@ impl Driver {
 }
 
 impl Conductor for Driver {
+    fn watch_channels(&mut self, on: bool) {
+        self.workers.connections.remotes.iter().for_each(|remote| remote.watch(on));
+    }
+    fn crossed(&mut self, prepared: &Prepared) -> Vec<Vec<ChannelEvent>> {
+        self.workers.connections.remotes.iter().map(|remote| remote.crossed(prepared)).collect()
+    }
+    fn control_messages(&self) -> ControlMessages {
+        self.workers.connections.remotes.iter().fold(Default::default(), |all, remote| remote.tally.so_far().and(&all))
+    }
     fn run(&mut self, prepared: &Prepared, exchange: Exchange<'_>, abort: &AbortFlag) -> Result<bool, DeviceError> {
         self.step += 1;
         let (plan, began) = (self.known(prepared.plan()).prefix, Instant::now());

@@ -22,6 +22,7 @@ use crate::driver::{Connections, Workers};
 use crate::message::{Cause, Order, Report};
 use crate::remote::{Answer, Remote, hang_up};
 use crate::stream::Stream;
+use crate::tally::Tally;
 use crate::{HostError, JOINING, VERSION, lock};
 
 /// How often it looks whether as many have come as are expected.
@@ -239,7 +240,16 @@ fn welcome(
     let (workers, threads) = (workers.to_vec(), threads as u32);
     line.say(&Order::Welcome { term, rank, workers, device, threads }, &[]).map_err(failed)?;
     let name = format!("rank {rank} (process {process})").into();
-    let remote = Remote { name, process, line, answers, saved: Mutex::default(), doing: Mutex::default(), heard };
+    let remote = Remote {
+        name,
+        process,
+        line,
+        answers,
+        saved: Mutex::default(),
+        doing: Mutex::default(),
+        tally: Tally::default(),
+        heard,
+    };
     Ok(Welcomed { remote: Arc::new(remote), from, answered })
 }
 
@@ -299,6 +309,7 @@ impl Welcomed {
         let Self { remote, from, answered } = self;
         from.each(move |said| {
             remote.hear();
+            said.iter().for_each(|(report, _)| remote.tally.heard(report));
             let event = match said {
                 Ok((Report::Alive { doing }, _)) => return *lock(&remote.doing) = doing,
                 // Whoever is told may have gone.

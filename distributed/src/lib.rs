@@ -23,7 +23,9 @@ mod message;
 mod remote;
 mod socket;
 mod stream;
+mod tally;
 mod tls;
+mod watch;
 mod worker;
 
 pub use access::{Encryption, Reach};

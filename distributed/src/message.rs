@@ -35,6 +35,16 @@ pub(crate) enum Order {
     Save(ShardOrder),
     /// Report how many bytes are reserved.
     Reserved(Memory),
+    /// Time instructions from here on, or no longer; report what was timed so far.
+    Time(bool),
+    /// Report what the device's clock says.
+    Clock,
+    /// Report how an instruction of a loaded plan runs.
+    Strategy(u32, u32),
+    /// Note what crosses channels, or no longer.
+    Watch(bool),
+    /// Report what crossed channels in the last step.
+    Crossed,
     /// Run a step of a loaded plan.
     Run {
         step: u64,

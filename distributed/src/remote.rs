@@ -14,6 +14,7 @@ use thalweg_runtime::{AbortFlag, Device, DeviceError, Timing, crash};
 
 use crate::control::Line;
 use crate::message::Order;
+use crate::tally::Tally;
 use crate::{BEAT, SILENCE_LIMIT, lock};
 
 /// Bytes of state that one message carries.
@@ -34,6 +35,7 @@ pub(crate) struct Remote {
     pub(crate) doing: Mutex<String>,
     /// When it last said anything.
     pub(crate) heard: Mutex<Instant>,
+    pub(crate) tally: Tally,
 }
 
 impl Remote {
@@ -46,10 +48,22 @@ impl Remote {
         let silent = lock(&self.heard).elapsed() > SILENCE_LIMIT;
         silent.then(|| format!("it has not been heard of for {SILENCE_LIMIT:?}"))
     }
-    fn ask(&self, order: &Order, bytes: &[u8]) -> Result<(u64, Vec<u8>), DeviceError> {
+    /// Says something, and counts it.
+    ///
+    /// # Errors
+    /// If the connection does not take it.
+    pub(crate) fn say(&self, order: &Order, bytes: &[u8]) -> std::io::Result<()> {
+        self.tally.said(order);
+        self.line.say(order, bytes)
+    }
+    /// Says something that is answered, and waits for the answer.
+    ///
+    /// # Errors
+    /// If it is gone, or says that it cannot.
+    pub(crate) fn ask(&self, order: &Order, bytes: &[u8]) -> Result<(u64, Vec<u8>), DeviceError> {
         let gone = |cause: String| DeviceError::Gone { place: self.name.clone(), cause };
         let answers = lock(&self.answers);
-        self.line.say(order, bytes).map_err(|e| gone(format!("it is gone: {e}")))?;
+        self.say(order, bytes).map_err(|e| gone(format!("it is gone: {e}")))?;
         let (result, bytes) = loop {
             match answers.recv_timeout(BEAT) {
                 Ok(answer) => break answer,
@@ -98,14 +112,14 @@ impl Device for RemoteDevice {
     fn borrows(&self) -> bool {
         self.twin.borrows()
     }
-    fn time(&mut self, _: bool) -> Vec<Timing> {
-        vec![]
+    fn time(&mut self, on: bool) -> Vec<Timing> {
+        self.remote.time(on)
     }
     fn now(&self) -> Duration {
-        self.twin.now()
+        self.remote.clock()
     }
-    fn strategy(&self, _: Loaded, _: usize) -> String {
-        format!("on {}", self.remote.name)
+    fn strategy(&self, loaded: Loaded, instruction: usize) -> String {
+        self.remote.strategy(loaded, instruction)
     }
     fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
         crash::point("restoring");

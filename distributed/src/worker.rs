@@ -388,7 +388,7 @@ impl Hands {
                 nothing
             }
             Order::Reserved(memory) => Ok((self.executor.devices()[0].reserved(memory), vec![])),
-            other => Err(format!("{other:?} is nothing to be done between steps")),
+            other => crate::watch::answer(&other, &mut self.executor, &self.plans),
         }
     }
     /// Only what there is can be read and written, whatever the driver says.

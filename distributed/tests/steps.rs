@@ -141,6 +141,29 @@ fn several_processes_compute_what_one_does() {
     }
 }
 
+/// Nothing steers a worker within a step: fifty steps cost what begins and ends them, and not a message more.
+#[test]
+fn a_step_costs_four_messages_per_worker() {
+    for (strategy, world) in
+        [(Strategy::data_parallel(), 2), (Strategy::data_parallel().shard_state(), 4), (Strategy::pipeline(2), 2)]
+    {
+        let (mut there, threads) = session(world, &strategy, Arc::new(open));
+        step(&mut there, 0).expect("it runs");
+        let before = there.control_messages();
+        assert!(before.sent["write"] > 0 && before.heard["answer"] > 0, "variables were written: {before:?}");
+        for k in 1..=50 {
+            step(&mut there, k).expect("it runs");
+        }
+        let mut cost = there.control_messages().since(&before);
+        // By the clock, where steps take long.
+        cost.heard.remove("alive");
+        let each = 50 * world as u64;
+        assert_eq!(cost.sent, [("run", each), ("decide", each)].into(), "{strategy} on {world}");
+        assert_eq!(cost.heard, [("voted", each), ("done", each)].into(), "{strategy} on {world}");
+        leave(there, threads);
+    }
+}
+
 /// Rank 1's device (the one of that name) does `before` first.
 fn odd<F>(before: F) -> Opens
 where

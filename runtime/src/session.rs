@@ -33,7 +33,7 @@ use step::{Outcome, Step};
 use crate::checkpoint::{Root, Saver, Variables};
 use crate::cursor::Cursors;
 use crate::device::{AbortFlag, Device};
-use crate::executor::Executor;
+use crate::executor::{ControlMessages, Executor};
 use crate::feed::{self, Inputs};
 use crate::outputs::{Outputs, Shelf};
 use crate::planner::{Planner, Single};
@@ -260,6 +260,10 @@ impl Session {
     pub fn bytes_sent(&self) -> u64 {
         let steps = self.ready.iter().flat_map(|r| r.guard.iter().chain([&r.step]));
         self.sent_before + steps.map(Step::bytes_sent).sum::<u64>()
+    }
+    /// What steering the processes that host devices has cost so far, by kind; nothing where all devices are here.
+    pub fn control_messages(&self) -> ControlMessages {
+        self.executor.control_messages()
     }
     /// The plan of a program for given extents, made if need be.
     pub fn plan(&mut self, program: &str, bindings: &Bindings) -> Result<Arc<Plan>, RunError> {

@@ -21,6 +21,8 @@ pub struct Trace {
     pub process: Arc<str>,
     /// The devices' names.
     pub devices: Vec<Arc<str>>,
+    /// By device, how far what it timed may be off: its clock was compared with the trace's when the trace began.
+    pub clock_errors: Vec<Duration>,
     /// Oldest first.
     pub steps: VecDeque<StepTrace>,
     /// How many older ones were dropped.
@@ -53,10 +55,10 @@ pub struct DeviceTrace {
     pub channels: Vec<ChannelEvent>,
 }
 
-/// A stretch of time, from the first device's clock.
+/// A stretch of time, on the trace's clock: the first device's, or the caller's where devices are in other processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Since the device was made.
+    /// Since that clock was started.
     pub start: Duration,
     /// How long it took.
     pub took: Duration,
@@ -119,8 +121,9 @@ impl Trace {
     pub fn write(&self, mut out: impl io::Write) -> io::Result<()> {
         writeln!(
             out,
-            "{{\"displayTimeUnit\": \"ns\", \"otherData\": {{\"droppedSteps\": {}}}, \"traceEvents\": [",
-            self.dropped
+            "{{\"displayTimeUnit\": \"ns\", \"otherData\": {{\"droppedSteps\": {}, \"clockErrorsUs\": [{}]}}, \"traceEvents\": [",
+            self.dropped,
+            self.clock_errors.iter().map(|e| Micros(*e).to_string()).collect::<Vec<_>>().join(", ")
         )?;
         let named = |kind, (pid, tid): Row, name: &str| {
             let name = Text(name);

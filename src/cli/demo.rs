@@ -78,8 +78,6 @@ impl Demo {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let (train, test) = thalweg::data::digits()?;
         let hosts = self.place.hosts()?;
-        let looks = self.profile || self.trace.is_some();
-        anyhow::ensure!(hosts.is_none() || !looks, "--profile and --trace look into one process, not into workers");
         let cluster = hosts.as_ref().map_or_else(|| self.place.cluster(), |h| Ok(h.cluster().clone()))?;
         // Whoever takes the place of a driver that was killed goes on where that one was.
         let resume = self.resume || hosts.as_ref().is_some_and(|h| h.is_restart());
@@ -165,7 +163,7 @@ impl Demo {
             let strategy = model.spread().map(|s| s.strategy.to_string());
             let summary = json!({
                 "strategy": strategy, "test_accuracy": accuracy, "train_seconds": train_seconds, "devices": devices, "world": world,
-                "bytes_sent": model.bytes_sent(), "digest": digest, "steps": model.step(), "seed": self.seed,
+                "bytes_sent": model.bytes_sent(), "control_messages": model.control_messages(), "digest": digest, "steps": model.step(), "seed": self.seed,
             });
             writeln!(stdout(), "{summary}")?;
             return Ok(());

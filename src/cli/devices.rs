@@ -11,6 +11,7 @@ use thalweg::Cluster;
 use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg::graph::cost::Rates;
 use thalweg::hosts::{self, Hosts};
+use thalweg::kit::{self, Case, Options};
 use thalweg::measured::{self, Entry};
 use thalweg::prelude::{Compile, Model, PipelineSchedule, Reduction, Strategy};
 
@@ -41,6 +42,10 @@ pub(crate) struct Where {
     /// How the model is spread over them.
     #[arg(long, value_enum, default_value = "dp")]
     strategy: Kind,
+    /// Parameter servers of the strategy `ps`: how many of the devices, the last ones, or their names. What is left are
+    /// workers.
+    #[arg(long, value_name = "COUNT|NAMES", default_value = "1")]
+    servers: String,
     /// Stages of a pipeline: as many as there are devices, unless this says otherwise. What remains is data parallel.
     #[arg(long, value_parser = clap::value_parser!(u16).range(2..))]
     stages: Option<u16>,
@@ -111,7 +116,8 @@ impl Where {
     }
     /// How the model is spread, unless it is simply on one device.
     pub(super) fn strategy(&self) -> Option<Strategy> {
-        let said = self.leaves.is_some() || self.devices.len() > 1;
+        // One device cannot be a worker and its server; that is said then, and not passed over.
+        let said = self.leaves.is_some() || self.devices.len() > 1 || matches!(self.strategy, Kind::Ps);
         said.then(|| self.strategy_over(self.devices.len()))
     }
     /// How the model is spread over so many devices.
@@ -121,6 +127,10 @@ impl Where {
             Kind::Dp => Strategy::data_parallel(),
             Kind::Zero1 => Strategy::data_parallel().shard_state(),
             Kind::Auto => Strategy::auto(),
+            Kind::Ps => match self.servers.parse() {
+                Ok(count) => Strategy::servers(count),
+                Err(_) => Strategy::servers_on(&self.servers.split(',').collect::<Vec<_>>()),
+            },
             Kind::Pp => Strategy::pipeline(stages()).schedule(self.schedule.into()),
         };
         let reduction = match self.reduction {
@@ -151,10 +161,25 @@ impl Where {
         );
         Ok(Some(launched.workers()?))
     }
+    /// How a model is spread over the workers.
+    pub(super) fn strategy_on(&self, hosts: &Hosts) -> Strategy {
+        self.strategy_over(hosts.cluster().devices.len())
+    }
     /// A model compiled for the workers.
     pub(super) fn compile_on(&self, hosts: Hosts, graph: &thalweg::Graph) -> anyhow::Result<Model> {
-        let strategy = self.strategy_over(hosts.cluster().devices.len());
+        let strategy = self.strategy_on(&hosts);
         Ok(graph.compile_on(hosts, &strategy)?)
+    }
+    /// A case of the kit, here or on the workers of the job that this process drives; `None` where there is no such case.
+    pub(super) fn case(&self, name: &str, options: &Options) -> anyhow::Result<Option<Case>> {
+        if kit::has_servers(name) && !matches!(self.strategy, Kind::Ps) {
+            return Self { strategy: Kind::Ps, ..self.clone() }.case(name, options);
+        }
+        let Some(hosts) = self.hosts()? else {
+            return Ok(Case::open_with(name, &self.cluster()?, self.strategy().as_ref(), options)?);
+        };
+        let strategy = self.strategy_on(&hosts);
+        Ok(Case::open_on(name, hosts, &strategy, options)?)
     }
     /// Threads that a process so placed should be pinned to; none: all.
     pub(super) fn pinned(&self) -> Option<usize> {
@@ -208,7 +233,9 @@ enum Kind {
     Zero1,
     /// A pipeline: by layers.
     Pp,
-    /// Whichever of these is predicted to be the fastest.
+    /// Data parallel, with parameter servers.
+    Ps,
+    /// Whichever of the others is predicted to be the fastest.
     Auto,
 }
 

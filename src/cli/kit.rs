@@ -12,11 +12,12 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use thalweg::Array;
 use thalweg::Precision;
-use thalweg::kit::{Case, NAMES, Options, Reference, rel_err};
+use thalweg::kit::{self, Case, NAMES, Options, Reference, rel_err};
 use thalweg::runtime::ProfileRow;
 
 use super::devices::Where;
 use super::trace::Tracing;
+use super::workers;
 
 /// `thalweg kit`.
 #[derive(Args)]
@@ -73,9 +74,10 @@ pub(crate) struct Kit {
     /// End a step in which any value is infinite or NaN before it commits, and say where that came from.
     #[arg(long)]
     check_finite: bool,
-    /// Processes of distributed cases, of which there are none yet.
-    #[arg(long, hide = true)]
-    procs: Option<usize>,
+    /// Workers of `dp_mlp_train`, `ps_mlp_train` and the like, which are started: `--case dp_mlp_train --procs 2` is
+    /// `dp_mlp_train_p2` on two workers, and `ps_mlp_train` has a parameter server beside.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    procs: Option<u16>,
 }
 
 /// How wrong a result may be, and how wrong if products run in a half type.
@@ -94,11 +96,19 @@ struct Runner {
 
 impl Kit {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if let Some(workers) = self.procs {
+            let known = workers::distributed(&self.case, workers).filter(|(case, _)| kit::is_case_of_workers(case));
+            let Some((case, world)) = known else {
+                // The driver asks for cases that not every peer has.
+                eprintln!("there is no case `{}` for --procs", self.case);
+                return Ok(());
+            };
+            return workers::launch_this(&case, world);
+        }
         let started = Instant::now();
         let threads = pin(self.place.pinned())?;
         let reference = self.reference()?;
-        let (cluster, strategy) = (self.place.cluster()?, self.place.strategy());
-        let Some(mut case) = Case::open_with(&self.case, &cluster, strategy.as_ref(), &self.options())? else {
+        let Some(mut case) = self.place.case(&self.case, &self.options())? else {
             // The driver asks for cases that not every peer has.
             eprintln!("there is no case `{}`; there are {}", self.case, NAMES.join(", "));
             return Ok(());
@@ -130,7 +140,12 @@ impl Kit {
             extra["accuracy"] = json!(accuracy);
         }
         if self.check {
-            return self.verdict(reference.as_ref(), error, accuracy);
+            let (digest, sent) = (case.model().digest()?, case.model().bytes_sent());
+            let line = json!({
+                "case": self.case, "options": self.options().to_string().trim(), "rel_err": error, "accuracy": accuracy,
+                "digest": digest, "bytes_sent": sent,
+            });
+            return self.verdict(reference.as_ref(), error, accuracy, line);
         }
         let step = if case.epochs() > 0 { 0 } else { results.len() };
         let mut runner = Runner { steps_per_rep: case.quantum, case, step, times: vec![] };
@@ -168,7 +183,15 @@ impl Kit {
             return Ok(());
         }
         extra["options"] = json!(self.options().to_string().trim());
-        let summary = runner.summary(&self.case, &self.place.to_string(), threads, extra);
+        let mut summary = runner.summary(&self.case, &self.place.to_string(), threads, extra);
+        if thalweg::hosts::is_launched() {
+            // A thread each. What the driver takes of processor and memory says nothing of them.
+            let names: Vec<_> = runner.case.model().session().devices().iter().map(|d| d.target().name()).collect();
+            summary["device"] = json!(names.join(","));
+            summary["threads"] = json!(1);
+            summary["extra"]["procs"] = json!(names.len());
+            ["cpu_s", "peak_rss_mb"].into_iter().for_each(|what| summary[what] = Value::Null);
+        }
         if self.serve || self.json { say(&summary) } else { self.tell(&summary) }
     }
 
@@ -182,11 +205,18 @@ impl Kit {
             None => include_str!("../../data/kit_refs.json").to_string(),
         };
         let mut all: Value = serde_json::from_str(&text).context("references are JSON")?;
-        let of_case = all.get_mut(&self.case).map(Value::take);
+        let of_case = all.get_mut(kit::reference_name(&self.case)).map(Value::take);
         of_case.map(|r| serde_json::from_value(r).context("a reference has losses, or l2 and probe")).transpose()
     }
 
-    fn verdict(&self, reference: Option<&Reference>, error: Option<f64>, accuracy: Option<f64>) -> anyhow::Result<()> {
+    /// Says in `line` whether the results are right; an error if they are not.
+    fn verdict(
+        &self,
+        reference: Option<&Reference>,
+        error: Option<f64>,
+        accuracy: Option<f64>,
+        mut line: Value,
+    ) -> anyhow::Result<()> {
         let error = error.with_context(|| format!("no reference for `{}`: give --refs (for models of language, `benches/gpu_torch.py --float64` makes one)", self.case))?;
         let tolerance = if self.precision == Precision::Declared { TOLERANCE } else { TOLERANCE_HALF };
         let accuracy_right = match (reference, accuracy) {
@@ -194,7 +224,7 @@ impl Kit {
             _ => true,
         };
         let right = error <= tolerance && accuracy_right;
-        let line = json!({ "case": self.case, "options": self.options().to_string().trim(), "right": right, "rel_err": error, "accuracy": accuracy });
+        line["right"] = json!(right);
         if self.json {
             say(&line)?;
         } else {
@@ -210,19 +240,19 @@ impl Kit {
         let rate = summary["items_per_s"].as_f64().unwrap_or(f64::NAN);
         let launches = summary["extra"]["launches_s"].as_f64();
         let launches = launches.map_or(String::new(), |s| format!(", launches {:.4} ms", s * 1e3));
+        let cpu = summary["cpu_s"].as_f64().map_or(String::new(), |s| format!(", cpu {:.4} ms", s * 1e3));
+        let memory = summary["peak_rss_mb"].as_f64().map_or(String::new(), |mb| format!(", {mb} MB"));
         let error = summary["extra"]["rel_err"].as_f64().map_or("unknown".to_string(), |e| format!("{e:.1e}"));
         writeln!(
             std::io::stdout(),
-            "{}{} on {}, {} threads: median {:.4} ms, min {:.4} ms{launches}, cpu {:.4} ms, {rate:.1} {}/s, {} MB, relative error {error}",
+            "{}{} on {}, {} threads: median {:.4} ms, min {:.4} ms{launches}{cpu}, {rate:.1} {}/s{memory}, relative error {error}",
             self.case,
             self.options(),
-            self.place,
+            summary["device"].as_str().unwrap_or(""),
             summary["threads"],
             ms("median_s"),
             ms("min_s"),
-            ms("cpu_s"),
             summary["unit"].as_str().unwrap_or(""),
-            summary["peak_rss_mb"],
         )?;
         Ok(())
     }

@@ -14,6 +14,7 @@ pub(crate) mod profile;
 pub(crate) mod trace;
 pub(crate) mod verify;
 pub(crate) mod worker;
+mod workers;
 
 use thalweg::prelude::*;
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use thalweg::runtime::Session;
@@ -30,7 +31,14 @@ impl Tracing {
         trace.write(BufWriter::new(self.file)).with_context(|| format!("cannot write {path}"))?;
         let (kept, dropped) = (trace.steps.len(), trace.dropped);
         let earlier = if dropped > 0 { format!(", of {} in all,", kept as u64 + dropped) } else { String::new() };
-        eprintln!("the last {kept} steps{earlier} are in {path}: open it in ui.perfetto.dev");
+        let off = trace.clock_errors.iter().max().copied().unwrap_or_default();
+        // Clocks of one process are read within a microsecond of each other.
+        let clocks = if off > Duration::from_micros(1) {
+            format!("; the workers' clocks agree to {:.1} µs", off.as_secs_f64() * 1e6)
+        } else {
+            String::new()
+        };
+        eprintln!("the last {kept} steps{earlier} are in {path}: open it in ui.perfetto.dev{clocks}");
         Ok(())
     }
 }

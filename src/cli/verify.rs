@@ -14,7 +14,7 @@ use thalweg::graph::plan::mutate::{Mutant, Operator, mutants};
 use thalweg::graph::plan::simulate::{Options, Simulation};
 use thalweg::graph::plan::trial::{Judge, Row, Table, Trial, Verdict};
 use thalweg::graph::plan::{Certificate, Endpoint, Fault, Peak, Plan};
-use thalweg::kit::{Case, NAMES};
+use thalweg::kit::NAMES;
 
 use super::devices::Where;
 use super::digits_model;
@@ -95,10 +95,13 @@ impl Verify {
 
     /// The plan, sound or not.
     fn plan(&self) -> anyhow::Result<Arc<Plan>> {
-        let strategy = self.place.strategy();
         if self.model == "digits" {
             let program = self.program.as_deref().unwrap_or("train");
-            let mut model = self.place.compile(&digits_model(0, Precision::Declared))?;
+            let digits = digits_model(0, Precision::Declared);
+            let mut model = match self.place.hosts()? {
+                Some(hosts) => self.place.compile_on(hosts, &digits)?,
+                None => self.place.compile(&digits)?,
+            };
             return Ok(model.session().plan(program, &[("batch".into(), self.batch.unwrap_or(64))].into())?);
         }
         let digits_only = self.program.is_none() && self.batch.is_none();
@@ -108,7 +111,7 @@ impl Verify {
             self.model
         );
         if NAMES.contains(&&*self.model)
-            && let Some(mut case) = Case::open(&self.model, &self.place.cluster()?, strategy.as_ref())?
+            && let Some(mut case) = self.place.case(&self.model, &Default::default())?
         {
             return Ok(case.plan()?);
         }

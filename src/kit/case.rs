@@ -15,6 +15,7 @@ use super::options::Options;
 use super::{gpt, models, resident};
 use crate::data::{Dataset, all_digits};
 use crate::error::Result;
+use crate::hosts::Hosts;
 use crate::model::{Compile, Model};
 
 /// The cases there are. Sizes of the last five can be others: `matmul_512_f16`.
@@ -27,6 +28,8 @@ pub const NAMES: &[&str] = &[
     "gpt2_train",
     "dp_mlp_train_p2",
     "dp_resnet18_train_p2",
+    "ps_mlp_train_p2",
+    "ps_resnet18_train_p2",
     "resnet50_infer_b1",
     "resnet50_infer_b8",
     "bert_base_infer",
@@ -105,6 +108,16 @@ impl Case {
         strategy: Option<&Strategy>,
         options: &Options,
     ) -> Result<Option<Case>> {
+        Case::made(name, options, |g| strategy.map_or_else(|| g.compile(cluster), |s| g.compile_with(cluster, s)))
+    }
+    /// The same on the devices of other processes.
+    ///
+    /// # Errors
+    /// As [`Case::open_with`], and if the strategy does not fit the workers.
+    pub fn open_on(name: &str, hosts: Hosts, strategy: &Strategy, options: &Options) -> Result<Option<Case>> {
+        Case::made(name, options, |g| g.compile_on(hosts, strategy))
+    }
+    fn made(name: &str, options: &Options, compile: impl FnOnce(&Graph) -> Result<Model>) -> Result<Option<Case>> {
         let g = Graph::new(name);
         let (whose, workers) = of_workers(name);
         let (model, program, feeds, items, unit) = match whose {
@@ -128,10 +141,7 @@ impl Case {
             },
         };
         options.belong_to(name, matches!(program, "train" | "infer"))?;
-        let mut compiled = match strategy {
-            Some(strategy) => g.compile_with(cluster, strategy)?,
-            None => g.compile(cluster)?,
-        };
+        let mut compiled = compile(&g)?;
         if let Some(model) = model {
             models::initialize(&mut compiled, model)?;
         }
@@ -192,6 +202,25 @@ impl Case {
     }
 }
 
+/// Whether it is one that several workers run, a batch each.
+pub fn is_case_of_workers(name: &str) -> bool {
+    of_workers(name).0 != name
+}
+
+/// Whether it is one of workers and parameter servers.
+pub fn has_servers(name: &str) -> bool {
+    is_case_of_workers(name) && name.starts_with("ps_")
+}
+
+/// Under which name the references know what the case `name` computes: servers change nothing of it, and one worker computes
+/// what there is without others.
+pub fn reference_name(name: &str) -> String {
+    match of_workers(name) {
+        (whose, 1) => whose.into(),
+        _ => name.strip_prefix("ps_").map_or_else(|| name.into(), |rest| format!("dp_{rest}")),
+    }
+}
+
 /// The largest relative error of losses, or of one result, by the specification's definition.
 pub fn rel_err(results: &[Array], reference: &Reference) -> f64 {
     // NaN is as wrong as can be.
@@ -223,10 +252,10 @@ fn run(model: &mut Model, program: &str, batch: &[(&'static str, Array)]) -> Res
 pub(super) type Made = (Option<&'static str>, &'static str, Feeds, f64, &'static str);
 
 /// The case that each worker of `name` runs, and how many there are: `dp_mlp_train_p2` is `mlp_train` for two workers, one
-/// batch each.
+/// batch each. So is `ps_mlp_train_p2`, for which there are servers beside.
 fn of_workers(name: &str) -> (&str, u64) {
     let parts = || {
-        let (whose, workers) = name.strip_prefix("dp_")?.rsplit_once("_p")?;
+        let (whose, workers) = name.strip_prefix("dp_").or(name.strip_prefix("ps_"))?.rsplit_once("_p")?;
         let workers = workers.parse().ok().filter(|w| (1..=64).contains(w))?;
         match whose {
             "mlp_train" => Some(("mlp_train", workers)),

@@ -8,5 +8,5 @@ mod models;
 mod options;
 mod resident;
 
-pub use case::{Case, NAMES, Reference, rel_err};
+pub use case::{Case, NAMES, Reference, has_servers, is_case_of_workers, reference_name, rel_err};
 pub use options::Options;

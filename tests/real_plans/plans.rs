@@ -28,9 +28,10 @@ fn compiled(name: &str, devices: usize, leaves: u16) -> Model {
     model.compile_with(&Cluster::cpus(devices), &Strategy::data_parallel().leaves(leaves))
 }
 
-/// Whether every device of a plan has all variables: of those of pipelines each has its own.
+/// Whether every device of a plan has all variables: of those of pipelines each has its own, and workers have none where
+/// there are servers.
 pub(crate) fn replicas(name: &str) -> bool {
-    !name.contains("stages")
+    !name.contains("stages") && !name.contains("servers")
 }
 
 /// A program of one of the tests' models, cut for these leaves.
@@ -54,6 +55,13 @@ pub(crate) fn pipeline(name: &str, devices: usize, schedule: PipelineSchedule) -
     let case = Case::open(name, &Cluster::cpus(devices), Some(&strategy));
     let mut case = case.expect("no mistakes").expect("a case");
     (format!("{name} in 2 stages on {devices}, {schedule:?}"), case.plan().expect("it is planned"))
+}
+
+/// A case of the kit with two parameter servers.
+pub(crate) fn served(name: &str, devices: usize) -> Named {
+    let case = Case::open(name, &Cluster::cpus(devices), Some(&Strategy::servers(2)));
+    let mut case = case.expect("no mistakes").expect("a case");
+    (format!("{name} with 2 servers on {devices}"), case.plan().expect("it is planned"))
 }
 
 /// A graph of random ops on interpreters or on threads.
@@ -97,6 +105,7 @@ pub(crate) fn all() -> Vec<Named> {
             all.push(pipeline(name, devices, PipelineSchedule::OneForwardOneBackward));
         }
     }
+    all.extend(["mlp_train", "lenet_train", "gpt_train", "resnet18_cifar_train"].map(|name| served(name, 4)));
     all.extend((0..12).map(|seed| by_chance(seed, 2 + seed as usize % 3)));
     all
 }

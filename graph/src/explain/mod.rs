@@ -3,11 +3,13 @@
 //! simulated step; nothing here is known to whoever made the plan only.
 
 mod analysis;
+mod kept;
 mod path;
 mod text;
 mod why;
 
 pub use analysis::{Analysis, OtherPlan};
+pub use kept::KeptRow;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use crate::cost::{CostModel, Work};
 use crate::id::Id;
 use crate::place::Placed;
 use crate::plan::simulate::{Harm, Options, simulate};
-use crate::plan::{DeviceMemory, Endpoint, Instruction, Place, Plan};
+use crate::plan::{Channel, DeviceMemory, Endpoint, Instruction, Place, Plan};
 
 /// What is said of a plan. Times are in seconds of the prediction.
 #[derive(Clone, Debug, Serialize)]
@@ -34,6 +36,9 @@ pub struct Explanation {
     pub launches: Vec<LaunchRow>,
     /// Every channel between devices.
     pub channels: Vec<ChannelRow>,
+    /// Where parameters are, if servers keep them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<KeptRow>,
     /// From start to end, on all devices.
     pub step_seconds: f64,
     /// What determines the end, from the first to the last: shorten one of them, and the step is shorter.
@@ -64,6 +69,8 @@ pub struct DeviceRow {
     pub busy_seconds: f64,
     /// How long it waits for others.
     pub idle_seconds: f64,
+    /// Bytes that it sends to other devices.
+    pub sent_bytes: u64,
 }
 
 /// A launch or a copy.
@@ -186,6 +193,7 @@ pub fn explain(
             memory_bytes: cluster.devices.get(d).and_then(|s| s.memory_bytes),
             busy_seconds: busy.as_secs_f64(),
             idle_seconds: end.saturating_sub(busy).as_secs_f64(),
+            sent_bytes: sent(plan, d as u16),
         });
     }
     let name = |end: Endpoint| match end {
@@ -215,10 +223,17 @@ pub fn explain(
         devices,
         launches,
         channels,
+        parameters: placed.map_or(vec![], |p| kept::kept(plan, p)),
         step_seconds: end.as_secs_f64(),
         path: path::path(plan, &step),
         notes,
         snapshot_bytes: None,
         analysis: None,
     })
+}
+
+/// Bytes that a device sends to others in a step.
+fn sent(plan: &Plan, device: u16) -> u64 {
+    let between = |c: &&Channel| c.from == Endpoint::Device(device) && c.to != Endpoint::Driver;
+    plan.channels.values().iter().filter(between).map(|c| c.ty.size_bytes()).sum()
 }

@@ -68,10 +68,18 @@ impl Display for Explanation {
                 writeln!(f, "{ends:<18}  {seconds:>6.1} µs  {bytes:>9.1}  #{} {}", c.channel, short(&c.label))?;
             }
         }
-        writeln!(f, "\n{:<8}  {:>9}  {:>9}  memory", "device", "busy", "idle")?;
+        if !self.parameters.is_empty() {
+            writeln!(f, "\nparameters are kept by servers")?;
+            for row in &self.parameters {
+                let on = row.on.iter().map(|(device, bytes)| format!("{device} ({:.1} kB)", *bytes as f64 / 1e3));
+                writeln!(f, "{:<28}  {}", row.parameter, on.collect::<Vec<_>>().join(", "))?;
+            }
+        }
+        writeln!(f, "\n{:<8}  {:>9}  {:>9}  {:>9}  memory", "device", "busy", "idle", "kB sent")?;
         for d in &self.devices {
             let (busy, idle) = (d.busy_seconds * 1e6, d.idle_seconds * 1e6);
-            write!(f, "{:<8}  {busy:>6.1} µs  {idle:>6.1} µs  {}", d.device, d.memory)?;
+            let sent = d.sent_bytes as f64 / 1e3;
+            write!(f, "{:<8}  {busy:>6.1} µs  {idle:>6.1} µs  {sent:>9.1}  {}", d.device, d.memory)?;
             match d.memory_bytes {
                 Some(room) => writeln!(f, "; it may use {:.1}", mib(room))?,
                 None => writeln!(f)?,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::ir::{NodeId, Value};
 use crate::kernel::BufferType;
-use crate::place::{Cut, Part, Placed, share_type};
+use crate::place::{Cut, Part, Placed, WORKERS, share_type};
 use crate::plan::{BufferId, ChannelId, Endpoint, Instruction, Launch, Place, Plan};
 
 /// How nodes are spread, by the labels that launches have.
@@ -86,6 +86,13 @@ impl<'a> Reasons<'a> {
     fn stage(&self, id: NodeId) -> String {
         let (node, stages) = (&self.placed.graph.nodes[id], &self.placed.request.stages);
         let Some(stage) = self.placed.stages[id] else { return "in every stage that needs it".into() };
+        if self.placed.request.servers.is_some() {
+            return if stage == WORKERS {
+                "on workers".into()
+            } else {
+                "on servers, with the variables it is about".into()
+            };
+        }
         let why = match (&node.pin, stages.stems.contains_key(&node.stem)) {
             (Some(pin), _) if stages.said(node).is_some() => format!("pinned {pin}"),
             (_, true) => "where its layer is cut to".into(),

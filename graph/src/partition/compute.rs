@@ -81,7 +81,7 @@ impl Cutter<'_> {
             let reads = reads.map(|(o, ty)| self.relabel(device, node, here(o), &ty.shape)).collect();
             self.on(device).copy(&with_kernel(node, kernel), reads).into()
         };
-        let made = self.once_per_device(stage, here);
+        let made = self.once_per_owner(stage, cuts, here);
         for slot in 0..node.types.len() as u16 {
             let of = made.of.iter().map(|v| Value { slot, ..*v }).collect();
             let key = (Value { node: id, slot }, placed.values[id][usize::from(slot)].clone(), stage);

@@ -1,8 +1,10 @@
 //! From one placement of a value to another: what the field calls boxing. Along one axis of the mesh at a time; each
 //! intermediate stands in the table, so that whoever needs it next finds it.
 
+use std::sync::Arc;
+
 use super::ends::leads;
-use super::{Cutter, Instances};
+use super::{Cutter, Instances, owns};
 use crate::ir::Value;
 use crate::kernel::{BufferType, Kernel};
 use crate::place::{Cut, Part, Placement, Spread, Way, share_type, ways};
@@ -44,6 +46,21 @@ impl Cutter<'_> {
     /// The instances of a value of stage `home` in another one. What devices own, each stage shares out anew.
     fn cross(&mut self, value: Value, placement: &Placement, home: u16, stage: u16) -> Instances {
         let (placed, mesh) = (self.placed, self.placed.mesh());
+        if placed.request.servers.is_some() {
+            let there = placed.of(value);
+            let straight = match (&there[..], &placement[..]) {
+                // A pull and a push.
+                ([Spread::Owned { cuts }], [Spread::Replicate]) => Some(self.collect(value, cuts, home, stage)),
+                ([Spread::Partial(monoid)], [Spread::Owned { cuts }]) => {
+                    Some(self.scatter_sum(value, 0, there, *monoid, cuts, (home, stage)))
+                }
+                _ => None,
+            };
+            if let Some(here) = straight {
+                self.made.insert((value, placement.clone(), stage), here.clone());
+                return here;
+            }
+        }
         let owned = |s: &Spread| matches!(s, Spread::Owned { .. });
         let all = |s: &Spread| if owned(s) { Spread::Replicate } else { s.clone() };
         let crossing: Placement = placement.iter().map(all).collect();
@@ -68,9 +85,11 @@ impl Cutter<'_> {
             (Spread::Replicate, Spread::Shard { .. }) => {
                 self.again(value, m, from, to, stage).unwrap_or_else(|| self.slices(value, m, from, to, stage))
             }
-            (Spread::Partial(monoid), Spread::Owned { cuts }) => self.scatter_sum(value, m, from, *monoid, cuts, stage),
+            (Spread::Partial(monoid), Spread::Owned { cuts }) => {
+                self.scatter_sum(value, m, from, *monoid, cuts, (stage, stage))
+            }
             (Spread::Replicate, Spread::Owned { cuts }) => self.own(value, from, cuts, stage),
-            (Spread::Owned { .. }, Spread::Replicate) => self.collect(value, from, stage),
+            (Spread::Owned { cuts }, Spread::Replicate) => self.collect(value, cuts, stage, stage),
             (from, to) => unreachable!("from {from:?} to {to:?} by way of all of it"),
         }
     }
@@ -127,25 +146,25 @@ impl Cutter<'_> {
         let placed = self.placed;
         let node = &placed.graph.nodes[value.node];
         let whole = self.get(value, from, stage);
-        self.once_per_device(stage, |device| {
+        self.once_per_owner(stage, cuts, |device| {
             let (flat, i) = (self.flat(device, node, self.first_of(&whole, device)), usize::from(device));
             self.row(device, node, vec![flat], cuts[i], cuts[i + 1])
         })
     }
-    /// All elements on every device, from those that own some.
-    fn collect(&mut self, value: Value, from: &Placement, stage: u16) -> Instances {
+    /// All elements on every device of `stage`, from those of stage `home` that own some.
+    fn collect(&mut self, value: Value, cuts: &Arc<[u64]>, home: u16, stage: u16) -> Instances {
         let placed = self.placed;
         let node = &placed.graph.nodes[value.node];
-        let shares = self.get(value, from, stage);
-        let devices = placed.mesh().hosts(stage);
+        let shares = self.get(value, &vec![Spread::Owned { cuts: cuts.clone() }], home);
+        let owners: Vec<u16> = placed.mesh().hosts(home).into_iter().filter(|d| owns(cuts, *d)).collect();
         let mut whole = std::collections::BTreeMap::new();
-        for device in &devices {
+        for device in placed.mesh().hosts(stage) {
             let mut parts = Vec::new();
-            for from in &devices {
-                parts.push(self.bring(*from, self.first_of(&shares, *from), *device, node));
+            for from in &owners {
+                parts.push(self.bring(*from, self.first_of(&shares, *from), device, node));
             }
-            let row = self.end_to_end(*device, node, parts);
-            whole.insert(*device, self.relabel(*device, node, row, &placed.ty(value).shape));
+            let row = if parts.len() == 1 { parts[0] } else { self.end_to_end(device, node, parts) };
+            whole.insert(device, self.relabel(device, node, row, &placed.ty(value).shape));
         }
         self.once_per_device(stage, |device| whole[&device])
     }

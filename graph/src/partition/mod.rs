@@ -39,6 +39,14 @@ struct Instances {
     of: Vec<Value>,
 }
 
+/// In the place of what a device has nothing of; nobody asks for it.
+const NOWHERE: Value = Value { node: NodeId(u32::MAX), slot: 0 };
+
+/// Whether a device owns some elements.
+fn owns(cuts: &[u64], device: u16) -> bool {
+    cuts[usize::from(device)] < cuts[usize::from(device) + 1]
+}
+
 struct Cutter<'a> {
     placed: &'a Placed,
     devices: Vec<Builder>,
@@ -101,7 +109,7 @@ impl<'a> Cutter<'a> {
         let node = &placed.graph.nodes[id];
         let given = match (node.op_as::<Input>(), node.op_as::<ReadVariable>()) {
             (Some(input), _) => Some(self.feed(id, node, input, stage)),
-            (_, Some(read)) => Some(self.variable(node, read, stage)),
+            (_, Some(read)) => Some(self.variable(id, node, read, stage)),
             _ => None,
         };
         if let Some(instances) = given {
@@ -116,14 +124,21 @@ impl<'a> Cutter<'a> {
         let cuts: Vec<_> = (0..placed.mesh().axes.len()).map(|m| cuts_of(placed, id, m)).collect();
         self.compute(id, stage, &placed.ways[id], &cuts, &operands, &placed.values[id]);
     }
-    fn variable(&mut self, node: &Node, read: &ReadVariable, stage: u16) -> Instances {
+    fn variable(&mut self, id: NodeId, node: &Node, read: &ReadVariable, stage: u16) -> Instances {
         let here = |device: u16| {
             let to = self.on(device);
             let ty = to.with_graph(|g| g.state[g.variable(&read.variable).expect("placed")].ty.clone());
             let op = Arc::new(ReadVariable { variable: read.variable.clone(), ty: ty.clone() });
             to.copy(&Node { op, types: vec![ty], ..node.clone() }, vec![]).into()
         };
-        self.once_per_device(stage, here)
+        match &self.placed.of(id.into())[..] {
+            [Spread::Owned { cuts }] => self.once_per_owner(stage, cuts, here),
+            _ => self.once_per_device(stage, here),
+        }
+    }
+    /// The same for all leaves of a device, where the device owns some elements.
+    fn once_per_owner(&self, stage: u16, cuts: &[u64], mut make: impl FnMut(u16) -> Value) -> Instances {
+        self.once_per_device(stage, |device| if owns(cuts, device) { make(device) } else { NOWHERE })
     }
     /// The same for all leaves of a device.
     fn once_per_device(&self, stage: u16, mut make: impl FnMut(u16) -> Value) -> Instances {
@@ -203,11 +218,13 @@ impl<'a> Cutter<'a> {
         for (variable, value) in &program.updates {
             let of = &placed.graph.state[*variable];
             let mut seen = vec![false; self.devices.len()];
+            let placement = placed.request.variable(of);
             for stage in placed.request.lives_in(of) {
-                let instances = self.get(*value, &placed.request.variable(of), stage);
+                let instances = self.get(*value, &placement, stage);
                 for (leaf, value) in instances.of.into_iter().enumerate() {
                     let device = usize::from(placed.mesh().device(stage, leaf));
-                    if !std::mem::replace(&mut seen[device], true) {
+                    let has = !matches!(&placement[..], [Spread::Owned { cuts }] if !owns(cuts, device as u16));
+                    if has && !std::mem::replace(&mut seen[device], true) {
                         updates[device].push((*variable, value));
                     }
                 }

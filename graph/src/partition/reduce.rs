@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use super::buckets::Bucket;
-use super::{Cutter, Instances};
+use super::{Cutter, Instances, owns};
 use crate::ir::{Node, Value};
 use crate::kernel::build::{Axes, read};
 use crate::kernel::{BufferType, Kernel, Monoid};
@@ -44,7 +44,8 @@ impl Cutter<'_> {
         let parts = self.get(value, from, stage);
         self.sum(&[value], &[parts], m, monoid).remove(0)
     }
-    /// One value, combined over the leaves: of each device only the elements that it owns.
+    /// One value of a stage, combined over the leaves: on each device of another stage, or the same, only the elements that it
+    /// owns.
     pub(super) fn scatter_sum(
         &mut self,
         value: Value,
@@ -52,22 +53,23 @@ impl Cutter<'_> {
         from: &Placement,
         monoid: Monoid,
         cuts: &[u64],
-        stage: u16,
+        (home, stage): (u16, u16),
     ) -> Instances {
         let (placed, mesh) = (self.placed, self.placed.mesh());
-        let (like, parts) = (&placed.graph.nodes[value.node], self.get(value, from, stage));
+        let (like, parts) = (&placed.graph.nodes[value.node], self.get(value, from, home));
         let group = mesh.groups(m).remove(0);
-        let hosts: Vec<u16> = group.iter().map(|leaf| mesh.device(stage, *leaf)).collect();
+        let hosts: Vec<u16> = group.iter().map(|leaf| mesh.device(home, *leaf)).collect();
         let rows = group.iter().zip(&hosts).map(|(leaf, host)| self.flat(*host, like, parts.of[*leaf])).collect();
         let dtype = placed.ty(value).dtype;
-        let mut tree = Tree { rows, hosts: hosts.clone(), monoid, dtype, known: HashMap::new() };
+        let mut tree = Tree { rows, hosts, monoid, dtype, known: HashMap::new() };
         let leaves = 0..group.len();
         let mut sums = HashMap::new();
-        for device in mesh.devices_of(stage, group) {
+        for device in mesh.devices_of(stage, group).into_iter().filter(|d| owns(cuts, *d)) {
             let slice = cuts[usize::from(device)]..cuts[usize::from(device) + 1];
-            sums.insert(device, self.add_up(&mut tree, &leaves, Some(&slice), device, like));
+            let slice = Some(&slice).filter(|s| s.start > 0 || Some(&s.end) != cuts.last());
+            sums.insert(device, self.add_up(&mut tree, &leaves, slice, device, like));
         }
-        Instances { stage, of: hosts.iter().map(|host| sums[host]).collect() }
+        self.once_per_owner(stage, cuts, |device| sums[&device])
     }
     /// All values of a bucket, and a note of what became of them.
     pub(super) fn sum_bucket(&mut self, bucket: &Bucket, stage: u16) {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::rules::{self, Cut, Part, Way};
-use super::{Mesh, Note, Placed, Placement, Request, Spread, stages};
+use super::{Mesh, Note, Placed, Placement, Request, SERVERS, Spread, stages};
 use crate::id::Arena;
 use crate::ir::{Graph, NodeId, Value};
 use crate::kernel::{BufferType, Kernel, Monoid};
@@ -81,8 +81,10 @@ fn one(placed: &mut Placed, id: NodeId, kernel: &Kernel, operands: &[BufferType]
     let mut wants: Vec<Placement> = vec![vec![]; operands.len()];
     let mut makes: Vec<Placement> = vec![vec![]; results.len()];
     for m in 0..placed.mesh().axes.len() {
-        // Parts of a sum are added up before they go to another stage, and so is put together what devices own.
-        let crosses = |v: &Value| placed.stages[v.node].is_some_and(|s| Some(s) != placed.stages[id]);
+        // Parts of a sum are added up before they go to another stage, and so is put together what devices own; but what goes
+        // to and from servers goes straight.
+        let straight = placed.request.servers.is_some();
+        let crosses = |v: &Value| !straight && placed.stages[v.node].is_some_and(|s| Some(s) != placed.stages[id]);
         let have = |v: &Value| match &placed.of(*v)[m] {
             Spread::Partial(_) | Spread::Owned { .. } if crosses(v) => Spread::Replicate,
             spread => spread.clone(),
@@ -102,6 +104,9 @@ fn one(placed: &mut Placed, id: NodeId, kernel: &Kernel, operands: &[BufferType]
         }
         makes.iter_mut().zip(&way.results).for_each(|(make, part)| make.push(spread(*part, &cuts.result)));
         chosen.push(way);
+    }
+    if placed.request.servers.is_some() && matches!(chosen[..], [Way { cut: Cut::Flat, .. }]) {
+        placed.stages[id] = Some(SERVERS);
     }
     placed.values.push(makes);
     placed.ways.push(chosen);

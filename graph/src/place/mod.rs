@@ -8,6 +8,7 @@ mod assign;
 pub(crate) mod balance;
 mod linear;
 mod rules;
+mod servers;
 mod stages;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub use assign::place;
 pub(crate) use rules::ways;
 pub use rules::{Cut, Part, Way};
+pub use servers::{Consistency, Servers};
+pub(crate) use servers::{SERVERS, WORKERS};
 pub use stages::{Home, PipelineSchedule, Stages};
 
 use crate::id::{Arena, Side};
@@ -190,6 +193,8 @@ pub struct Request {
     pub reduction: Reduction,
     /// Which stage of the mesh is whose.
     pub stages: Stages,
+    /// What servers keep, where there are servers: then the mesh has a stage of workers and one of servers.
+    pub servers: Option<Servers>,
 }
 
 /// In which order what leaves have in parts is added up.
@@ -206,10 +211,14 @@ impl Request {
     /// On one stage, as all strategies without pipelines have it.
     pub fn new(mesh: Mesh) -> Self {
         let (inputs, variables) = (BTreeMap::new(), BTreeMap::new());
-        Self { mesh, inputs, variables, owns_slots: false, reduction: Reduction::default(), stages: Stages::default() }
+        let (reduction, stages) = (Reduction::default(), Stages::default());
+        Self { mesh, inputs, variables, owns_slots: false, reduction, stages, servers: None }
     }
     /// How a variable is spread, on the devices of the stage where it lives.
     pub fn variable(&self, variable: &Variable) -> Placement {
+        if let Some(owned) = self.servers.as_ref().and_then(|s| s.spread(variable)) {
+            return vec![owned];
+        }
         if let Some(axes) = self.axes_of(variable)
             && let Some(ty) = BufferType::of(&variable.ty)
             && let Some(spread) = assign::asked(&ty, axes, &self.mesh)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use petgraph::unionfind::UnionFind;
 use serde::{Deserialize, Serialize};
 
-use super::{Note, Request, kept_of};
+use super::{Note, Request, WORKERS, kept_of};
 use crate::id::{Arena, Id};
 use crate::ir::{Graph, Node, NodeId, Pin, VarId, VarKind};
 use crate::structural::ReadVariable;
@@ -186,6 +186,9 @@ pub(super) fn of_nodes(graph: &Graph, request: &Request) -> Arena<NodeId, Option
             request.stages.home(&read.variable)
         } else if node.operands.is_empty() {
             None
+        } else if request.servers.is_some() {
+            // What turns out to be an update is moved to where its variable is.
+            node.operands.iter().any(|v| stages[v.node].is_some()).then_some(WORKERS)
         } else {
             request.stages.said(node).or_else(|| {
                 // Where most of what it reads is.

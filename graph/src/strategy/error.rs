@@ -53,6 +53,30 @@ pub enum StrategyError {
         /// How many stages.
         stages: u16,
     },
+    /// There are no servers, or nobody beside them, or one is named twice.
+    #[error(
+        "{servers} of {devices} devices cannot be parameter servers: there has to be a server and a worker, and nobody is named twice"
+    )]
+    Servers {
+        /// How many servers.
+        servers: usize,
+        /// How many devices.
+        devices: usize,
+    },
+    /// Every server has leaves whose gradients it adds up.
+    #[error("{servers} parameter servers for {leaves} leaves: give at least as many leaves as servers")]
+    ServersAndLeaves {
+        /// How many servers.
+        servers: usize,
+        /// How many leaves.
+        leaves: usize,
+    },
+    /// Something else was asked for as well.
+    #[error("parameter servers do not go with {what}")]
+    BesideServers {
+        /// What.
+        what: String,
+    },
     /// Something is pinned to a device that is not there.
     #[error("`{label}` at {site} is pinned to `{device}`; there are {}", known.join(", "))]
     NoDevice {

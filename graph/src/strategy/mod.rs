@@ -4,6 +4,7 @@
 mod error;
 mod families;
 mod request;
+mod servers;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,6 +39,8 @@ pub struct Strategy {
     /// In which proportion devices host leaves; empty: evenly.
     shares: Vec<u16>,
     reduction: Reduction,
+    /// Devices that keep parameters for the others.
+    servers: Option<servers::ServerDevices>,
     /// Everything is on this device that is not pinned to another.
     alone: Option<Arc<str>>,
     /// It is to be chosen, for these extents.
@@ -59,6 +62,7 @@ impl Strategy {
             schedule: PipelineSchedule::default(),
             shares: vec![],
             reduction: Reduction::default(),
+            servers: None,
             alone: None,
             auto: None,
         }
@@ -167,6 +171,11 @@ impl fmt::Display for Strategy {
                     f.write_str(", GPipe")?;
                 }
             }
+        }
+        match self.server_count() {
+            0 => {}
+            1 => f.write_str(", one parameter server")?,
+            n => write!(f, ", {n} parameter servers")?,
         }
         if self.tensor_parallel > 1 {
             write!(f, ", groups of {}", self.tensor_parallel)?;

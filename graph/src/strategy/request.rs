@@ -76,13 +76,17 @@ impl Strategy {
 
     /// The leaves, and which device hosts each in each stage of a pipeline.
     fn mesh(&self, cluster: &Cluster) -> Result<Mesh, StrategyError> {
-        let (width, stages, devices) = (self.tensor_parallel, self.stages, cluster.devices.len());
+        let (width, stages) = (self.tensor_parallel, self.stages);
+        let devices = cluster.devices.len().saturating_sub(self.server_count());
         if let Some(device) = &self.alone {
             let at = cluster.devices.iter().position(|d| d.name == *device);
             let at = at.ok_or_else(|| StrategyError::NotThere { device: device.clone(), known: names(cluster) })?;
             let leaves = self.leaves.unwrap_or(1).max(1);
             let mesh = Mesh::line("dp", leaves, 1);
             return Ok(Mesh { stages: vec![vec![at as u16; leaves.into()]], ..mesh });
+        }
+        if devices == 0 && self.servers.is_some() {
+            return Err(StrategyError::Servers { servers: self.server_count(), devices: cluster.devices.len() });
         }
         let per_stage = devices / usize::from(stages);
         let groups = u16::try_from(per_stage).unwrap_or(u16::MAX) / width;
@@ -109,11 +113,15 @@ impl Strategy {
         }
         let first = mesh.stages.remove(0);
         mesh.stages = (0..stages).map(|s| first.iter().map(|d| s * groups * width + d).collect()).collect();
+        self.beside_servers(&mut mesh, cluster)?;
         Ok(mesh)
     }
 
     /// Where the layers of a pipeline are cut, what is pinned, and where variables live then.
     fn place_stages(&self, graph: &Graph, cluster: &Cluster, request: &mut Request) -> Result<(), StrategyError> {
+        if self.server_count() > 0 {
+            return self.serve(graph, cluster.devices.len(), request);
+        }
         let stages = &mut request.stages;
         (stages.pipeline, stages.schedule) = (if self.stages > 1 { self.stages } else { 0 }, self.schedule);
         let mut declared = 0;
@@ -155,7 +163,7 @@ impl Strategy {
     }
 }
 
-fn names(cluster: &Cluster) -> Vec<String> {
+pub(super) fn names(cluster: &Cluster) -> Vec<String> {
     cluster.devices.iter().map(|d| format!("`{}`", d.name)).collect()
 }
 

@@ -14,9 +14,10 @@ use thalweg_graph::plan::lend::{Crossing, Lending};
 use thalweg_graph::plan::{Channel, ChannelId, Endpoint, Plan};
 
 use super::link::{Carried, Link, Way};
-use super::{Exchange, Prepared};
+use super::{ControlMessages, Exchange, Prepared};
 use crate::device::{AbortFlag, DeviceError};
 use crate::memory::LineBuffer;
+use crate::trace::ChannelEvent;
 
 /// Carries what leaves this process by the channels of the step that is running.
 pub trait Wire: Send + Sync {
@@ -42,6 +43,12 @@ pub trait Conductor: Send {
     /// # Errors
     /// The one cause for which the step ended.
     fn run(&mut self, prepared: &Prepared, exchange: Exchange<'_>, abort: &AbortFlag) -> Result<bool, DeviceError>;
+    /// Has what crosses channels noted from here on, or no longer.
+    fn watch_channels(&mut self, on: bool);
+    /// By device, what crossed in the last step, which was one of this plan, on the device's own clock.
+    fn crossed(&mut self, prepared: &Prepared) -> Vec<Vec<ChannelEvent>>;
+    /// What steering the others has cost so far.
+    fn control_messages(&self) -> ControlMessages;
 }
 
 /// Which ends of a plan's channels are here.

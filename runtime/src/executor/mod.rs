@@ -7,6 +7,7 @@
 //! itself.
 
 mod apart;
+mod control;
 mod gate;
 mod link;
 mod part;
@@ -16,12 +17,13 @@ mod seat;
 mod together;
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use thalweg_graph::plan::lend::Lending;
 use thalweg_graph::plan::{Channel, ChannelId, Endpoint, Memory, Plan};
 
 pub use apart::{Arriving, Conductor, Wire};
+pub use control::ControlMessages;
 pub use link::Carried;
 pub use position::Position;
 pub use seat::Fetch;
@@ -52,6 +54,8 @@ pub struct Executor {
     events: Option<Vec<Vec<ChannelEvent>>>,
     room: Room,
     position: Position,
+    /// When it was made.
+    made: Instant,
 }
 
 /// A plan that is loaded on all devices. It stays so until it is given to [`Executor::unload`].
@@ -156,12 +160,24 @@ impl Executor {
         let threads =
             (devices.len() > 1 || hosts.wire().is_some()).then(pool).transpose().map_err(|e| failed(e.to_string()))?;
         let (abort, wait_limit, torn, events, room) = (AbortFlag::default(), WAIT_LIMIT, None, None, Room::default());
-        let position = Position::default();
-        Ok(Self { devices, threads, hosts, abort, wait_limit, torn, events, room, position })
+        let (position, made) = (Position::default(), Instant::now());
+        Ok(Self { devices, threads, hosts, abort, wait_limit, torn, events, room, position, made })
     }
     /// The devices, in the order of the plans' parts.
     pub fn devices(&self) -> &[Box<dyn Device>] {
         &self.devices
+    }
+    /// The plans' number of the device at place `index`.
+    pub fn part(&self, index: usize) -> usize {
+        self.hosts.part(index)
+    }
+    /// The clock of what this process notes: the first device's, or where devices are elsewhere one of this process.
+    pub(crate) fn now(&self) -> Duration {
+        if let Hosts::Caller(_) = self.hosts { self.made.elapsed() } else { self.devices[0].now() }
+    }
+    /// Whether [`Executor::now`] is the clock of the device at place `index`.
+    pub(crate) fn is_clock(&self, index: usize) -> bool {
+        index == 0 && !matches!(self.hosts, Hosts::Caller(_))
     }
     /// Bytes of the buffers that cross between devices: what the figures of plans are compared with.
     pub fn channel_bytes(&self) -> u64 {
@@ -296,6 +312,9 @@ impl Executor {
             prepared.open();
             let outcome = conductor.run(prepared, exchange, &self.abort);
             prepared.close();
+            if let Some(events) = &mut self.events {
+                *events = conductor.crossed(prepared);
+            }
             self.torn = outcome.as_ref().err().filter(|e| matches!(e, DeviceError::Torn { .. })).cloned();
             return outcome;
         }
@@ -328,12 +347,19 @@ impl Executor {
     pub fn mended(&mut self) {
         self.torn = None;
     }
-    /// Notes from here on what crosses channels, or no longer.
-    pub(crate) fn watch_channels(&mut self, on: bool) {
-        self.events = on.then(Vec::new);
+    /// What steering other processes has cost so far; nothing where all devices are here.
+    pub fn control_messages(&self) -> ControlMessages {
+        if let Hosts::Caller(conductor) = &self.hosts { conductor.control_messages() } else { Default::default() }
     }
-    /// By device, what crossed in the last step.
-    pub(crate) fn crossed(&mut self) -> Vec<Vec<ChannelEvent>> {
+    /// Notes from here on what crosses channels, or no longer.
+    pub fn watch_channels(&mut self, on: bool) {
+        self.events = on.then(Vec::new);
+        if let Hosts::Caller(conductor) = &mut self.hosts {
+            conductor.watch_channels(on);
+        }
+    }
+    /// By device, what crossed in the last step that was watched, on the device's own clock.
+    pub fn crossed(&mut self) -> Vec<Vec<ChannelEvent>> {
         self.events.as_mut().map(std::mem::take).unwrap_or_default()
     }
     /// Reads bytes of a device's state.

@@ -1,8 +1,9 @@
 //! What a session notes of its steps while somebody wants to know: sums per launch (a profile), and the last steps with
 //! every event (a trace). The devices' timings are taken after each step, so that memory does not grow with their number.
 //!
-//! Every device has a clock of its own. The first one's is that of the trace; what the others timed is moved by how far their
-//! clocks were from it when the trace began.
+//! Every device has a clock of its own. The executor's is that of the trace; what devices timed is moved by how far their
+//! clocks were from it when the trace began. Of a device in another process that is known to half of how long a question
+//! takes there and back, and the trace says so.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -65,20 +66,25 @@ struct Tracer {
 }
 
 /// How far a clock is behind another one, or before it.
+#[derive(Default)]
 struct Behind {
     add: Duration,
     take: Duration,
+    /// It may be off by so much.
+    error: Duration,
 }
 
 impl Behind {
-    fn of(clock: &dyn Device, first: &dyn Device) -> Self {
-        // Of some looks at both the one in which the least time passed: nobody held it up.
+    fn of(clock: &dyn Device, executor: &Executor) -> Self {
+        // Of some looks at both the one in which the least time passed: nobody held it up. The other clock was read at any
+        // time in between; half-way, for all that is known.
         let look = |_| {
-            let (before, there, after) = (first.now(), clock.now(), first.now());
+            let (before, there, after) = (executor.now(), clock.now(), executor.now());
             (after.saturating_sub(before), before, there)
         };
-        let (_, here, there) = (0..16).map(look).min().unwrap_or_default();
-        Self { add: here.saturating_sub(there), take: there.saturating_sub(here) }
+        let (passed, before, there) = (0..16).map(look).min().unwrap_or_default();
+        let here = before + passed / 2;
+        Self { add: here.saturating_sub(there), take: there.saturating_sub(here), error: passed - passed / 2 }
     }
     fn moved(&self, span: Span) -> Span {
         Span { start: (span.start + self.add).saturating_sub(self.take), ..span }
@@ -91,7 +97,7 @@ impl Recorder {
     }
     /// The time, where a trace wants it.
     pub(super) fn now(&self, executor: &Executor) -> Option<Duration> {
-        self.trace.as_ref().map(|_| executor.devices()[0].now())
+        self.trace.as_ref().map(|_| executor.now())
     }
     /// Notes that the session did something from `start` until now.
     pub(super) fn session(
@@ -102,7 +108,7 @@ impl Recorder {
         name: &Arc<str>,
     ) {
         if let (Some(tracer), Some(start)) = (&mut self.trace, start) {
-            let span = Span { start, took: executor.devices()[0].now().saturating_sub(start) };
+            let span = Span { start, took: executor.now().saturating_sub(start) };
             tracer.session.push(SessionEvent { span, kind, name: name.clone() });
         }
     }
@@ -116,13 +122,16 @@ impl Recorder {
         let mut devices = Vec::with_capacity(crossed.len());
         for (index, channels) in crossed.into_iter().enumerate() {
             let loaded = prepared.loaded(index);
-            let timings = executor.device_mut(index).time(true).into_iter().filter(|t| t.loaded == loaded).collect();
+            // A device of another process may say anything.
+            let instructions = plan.devices[index].instructions.len();
+            let is_of = |t: &Timing| t.loaded == loaded && t.instruction < instructions;
+            let timings = executor.device_mut(index).time(true).into_iter().filter(is_of).collect();
             let device = &*executor.devices()[index];
             devices.push(self.of_device(index, device, &plan, timings, channels));
         }
         let (Some(tracer), Some(start)) = (&mut self.trace, start) else { return };
         let session = std::mem::take(&mut tracer.session);
-        let end = executor.devices()[0].now();
+        let end = executor.now();
         let span = Span { start, took: end.saturating_sub(start) };
         let step = StepTrace { program: plan.program.clone(), index: tracer.seen, span, done, session, devices };
         tracer.seen += 1;
@@ -214,10 +223,10 @@ impl Session {
     pub fn start_trace(&mut self, keep: usize) {
         self.time(true);
         self.executor.watch_channels(true);
-        let devices = self.executor.devices();
-        let behind = devices.iter().enumerate().map(|(i, d)| match i {
-            0 => Behind { add: Duration::ZERO, take: Duration::ZERO },
-            _ => Behind::of(&**d, &*devices[0]),
+        let executor = &self.executor;
+        let behind = executor.devices().iter().enumerate().map(|(i, d)| match executor.is_clock(i) {
+            true => Behind::default(),
+            false => Behind::of(&**d, executor),
         });
         let (steps, session, behind) = (VecDeque::new(), vec![], behind.collect());
         self.recorder.trace = Some(Tracer { keep: keep.max(1), seen: 0, steps, session, behind });
@@ -229,8 +238,11 @@ impl Session {
         self.time(self.recorder.is_on());
         let process = self.graph.name.clone();
         let devices = self.executor.devices().iter().map(|d| d.target().name()).collect();
-        let Some(Tracer { seen, steps, .. }) = tracer else { return Trace { process, devices, ..Trace::default() } };
-        Trace { process, devices, dropped: seen - steps.len() as u64, steps }
+        let Some(Tracer { seen, steps, behind, .. }) = tracer else {
+            return Trace { process, devices, ..Trace::default() };
+        };
+        let clock_errors = behind.iter().map(|b| b.error).collect();
+        Trace { process, devices, clock_errors, dropped: seen - steps.len() as u64, steps }
     }
     fn time(&mut self, on: bool) {
         (0..self.executor.devices().len()).for_each(|i| drop(self.executor.device_mut(i).time(on)));

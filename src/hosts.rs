@@ -69,9 +69,20 @@ impl Launched {
     /// # Errors
     /// If not all come.
     pub fn workers(self) -> Result<Hosts> {
+        self.gather(|gathering| gathering)
+    }
+    /// The same, of workers that compute nothing and check nothing: what they send each other is what a plan says, and
+    /// means nothing. For measuring what sending takes.
+    ///
+    /// # Errors
+    /// If not all come.
+    pub fn workers_for_null_replay(self) -> Result<Hosts> {
+        self.gather(Gathering::for_null_replay)
+    }
+    fn gather(self, how: impl FnOnce(Gathering) -> Gathering) -> Result<Hosts> {
         let Self(job) = self;
         let cluster = cluster(job.world);
-        let gathering = Gathering::open(&job.key).map_err(refused)?;
+        let gathering = how(Gathering::open(&job.key).map_err(refused)?);
         job.publish(gathering.address()).map_err(refused)?;
         let devices: Vec<(String, usize)> = cluster.devices.iter().map(|d| (d.name.to_string(), d.threads)).collect();
         let workers = gathering.workers(&devices, JOIN_LIMIT);

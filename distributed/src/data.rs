@@ -52,6 +52,8 @@ pub(crate) struct DataPlane {
     job: u64,
     term: u32,
     peers: HashMap<Party, Mutex<TcpStream>>,
+    /// Checksums of what is sent are neither taken nor looked at.
+    null: bool,
     current: Mutex<Current>,
     changed: Condvar,
     on_break: OnBreak,
@@ -96,6 +98,7 @@ impl DataPlane {
         key: &JobKey,
         term: u32,
         peers: Vec<(Party, TcpStream)>,
+        null: bool,
         on_break: OnBreak,
     ) -> Result<Arc<Self>, HostError> {
         let failed = || HostError::io("cannot use a connection");
@@ -106,7 +109,7 @@ impl DataPlane {
             to.insert(peer, Mutex::new(stream));
         }
         let (current, changed) = (Mutex::default(), Condvar::new());
-        let plane = Arc::new(Self { me, job: key.job(), term, peers: to, current, changed, on_break });
+        let plane = Arc::new(Self { me, job: key.job(), term, peers: to, null, current, changed, on_break });
         for (peer, stream) in from {
             let plane = plane.clone();
             let reading = thread::Builder::new().name(format!("from {peer}"));
@@ -167,7 +170,7 @@ impl DataPlane {
         let to = party(if kind == Kind::Grant { of.from } else { of.to });
         let stream = self.peers.get(&to).ok_or_else(|| nothing("no connection leads there"))?;
         let header = self.header(kind, step, plan, channel);
-        let sent = frame::write_all(&mut *lock(stream), header, bytes);
+        let sent = frame::write_all(&mut *lock(stream), header, bytes, !self.null);
         sent.map_err(|error| {
             let crossing = Crossing(Some(prepared.plan()), header);
             let cause = format!("sending {crossing} from {} to {to} failed: {error}", self.me);
@@ -231,7 +234,7 @@ impl DataPlane {
                 };
                 let (into, mut at, mut part) = (slot.bytes_mut(), 0, header);
                 loop {
-                    at += part.payload(stream, &mut into[at..]).map_err(|e| with(e.into()))?;
+                    at += part.payload(stream, &mut into[at..], !self.null).map_err(|e| with(e.into()))?;
                     if part.last {
                         break;
                     }
@@ -273,7 +276,7 @@ impl DataPlane {
         spare.resize(CHUNK_BYTES, 0);
         let mut part = header;
         loop {
-            part.payload(stream, spare)?;
+            part.payload(stream, spare, !self.null)?;
             if part.last {
                 return Ok(());
             }

@@ -136,13 +136,18 @@ impl Header {
         Self::parse(&bytes)
     }
     /// The bytes that follow, into the beginning of `room`; gives how many.
-    pub(crate) fn payload(&self, from: &mut impl Read, room: &mut [u8]) -> Result<usize, FrameError> {
+    pub(crate) fn payload(
+        &self,
+        from: &mut impl Read,
+        room: &mut [u8],
+        checked: bool,
+    ) -> Result<usize, FrameError> {
         let available = room.len();
         let Some(into) = room.get_mut(..self.len as usize) else {
             return Err(FrameError::Room { got: self.len, room: available });
         };
         from.read_exact(into).map_err(failed)?;
-        let got = crc32fast::hash(into);
+        let got = if checked { crc32fast::hash(into) } else { self.crc };
         if got == self.crc {
             Ok(into.len())
         } else {
@@ -159,15 +164,16 @@ fn failed(error: io::Error) -> FrameError {
     }
 }
 
-/// Writes `bytes` as one frame or several, each after `header` with its own numbers.
-pub(crate) fn write_all(to: &mut impl Write, header: Header, bytes: &[u8]) -> io::Result<()> {
+/// Writes `bytes` as one frame or several, each after `header` with its own numbers; with their checksums if `checked`.
+pub(crate) fn write_all(to: &mut impl Write, header: Header, bytes: &[u8], checked: bool) -> io::Result<()> {
     let mut chunks = bytes.chunks(CHUNK_BYTES).enumerate().peekable();
     if bytes.is_empty() {
         return to.write_all(&Header { last: true, chunk: 0, len: 0, crc: crc32fast::hash(&[]), ..header }.to_bytes());
     }
     while let Some((chunk, bytes)) = chunks.next() {
         let (last, chunk, len) = (chunks.peek().is_none(), chunk as u32, bytes.len() as u32);
-        let head = Header { last, chunk, len, crc: crc32fast::hash(bytes), ..header }.to_bytes();
+        let crc = if checked { crc32fast::hash(bytes) } else { 0 };
+        let head = Header { last, chunk, len, crc, ..header }.to_bytes();
         // Together: two writes would be two packets.
         let mut done = 0;
         while done < head.len() {

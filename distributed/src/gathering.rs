@@ -21,6 +21,7 @@ use crate::{HostError, TERM, VERSION, lock};
 pub struct Gathering {
     listener: Listener,
     key: JobKey,
+    null: bool,
 }
 
 /// A worker that has joined.
@@ -45,7 +46,12 @@ impl Gathering {
     /// If there is none.
     pub fn open(key: &JobKey) -> Result<Self, HostError> {
         let pass = Pass { key: key.clone(), term: TERM, purpose: Purpose::Control };
-        Ok(Self { listener: Listener::open(Port::bind()?, pass, Party::Driver)?, key: key.clone() })
+        let listener = Listener::open(Port::bind()?, pass, Party::Driver)?;
+        Ok(Self { listener, key: key.clone(), null: false })
+    }
+    /// The workers are to [replay plans without doing anything](crate::null): for measuring.
+    pub fn for_null_replay(self) -> Self {
+        Self { null: true, ..self }
     }
     /// Where workers are to [join](crate::Worker::join).
     pub fn address(&self) -> SocketAddr {
@@ -83,7 +89,7 @@ impl Gathering {
         let on_break = move |cause: &Cause| {
             let _ = lock(&broke).send(Event::Fault(cause.clone()));
         };
-        let plane = DataPlane::new(Party::Driver, &self.key, TERM, peers, Box::new(on_break))?;
+        let plane = DataPlane::new(Party::Driver, &self.key, TERM, peers, self.null, Box::new(on_break))?;
         Ok(Workers { remotes, plane, happened })
     }
 
@@ -144,7 +150,8 @@ impl Gathering {
         let (line, answers, heard) =
             (Line::new(stream, &self.key, TERM), Mutex::new(answers), Mutex::new(Instant::now()));
         let (workers, device, threads) = (workers.to_vec(), device.clone(), *threads as u32);
-        line.say(&Order::Welcome { rank, workers, device, threads }, &[]).map_err(failed())?;
+        let null = self.null;
+        line.say(&Order::Welcome { rank, workers, device, threads, null }, &[]).map_err(failed())?;
         let name = format!("rank {rank} (process {process})").into();
         Ok(Welcomed { remote: Arc::new(Remote { name, line, answers, heard }), from, answered })
     }

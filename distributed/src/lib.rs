@@ -16,6 +16,7 @@ pub mod launch;
 mod listener;
 mod machine;
 mod message;
+mod null;
 mod remote;
 mod worker;
 

@@ -28,6 +28,8 @@ pub(crate) enum Order {
         /// What to open: its name and threads.
         device: String,
         threads: u32,
+        /// Whether it is only measured what sending takes.
+        null: bool,
     },
     /// You are not, since.
     Refuse(String),
@@ -165,7 +167,7 @@ impl Line {
 
 fn write(to: &mut impl Write, job: u64, term: u32, all: &[u8]) -> std::io::Result<()> {
     let (kind, last, plan, step, channel, chunk, len, crc) = (Kind::Control, false, 0, 0, 0, 0, 0, 0);
-    frame::write_all(to, Header { kind, last, job, term, plan, step, channel, chunk, len, crc }, all)
+    frame::write_all(to, Header { kind, last, job, term, plan, step, channel, chunk, len, crc }, all, true)
 }
 
 /// What is said next, and the bytes behind it.
@@ -190,7 +192,7 @@ pub(crate) fn hear<T: DeserializeOwned>(
         // A chunk at most, of which the header's checksum was right.
         debug_assert!(len <= CHUNK_BYTES);
         all.resize(at + len, 0);
-        header.payload(from, &mut all[at..])?;
+        header.payload(from, &mut all[at..], true)?;
         parts += 1;
         if header.last {
             break;

@@ -17,6 +17,7 @@ use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose, greet};
 use crate::data::DataPlane;
 use crate::listener::{Listener, Port};
 use crate::machine::{Command, Event, Machine};
+use crate::null::Null;
 use crate::message::{Cause, Line, Order, Report, hear};
 use crate::{BEAT, HostError, TERM, VERSION, lock, short};
 
@@ -40,6 +41,7 @@ struct Member {
     rank: u16,
     workers: usize,
     device: Box<dyn Device>,
+    null: bool,
     line: Line,
     from_driver: TcpStream,
     peers: Vec<(Party, TcpStream)>,
@@ -66,10 +68,10 @@ fn join(Worker { join, key }: &Worker, open: &Open<'_>) -> Result<Option<Member>
     let (line, port) = (Line::new(stream, key, TERM), Port::bind()?);
     let (version, process) = (VERSION.to_string(), std::process::id());
     line.say(&Report::Join { version, address: port.address(), process }, &[]).map_err(|e| refused(&e))?;
-    let (rank, workers, device) = match hear(&mut from_driver, key.job(), TERM).map_err(|e| refused(&e))?.0 {
-        Order::Welcome { rank, workers, device, threads } => {
+    let (rank, workers, device, null) = match hear(&mut from_driver, key.job(), TERM).map_err(|e| refused(&e))?.0 {
+        Order::Welcome { rank, workers, device, threads, null } => {
             let opened = open(&device, threads as usize).map_err(|e| refused(&e))?;
-            (rank, workers, opened)
+            (rank, workers, if null { Box::new(Null(opened)) } else { opened }, null)
         }
         Order::Refuse(why) => return Err(refused(&why)),
         Order::Leave => return Ok(None),
@@ -77,19 +79,19 @@ fn join(Worker { join, key }: &Worker, open: &Open<'_>) -> Result<Option<Member>
     };
     let (me, pass) = (Party::Worker(rank), pass(Purpose::Data));
     let peers = meet(me, rank, &workers, Listener::open(port, pass.clone(), me)?, &pass)?;
-    Ok(Some(Member { rank, workers: workers.len(), device, line, from_driver, peers }))
+    Ok(Some(Member { rank, workers: workers.len(), device, null, line, from_driver, peers }))
 }
 
 /// From the first order to the last.
 fn take_part(member: Member, key: &JobKey) -> Result<(), HostError> {
-    let Member { rank, workers, device, line, from_driver, peers } = member;
+    let Member { rank, workers, device, null, line, from_driver, peers } = member;
     let refused = |why: String| HostError::Refused(format!("rank {rank}: {why}"));
     let (events, happened) = mpsc::channel();
     let broke = Mutex::new(events.clone());
     let on_break = move |cause: &Cause| {
         let _ = lock(&broke).send(Event::Broken(cause.clone()));
     };
-    let plane = DataPlane::new(Party::Worker(rank), key, TERM, peers, Box::new(on_break))?;
+    let plane = DataPlane::new(Party::Worker(rank), key, TERM, peers, null, Box::new(on_break))?;
     let executor = Executor::hosting(vec![device], vec![rank], plane.clone()).map_err(|e| refused(e.to_string()))?;
     let (abort, (jobs, to_do), (ballots, decisions)) = (executor.abort_flag(), mpsc::channel(), mpsc::channel());
     let (plans, decisions, job) = (vec![], Mutex::new(decisions), key.job());

@@ -15,6 +15,7 @@ use thalweg::Precision;
 use thalweg::kit::{Case, NAMES, Options, Reference, rel_err};
 use thalweg::runtime::ProfileRow;
 
+use super::allreduce::{self, AllReduces};
 use super::devices::Where;
 use super::trace::Tracing;
 
@@ -73,9 +74,11 @@ pub(crate) struct Kit {
     /// End a step in which any value is infinite or NaN before it commits, and say where that came from.
     #[arg(long)]
     check_finite: bool,
-    /// Processes of distributed cases, of which there are none yet.
-    #[arg(long, hide = true)]
-    procs: Option<usize>,
+    /// Workers of `allreduce`, which are started; none said: those of the job that was launched.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=256))]
+    procs: Option<u16>,
+    #[command(flatten)]
+    reduce: AllReduces,
 }
 
 /// How wrong a result may be, and how wrong if products run in a half type.
@@ -94,6 +97,9 @@ struct Runner {
 
 impl Kit {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if let Some(sizes) = allreduce::sizes(&self.case) {
+            return self.reduce.run(sizes, self.procs, self.place.sums(), self.reps, self.json);
+        }
         let started = Instant::now();
         let threads = pin(self.place.pinned())?;
         let reference = self.reference()?;
@@ -277,7 +283,7 @@ impl Runner {
 }
 
 /// Prints one line of JSON, at once.
-fn say(line: &Value) -> anyhow::Result<()> {
+pub(super) fn say(line: &Value) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{line}")?;
     Ok(out.flush()?)
@@ -297,13 +303,13 @@ fn pin(threads: Option<usize>) -> anyhow::Result<usize> {
 }
 
 /// Processor time of this process, over all threads.
-fn cpu_time() -> Duration {
+pub(super) fn cpu_time() -> Duration {
     let t = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }
 
 /// The most memory that this process has had.
-fn peak_rss_mb() -> f64 {
+pub(super) fn peak_rss_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok());
     peak.map_or(0.0, |kb: f64| (kb / 102.4).round() / 10.0)

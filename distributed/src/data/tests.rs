@@ -71,7 +71,7 @@ impl Victim {
         let flag: Arc<OnceLock<AbortFlag>> = Arc::default();
         let raised = flag.clone();
         let on_break = Box::new(move |_: &Cause| raised.get().into_iter().for_each(AbortFlag::raise));
-        let plane = DataPlane::new(Party::Worker(rank), &key, 1, vec![(Party::Worker(1 - rank), stream)], on_break);
+        let plane = DataPlane::new(Party::Worker(rank), &key, 1, vec![(Party::Worker(1 - rank), stream)], false, on_break);
         let plane = plane.expect("threads start");
         let device = Box::new(ReferenceDevice::default());
         let mut executor = Executor::hosting(vec![device], vec![rank], plane.clone()).expect("threads start");

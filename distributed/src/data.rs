@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::io::BufReader;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -19,10 +20,17 @@ use thalweg_runtime::executor::{Prepared, Wire};
 use crate::auth::{JobKey, Party};
 use crate::frame::{self, CHUNK_BYTES, FrameError, Header, Kind};
 use crate::message::Cause;
-use crate::{HostError, lock};
+use crate::{HostError, lock, socket};
 
 /// How long a peer may take nothing of what it is sent, or leave off in the middle of a frame.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// How much is read at once, so that a small value comes with its header and the next; of a larger one the rest goes straight
+/// to its place.
+const READ_AHEAD_BYTES: usize = 8 << 10;
+
+/// What is read of a peer.
+type Incoming = BufReader<TcpStream>;
 
 /// The step that runs here.
 #[derive(Default)]
@@ -104,7 +112,10 @@ impl DataPlane {
         let failed = || HostError::io("cannot use a connection");
         let (mut to, mut from) = (HashMap::new(), vec![]);
         for (peer, stream) in peers {
+            socket::prepare(&stream);
             stream.set_write_timeout(Some(STALL_LIMIT)).map_err(failed())?;
+            // Between values there is no limit: the header's first byte is waited for again and again.
+            stream.set_read_timeout(Some(STALL_LIMIT)).map_err(failed())?;
             from.push((peer, stream.try_clone().map_err(failed())?));
             to.insert(peer, Mutex::new(stream));
         }
@@ -180,14 +191,14 @@ impl DataPlane {
     }
 
     /// Reads all that a peer sends, until the connection ends.
-    fn read_all(&self, peer: Party, mut stream: TcpStream) {
-        let mut spare = vec![];
+    fn read_all(&self, peer: Party, stream: TcpStream) {
+        let (mut spare, mut stream) = (vec![], BufReader::with_capacity(READ_AHEAD_BYTES, stream));
         let (header, refused) = loop {
             if let Err(ended) = self.read_one(peer, &mut stream, &mut spare) {
                 break ended;
             }
         };
-        let _ = stream.shutdown(Shutdown::Both);
+        let _ = stream.get_ref().shutdown(Shutdown::Both);
         let plan = self.lock().running.as_ref().map(|r| r.prepared.plan().clone());
         let place = header.map(|h| Crossing(plan.as_deref(), h).to_string());
         let way = format!("from {peer} to {}", self.me);
@@ -203,16 +214,14 @@ impl DataPlane {
     fn read_one(
         &self,
         peer: Party,
-        stream: &mut TcpStream,
+        stream: &mut Incoming,
         spare: &mut Vec<u8>,
     ) -> Result<(), (Option<Header>, Refused)> {
-        let _ = stream.set_read_timeout(None);
         let header = Header::read(stream).map_err(|e| (None, e.into()))?;
         let with = |refused: Refused| (Some(header), refused);
         if (header.job, header.term) != (self.job, self.term) {
             return Err(with(FrameError::Foreign { job: header.job, term: header.term }.into()));
         }
-        let _ = stream.set_read_timeout(Some(STALL_LIMIT));
         let running = self.step_of(&header).map_err(with)?;
         let Some(running) = running else { return self.drop_value(header, stream, spare).map_err(with) };
         let wrong = |what: String| Err(with(Refused::Wrong(what)));
@@ -266,13 +275,13 @@ impl DataPlane {
             current = self.changed.wait(current).unwrap_or_else(PoisonError::into_inner);
         }
     }
-    fn next_part(&self, before: Header, stream: &mut TcpStream) -> Result<Header, Refused> {
-        let next = Header::read(stream)?;
+    fn next_part(&self, before: Header, stream: &mut Incoming) -> Result<Header, Refused> {
+        let next = Header::read_next(stream)?;
         let follows = Header { last: next.last, len: next.len, crc: next.crc, chunk: before.chunk + 1, ..before };
         if next == follows { Ok(next) } else { Err(Refused::Wrong("its parts are out of order".into())) }
     }
     /// Reads a value that nobody wants any more.
-    fn drop_value(&self, header: Header, stream: &mut TcpStream, spare: &mut Vec<u8>) -> Result<(), Refused> {
+    fn drop_value(&self, header: Header, stream: &mut Incoming, spare: &mut Vec<u8>) -> Result<(), Refused> {
         spare.resize(CHUNK_BYTES, 0);
         let mut part = header;
         loop {

@@ -6,6 +6,8 @@ use std::io::{self, IoSlice, Read, Write};
 
 /// The most bytes that follow one header. Small enough that they are in the cache when their checksum is taken.
 pub(crate) const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes whose checksum is taken at a time as they come, while they are in the nearest cache.
+const PIECE_BYTES: usize = 128 << 10;
 /// Bytes of a header.
 pub(crate) const HEADER_BYTES: usize = 56;
 /// The first bytes of every frame; the last of them is the version.
@@ -120,8 +122,16 @@ impl Header {
         let last = bytes[5] != 0;
         Ok(Self { kind, last, job: long(8), term, plan: long(16), step: long(24), channel, chunk, len, crc })
     }
-    /// The next header. Nothing where the connection ends before it.
+    /// The next header. Nothing where the connection ends before it. It may be long in coming, whatever the time in which
+    /// the connection has to give something.
     pub(crate) fn read(from: &mut impl Read) -> Result<Self, FrameError> {
+        Self::read_within(from, true)
+    }
+    /// The header of what follows in the middle of something.
+    pub(crate) fn read_next(from: &mut impl Read) -> Result<Self, FrameError> {
+        Self::read_within(from, false)
+    }
+    fn read_within(from: &mut impl Read, patient: bool) -> Result<Self, FrameError> {
         let mut bytes = [0; HEADER_BYTES];
         let mut at = 0;
         while at < HEADER_BYTES {
@@ -130,6 +140,7 @@ impl Header {
                 Ok(0) => return Err(FrameError::Truncated),
                 Ok(n) => at += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if patient && at == 0 && is_slow(&e) => {}
                 Err(e) => return Err(failed(e)),
             }
         }
@@ -146,8 +157,14 @@ impl Header {
         let Some(into) = room.get_mut(..self.len as usize) else {
             return Err(FrameError::Room { got: self.len, room: available });
         };
-        from.read_exact(into).map_err(failed)?;
-        let got = if checked { crc32fast::hash(into) } else { self.crc };
+        let mut sum = crc32fast::Hasher::new();
+        for piece in into.chunks_mut(PIECE_BYTES) {
+            from.read_exact(piece).map_err(failed)?;
+            if checked {
+                sum.update(piece);
+            }
+        }
+        let got = if checked { sum.finalize() } else { self.crc };
         if got == self.crc {
             Ok(into.len())
         } else {
@@ -156,10 +173,15 @@ impl Header {
     }
 }
 
+/// Whether nothing came for as long as the connection may take.
+fn is_slow(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
 fn failed(error: io::Error) -> FrameError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => FrameError::Truncated,
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => FrameError::Io("nothing came for too long".into()),
+        _ if is_slow(&error) => FrameError::Io("nothing came for too long".into()),
         _ => FrameError::Io(error.to_string()),
     }
 }
@@ -204,7 +226,7 @@ mod tests {
         let (mut into, mut at) = (vec![0; room], 0);
         loop {
             let header = Header::read(&mut bytes)?;
-            at += header.payload(&mut bytes, &mut into[at..])?;
+            at += header.payload(&mut bytes, &mut into[at..], true)?;
             if header.last {
                 into.truncate(at);
                 return Ok(into);
@@ -213,7 +235,7 @@ mod tests {
     }
     fn written(bytes: &[u8]) -> Vec<u8> {
         let mut out = vec![];
-        write_all(&mut out, header(), bytes).expect("memory");
+        write_all(&mut out, header(), bytes, true).expect("memory");
         out
     }
 
@@ -246,7 +268,7 @@ mod tests {
     fn whatever_a_socket_takes_at_a_time() {
         let bytes: Vec<u8> = (0..100).collect();
         let mut slow = Slow(vec![]);
-        write_all(&mut slow, header(), &bytes).expect("memory");
+        write_all(&mut slow, header(), &bytes, true).expect("memory");
         assert_eq!(slow.0, written(&bytes));
     }
 
@@ -296,7 +318,7 @@ mod tests {
                 prop_assert!(sound && header.len as usize <= CHUNK_BYTES);
                 let mut room = [0; 16];
                 let follows = [0; 64];
-                if let Ok(n) = header.payload(&mut &follows[..], &mut room) {
+                if let Ok(n) = header.payload(&mut &follows[..], &mut room, true) {
                     prop_assert!(n <= room.len());
                 }
             }

@@ -18,6 +18,7 @@ mod machine;
 mod message;
 mod null;
 mod remote;
+mod socket;
 mod worker;
 
 pub use auth::JobKey;

@@ -57,6 +57,9 @@ impl Device for Null {
     fn read(&mut self, _: Memory, _: u64, _: &mut [u8]) -> Result<(), DeviceError> {
         Ok(())
     }
+    fn peek(&self, memory: Memory, offset: u64, len: usize) -> Option<&[u8]> {
+        self.0.peek(memory, offset, len)
+    }
     fn reserved(&self, memory: Memory) -> u64 {
         self.0.reserved(memory)
     }

@@ -86,7 +86,7 @@ impl Victim {
     }
     fn frame(&self, step: u64, bytes: &[u8]) -> Vec<u8> {
         let mut out = vec![];
-        frame::write_all(&mut out, self.header(step), bytes).expect("memory");
+        frame::write_all(&mut out, self.header(step), bytes, true).expect("memory");
         out
     }
     fn send(&mut self, bytes: &[u8]) {
@@ -146,7 +146,7 @@ fn values_arrive_in_any_number_of_steps_also_ahead_of_them() {
 fn next(peer: &mut TcpStream) -> (Header, [u8; 16]) {
     let mut bytes = [0; 16];
     let header = Header::read(peer).expect("a frame");
-    let n = header.payload(peer, &mut bytes).expect("its bytes");
+    let n = header.payload(peer, &mut bytes, true).expect("its bytes");
     assert_eq!(n, if header.kind == Kind::Value { 16 } else { 0 });
     (header, bytes)
 }
@@ -163,16 +163,16 @@ fn a_slot_that_is_granted_late_is_written_late() {
         thread::scope(|scope| {
             let sending = scope.spawn(|| sender.run(step));
             to.set_read_timeout(Some(Duration::from_millis(50))).expect("open");
-            assert!(matches!(Header::read(&mut to), Err(FrameError::Io(_))), "nothing was granted yet");
+            assert!(matches!(Header::read_next(&mut to), Err(FrameError::Io(_))), "nothing was granted yet");
             to.set_read_timeout(None).expect("open");
             let receiving = scope.spawn(|| receiver.run(step));
             let (grant, _) = next(&mut from);
             assert_eq!((grant.kind, grant.step), (Kind::Grant, step));
-            frame::write_all(&mut to, early, &[]).expect("open");
+            frame::write_all(&mut to, early, &[], true).expect("open");
             let (value, bytes) = next(&mut to);
             assert_eq!((value.kind, value.step, bytes), (Kind::Value, step, [7; 16]));
             let header = Header { job: grant.job, ..value };
-            frame::write_all(&mut from, header, &bytes).expect("open");
+            frame::write_all(&mut from, header, &bytes, true).expect("open");
             assert_eq!(sending.join().expect("no panic"), Ok(true));
             assert_eq!(receiving.join().expect("no panic"), Ok(true));
         });
@@ -241,7 +241,7 @@ fn frames_that_do_not_belong_here_are_damage() {
         let mut header = victim.header(2);
         spoil(&mut header);
         let mut bytes = vec![];
-        frame::write_all(&mut bytes, header, &vec![2; len]).expect("memory");
+        frame::write_all(&mut bytes, header, &vec![2; len], true).expect("memory");
         let Cause::Fault(text) = victim.breaks(&bytes, false) else { panic!("{says}") };
         assert!(text.contains(says), "{text}");
     }

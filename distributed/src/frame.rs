@@ -5,7 +5,7 @@
 use std::io::{self, IoSlice, Read, Write};
 
 /// The most bytes that follow one header. Small enough that they are in the cache when their checksum is taken.
-pub(crate) const CHUNK_BYTES: usize = 1 << 20;
+pub(crate) const CHUNK_BYTES: usize = 256 << 10;
 /// Bytes whose checksum is taken at a time as they come, while they are in the nearest cache.
 const PIECE_BYTES: usize = 128 << 10;
 /// Bytes of a header.
@@ -30,6 +30,8 @@ pub(crate) struct Header {
     pub(crate) kind: Kind,
     /// Nothing of the same value or message follows.
     pub(crate) last: bool,
+    /// Over how many connections the value is spread.
+    pub(crate) over: u8,
     /// The job, by a prefix of its name.
     pub(crate) job: u64,
     /// The term of the job.
@@ -63,6 +65,8 @@ pub(crate) enum FrameError {
     Checksum { chunk: u32, said: u32, got: u32 },
     #[error("a frame of job {job:016x}, term {term}, which is another")]
     Foreign { job: u64, term: u32 },
+    #[error("connection {number} of {over}: {error}")]
+    On { number: usize, over: usize, error: Box<FrameError> },
     #[error("the connection ended in the middle of a frame")]
     Truncated,
     #[error("the connection was closed")]
@@ -74,7 +78,11 @@ pub(crate) enum FrameError {
 impl FrameError {
     /// Whether the bytes came and were wrong, rather than none at all.
     pub(crate) fn is_damage(&self) -> bool {
-        !matches!(self, FrameError::Truncated | FrameError::Closed | FrameError::Io(_))
+        match self {
+            FrameError::Truncated | FrameError::Closed | FrameError::Io(_) => false,
+            FrameError::On { error, .. } => error.is_damage(),
+            _ => true,
+        }
     }
 }
 
@@ -89,6 +97,7 @@ impl Header {
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4] = kind;
         bytes[5] = u8::from(self.last);
+        bytes[6] = self.over;
         bytes[8..16].copy_from_slice(&self.job.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.plan.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.step.to_le_bytes());
@@ -119,8 +128,8 @@ impl Header {
         if len as usize > CHUNK_BYTES {
             return Err(FrameError::Length(len));
         }
-        let last = bytes[5] != 0;
-        Ok(Self { kind, last, job: long(8), term, plan: long(16), step: long(24), channel, chunk, len, crc })
+        let (last, over) = (bytes[5] != 0, bytes[6]);
+        Ok(Self { kind, last, over, job: long(8), term, plan: long(16), step: long(24), channel, chunk, len, crc })
     }
     /// The next header. Nothing where the connection ends before it. It may be long in coming, whatever the time in which
     /// the connection has to give something.
@@ -147,12 +156,7 @@ impl Header {
         Self::parse(&bytes)
     }
     /// The bytes that follow, into the beginning of `room`; gives how many.
-    pub(crate) fn payload(
-        &self,
-        from: &mut impl Read,
-        room: &mut [u8],
-        checked: bool,
-    ) -> Result<usize, FrameError> {
+    pub(crate) fn payload(&self, from: &mut impl Read, room: &mut [u8], checked: bool) -> Result<usize, FrameError> {
         let available = room.len();
         let Some(into) = room.get_mut(..self.len as usize) else {
             return Err(FrameError::Room { got: self.len, room: available });
@@ -188,11 +192,19 @@ fn failed(error: io::Error) -> FrameError {
 
 /// Writes `bytes` as one frame or several, each after `header` with its own numbers; with their checksums if `checked`.
 pub(crate) fn write_all(to: &mut impl Write, header: Header, bytes: &[u8], checked: bool) -> io::Result<()> {
+    write_over(&mut [to], header, bytes, checked)
+}
+
+/// The same in turn to each of `to`, of which there is one at least.
+pub(crate) fn write_over<W: Write>(to: &mut [W], header: Header, bytes: &[u8], checked: bool) -> io::Result<()> {
     let mut chunks = bytes.chunks(CHUNK_BYTES).enumerate().peekable();
+    let over = to.len();
     if bytes.is_empty() {
-        return to.write_all(&Header { last: true, chunk: 0, len: 0, crc: crc32fast::hash(&[]), ..header }.to_bytes());
+        return to[0]
+            .write_all(&Header { last: true, chunk: 0, len: 0, crc: crc32fast::hash(&[]), ..header }.to_bytes());
     }
     while let Some((chunk, bytes)) = chunks.next() {
+        let to = &mut to[chunk % over];
         let (last, chunk, len) = (chunks.peek().is_none(), chunk as u32, bytes.len() as u32);
         let crc = if checked { crc32fast::hash(bytes) } else { 0 };
         let head = Header { last, chunk, len, crc, ..header }.to_bytes();
@@ -218,8 +230,8 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        let (kind, last, chunk, len, crc) = (Kind::Value, false, 0, 0, 0);
-        Header { kind, last, job: 1 << 40, term: 2, plan: 3 << 50, step: 4, channel: 5, chunk, len, crc }
+        let (kind, last, over, chunk, len, crc) = (Kind::Value, false, 1, 0, 0, 0);
+        Header { kind, last, over, job: 1 << 40, term: 2, plan: 3 << 50, step: 4, channel: 5, chunk, len, crc }
     }
     /// What was written, read as a value of so many bytes.
     fn read(mut bytes: &[u8], room: usize) -> Result<Vec<u8>, FrameError> {

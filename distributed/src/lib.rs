@@ -19,6 +19,7 @@ mod message;
 mod null;
 mod remote;
 mod socket;
+mod striped;
 mod worker;
 
 pub use auth::JobKey;

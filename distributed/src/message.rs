@@ -166,8 +166,8 @@ impl Line {
 }
 
 fn write(to: &mut impl Write, job: u64, term: u32, all: &[u8]) -> std::io::Result<()> {
-    let (kind, last, plan, step, channel, chunk, len, crc) = (Kind::Control, false, 0, 0, 0, 0, 0, 0);
-    frame::write_all(to, Header { kind, last, job, term, plan, step, channel, chunk, len, crc }, all, true)
+    let (kind, last, over, plan, step, channel, chunk, len, crc) = (Kind::Control, false, 1, 0, 0, 0, 0, 0, 0);
+    frame::write_all(to, Header { kind, last, over, job, term, plan, step, channel, chunk, len, crc }, all, true)
 }
 
 /// What is said next, and the bytes behind it.

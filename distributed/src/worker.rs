@@ -17,8 +17,9 @@ use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose, greet};
 use crate::data::DataPlane;
 use crate::listener::{Listener, Port};
 use crate::machine::{Command, Event, Machine};
-use crate::null::Null;
 use crate::message::{Cause, Line, Order, Report, hear};
+use crate::null::Null;
+use crate::striped::{self, CONNECTIONS};
 use crate::{BEAT, HostError, TERM, VERSION, lock, short};
 
 /// How long the others may take to connect, once all have joined.
@@ -136,29 +137,39 @@ fn meet(
     let mut peers = Vec::with_capacity(workers.len());
     for (other, address) in workers.iter().enumerate().skip(usize::from(rank) + 1) {
         let to = Party::Worker(other as u16);
-        let stream = dial(*address).map_err(|e| refused(to, &e))?;
-        greet(&stream, pass, me, to).map_err(|e| refused(to, &e))?;
-        peers.push((to, stream));
+        for number in 0..CONNECTIONS as u8 {
+            let stream = dial(*address).map_err(|e| refused(to, &e))?;
+            greet(&stream, pass, me, to).map_err(|e| refused(to, &e))?;
+            striped::announce(&stream, number).map_err(|e| refused(to, &e))?;
+            peers.push((to, number, stream));
+        }
     }
-    let mut awaited: Vec<Party> = (0..rank).map(Party::Worker).chain([Party::Driver]).collect();
+    let of_each = |worker| (0..CONNECTIONS as u8).map(move |number| (Party::Worker(worker), number));
+    let mut awaited: Vec<(Party, u8)> = (0..rank).flat_map(of_each).chain([(Party::Driver, 0)]).collect();
     let (until, mut last) = (Instant::now() + MEETING_LIMIT, None);
     while !awaited.is_empty() {
         match listener.next(until.saturating_duration_since(Instant::now())) {
-            Some(Ok((party, stream))) if awaited.contains(&party) => {
-                awaited.retain(|p| *p != party);
-                peers.push((party, stream));
+            Some(Ok((party, stream))) => {
+                let number = if party == Party::Driver { Ok(0) } else { striped::number(&stream) };
+                let number = number.map_err(|e| refused(party, &e))?;
+                if let Some(at) = awaited.iter().position(|p| *p == (party, number)) {
+                    awaited.remove(at);
+                    peers.push((party, number, stream));
+                    continue;
+                }
+                last = Some(format!("{party} came twice, or should not have come"));
             }
-            Some(Ok((party, _))) => last = Some(format!("{party} came twice, or should not have come")),
             Some(Err(why)) => last = Some(why),
             None => {
-                let names: Vec<String> = awaited.iter().map(Party::to_string).collect();
+                let names: Vec<String> = awaited.iter().map(|(party, _)| party.to_string()).collect();
                 let last = last.map_or(String::new(), |l| format!("; refused: {l}"));
                 let why = format!("{} did not connect within {MEETING_LIMIT:?}{last}", names.join(", "));
                 return Err(HostError::Refused(format!("{me}: {why}")));
             }
         }
     }
-    Ok(peers)
+    peers.sort_by_key(|(_, number, _)| *number);
+    Ok(peers.into_iter().map(|(party, _, stream)| (party, stream)).collect())
 }
 
 fn hear_all(mut from: TcpStream, job: u64, events: &Sender<Event>) {

@@ -47,7 +47,8 @@ impl AllReduce {
         let in_place = sum.broadcast_to(shape).value();
         g.program("run").outputs([g.step().named("steps")]).update(Update { updates: vec![(rows, in_place)] });
         // Rank by rank a row of its own.
-        let strategy = Strategy::data_parallel().tensor_parallel(world as u16).shard("rows", 0).reduction(self.reduction);
+        let strategy =
+            Strategy::data_parallel().tensor_parallel(world as u16).shard("rows", 0).reduction(self.reduction);
         let model = g.compile_on(hosts, &strategy)?;
         Ok(Prepared { model, what: self, world })
     }

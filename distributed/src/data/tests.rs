@@ -3,13 +3,14 @@
 use std::io::Read;
 use std::net::TcpListener;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use thalweg_graph::plan::Memory;
 use thalweg_runtime::executor::{Exchange, Fetch};
 use thalweg_runtime::{AbortFlag, Executor, ReferenceDevice};
 
 use super::*;
+use crate::frame;
 
 /// Four numbers from device 1 to a variable of device 0.
 fn pair() -> Arc<Plan> {
@@ -71,7 +72,8 @@ impl Victim {
         let flag: Arc<OnceLock<AbortFlag>> = Arc::default();
         let raised = flag.clone();
         let on_break = Box::new(move |_: &Cause| raised.get().into_iter().for_each(AbortFlag::raise));
-        let plane = DataPlane::new(Party::Worker(rank), &key, 1, vec![(Party::Worker(1 - rank), stream)], false, on_break);
+        let plane =
+            DataPlane::new(Party::Worker(rank), &key, 1, vec![(Party::Worker(1 - rank), stream)], false, on_break);
         let plane = plane.expect("threads start");
         let device = Box::new(ReferenceDevice::default());
         let mut executor = Executor::hosting(vec![device], vec![rank], plane.clone()).expect("threads start");
@@ -81,8 +83,8 @@ impl Victim {
         Self { executor, prepared, plane, peer, key, plan: crate::short(&plan.hash().0) }
     }
     fn header(&self, step: u64) -> Header {
-        let (kind, last, chunk, len, crc) = (Kind::Value, true, 0, 0, 0);
-        Header { kind, last, job: self.key.job(), term: 1, plan: self.plan, step, channel: 0, chunk, len, crc }
+        let (kind, last, over, chunk, len, crc) = (Kind::Value, true, 1, 0, 0, 0);
+        Header { kind, last, over, job: self.key.job(), term: 1, plan: self.plan, step, channel: 0, chunk, len, crc }
     }
     fn frame(&self, step: u64, bytes: &[u8]) -> Vec<u8> {
         let mut out = vec![];

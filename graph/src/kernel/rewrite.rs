@@ -76,7 +76,8 @@ impl Kernel {
             }
             _ => false,
         };
-        if !(once && same && kept) || nest.writes.iter().any(|w| usize::from(w.value) + 1 != nest.epilogue.insts.len()) {
+        if !(once && same && kept) || nest.writes.iter().any(|w| usize::from(w.value) + 1 != nest.epilogue.insts.len())
+        {
             return false;
         }
         let mut moved = nest.clone();

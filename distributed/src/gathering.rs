@@ -49,7 +49,7 @@ impl Gathering {
         let listener = Listener::open(Port::bind()?, pass, Party::Driver)?;
         Ok(Self { listener, key: key.clone(), null: false })
     }
-    /// The workers are to [replay plans without doing anything](crate::null): for measuring.
+    /// The workers are to do nothing but send and receive what plans say: for measuring what that takes.
     pub fn for_null_replay(self) -> Self {
         Self { null: true, ..self }
     }

@@ -11,9 +11,8 @@ use std::time::Duration;
 use crate::auth::HANDSHAKE_LIMIT;
 use crate::frame::{self, CHUNK_BYTES, FrameError, Header};
 
-/// Connections between two workers. Two carried 25 MiB both ways within a machine of two cores faster than one by a tenth to a
-/// third, four no faster than two; a value of 1 MiB was no faster by two.
-pub(crate) const CONNECTIONS: usize = 2;
+/// Connections between two workers, where there are cores for them.
+const CONNECTIONS: u8 = 2;
 /// Values of so many bytes are spread.
 pub(crate) const SPREAD_BYTES: usize = 2 << 20;
 
@@ -45,18 +44,26 @@ pub(crate) struct Inbound {
     ends: Vec<TcpStream>,
 }
 
-/// Says which of several connections this is: they may be accepted in another order than they were asked for.
-pub(crate) fn announce(mut stream: &TcpStream, number: u8) -> io::Result<()> {
-    stream.write_all(&[number])
+/// How many connections each of so many workers of this machine should have to each other: where a worker has but one core,
+/// or less, a second reader only takes turns with the first.
+pub(crate) fn connections(workers: usize) -> u8 {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    if cores >= workers * usize::from(CONNECTIONS) { CONNECTIONS } else { 1 }
 }
 
-/// Which of them the other end says that it is.
-pub(crate) fn number(mut stream: &TcpStream) -> io::Result<u8> {
-    let mut number = [0];
+/// Says which of how many connections this is: who asks for them decides, and they may be accepted in another order.
+pub(crate) fn announce(mut stream: &TcpStream, number: u8, of: u8) -> io::Result<()> {
+    stream.write_all(&[number, of])
+}
+
+/// Which of how many the other end says that it is.
+pub(crate) fn announced(mut stream: &TcpStream) -> io::Result<(u8, u8)> {
+    let mut said = [0; 2];
     stream.set_read_timeout(Some(HANDSHAKE_LIMIT))?;
-    stream.read_exact(&mut number)?;
+    stream.read_exact(&mut said)?;
     stream.set_read_timeout(None)?;
-    Ok(number[0])
+    let [number, of] = said;
+    if number < of { Ok((number, of)) } else { Err(io::Error::other(format!("connection {number} of {of}"))) }
 }
 
 /// Over how many of `connections` a value of so many bytes is spread.

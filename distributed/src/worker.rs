@@ -19,7 +19,7 @@ use crate::listener::{Listener, Port};
 use crate::machine::{Command, Event, Machine};
 use crate::message::{Cause, Line, Order, Report, hear};
 use crate::null::Null;
-use crate::striped::{self, CONNECTIONS};
+use crate::striped;
 use crate::{BEAT, HostError, TERM, VERSION, lock, short};
 
 /// How long the others may take to connect, once all have joined.
@@ -134,34 +134,37 @@ fn meet(
     pass: &Pass,
 ) -> Result<Vec<(Party, TcpStream)>, HostError> {
     let refused = |to: Party, e: &dyn std::fmt::Display| HostError::Refused(format!("{me} cannot reach {to}: {e}"));
-    let mut peers = Vec::with_capacity(workers.len());
+    let (mut peers, of) = (Vec::with_capacity(workers.len()), striped::connections(workers.len()));
     for (other, address) in workers.iter().enumerate().skip(usize::from(rank) + 1) {
         let to = Party::Worker(other as u16);
-        for number in 0..CONNECTIONS as u8 {
+        for number in 0..of {
             let stream = dial(*address).map_err(|e| refused(to, &e))?;
             greet(&stream, pass, me, to).map_err(|e| refused(to, &e))?;
-            striped::announce(&stream, number).map_err(|e| refused(to, &e))?;
+            striped::announce(&stream, number, of).map_err(|e| refused(to, &e))?;
             peers.push((to, number, stream));
         }
     }
-    let of_each = |worker| (0..CONNECTIONS as u8).map(move |number| (Party::Worker(worker), number));
-    let mut awaited: Vec<(Party, u8)> = (0..rank).flat_map(of_each).chain([(Party::Driver, 0)]).collect();
+    let mut awaited: Vec<Party> = (0..rank).map(Party::Worker).chain([Party::Driver]).collect();
     let (until, mut last) = (Instant::now() + MEETING_LIMIT, None);
     while !awaited.is_empty() {
         match listener.next(until.saturating_duration_since(Instant::now())) {
             Some(Ok((party, stream))) => {
-                let number = if party == Party::Driver { Ok(0) } else { striped::number(&stream) };
-                let number = number.map_err(|e| refused(party, &e))?;
-                if let Some(at) = awaited.iter().position(|p| *p == (party, number)) {
-                    awaited.remove(at);
-                    peers.push((party, number, stream));
-                    continue;
+                let said = if party == Party::Driver { Ok((0, 1)) } else { striped::announced(&stream) };
+                let known = |number| peers.iter().any(|(p, n, _)| (*p, *n) == (party, number));
+                match said {
+                    Ok((number, of)) if awaited.contains(&party) && !known(number) => {
+                        peers.push((party, number, stream));
+                        if peers.iter().filter(|(p, ..)| *p == party).count() == usize::from(of) {
+                            awaited.retain(|p| *p != party);
+                        }
+                    }
+                    Ok(_) => last = Some(format!("{party} came twice, or should not have come")),
+                    Err(error) => last = Some(format!("{party} does not say which connection it is: {error}")),
                 }
-                last = Some(format!("{party} came twice, or should not have come"));
             }
             Some(Err(why)) => last = Some(why),
             None => {
-                let names: Vec<String> = awaited.iter().map(|(party, _)| party.to_string()).collect();
+                let names: Vec<String> = awaited.iter().map(Party::to_string).collect();
                 let last = last.map_or(String::new(), |l| format!("; refused: {l}"));
                 let why = format!("{} did not connect within {MEETING_LIMIT:?}{last}", names.join(", "));
                 return Err(HostError::Refused(format!("{me}: {why}")));

@@ -31,12 +31,20 @@ pub(crate) struct AllReduces {
 /// The kit's sizes, and one from which on a collective should be bound by bytes.
 const SIZES: [u64; 5] = [4 << 10, 64 << 10, 1 << 20, 25 << 20, 100 << 20];
 
-/// The sizes of a case: `allreduce`, or `allreduce_4096`. `None` if it is another case.
-pub(super) fn sizes(case: &str) -> Option<Vec<u64>> {
-    match case.strip_prefix("allreduce")? {
-        "" => Some(SIZES.to_vec()),
-        one => Some(vec![one.strip_prefix('_')?.split("_p").next()?.parse().ok()?]),
+/// The sizes of a case, and its processes if it says so: `allreduce`, `allreduce_4096` or `allreduce_4096_p2`. `None` if it is
+/// another case.
+pub(super) fn parse(case: &str) -> Option<(Vec<u64>, Option<u16>)> {
+    let rest = case.strip_prefix("allreduce")?;
+    if rest.is_empty() {
+        return Some((SIZES.to_vec(), None));
     }
+    let one = rest.strip_prefix('_')?;
+    let (size, procs) = one.split_once("_p").map_or((one, None), |(size, procs)| (size, Some(procs)));
+    let procs = match procs {
+        None => None,
+        Some(procs) => Some(procs.parse().ok().filter(|n| (2..=256).contains(n))?),
+    };
+    Some((vec![size.parse().ok()?], procs))
 }
 
 /// Calls between two barriers, as the kit has it, and how many of them are in a step here.
@@ -118,5 +126,22 @@ impl AllReduces {
             "extra": { "procs": world, "algbw_gbs": algbw, "busbw_gbs": busbw, "sent_per_rank": sent / world,
                 "calls_in_a_step": calls, "sums": format!("{reduction:?}").to_lowercase(), "rel_err": null },
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_say_sizes_and_processes() {
+        assert_eq!(parse("allreduce"), Some((SIZES.to_vec(), None)));
+        assert_eq!(parse("allreduce_4096"), Some((vec![4096], None)));
+        assert_eq!(parse("allreduce_4096_p4"), Some((vec![4096], Some(4))));
+        for other in
+            ["allreduce_", "allreduce_x", "allreduce_4096_p1", "allreduce_4096_p", "allreduce4096", "mlp_train"]
+        {
+            assert_eq!(parse(other), None, "{other}");
+        }
     }
 }

@@ -97,8 +97,8 @@ struct Runner {
 
 impl Kit {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        if let Some(sizes) = allreduce::sizes(&self.case) {
-            return self.reduce.run(sizes, self.procs, self.place.sums(), self.reps, self.json);
+        if let Some((sizes, procs)) = allreduce::parse(&self.case) {
+            return self.reduce.run(sizes, procs.or(self.procs), self.place.sums(), self.reps, self.json);
         }
         let started = Instant::now();
         let threads = pin(self.place.pinned())?;
@@ -303,7 +303,7 @@ fn pin(threads: Option<usize>) -> anyhow::Result<usize> {
 }
 
 /// Processor time of this process, over all threads.
-pub(super) fn cpu_time() -> Duration {
+fn cpu_time() -> Duration {
     let t = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }

@@ -171,3 +171,16 @@ fn parts_that_do_not_belong_are_refused() {
     let Err(Refused::Wrong(what)) = from.value(three, &mut [0; 8], true) else { panic!("there are two") };
     assert!(what.contains("over 3 connections, and there are 2"), "{what}");
 }
+
+#[test]
+fn who_asks_says_which_of_how_many_connections_it_is() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let to = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+    let (from, _) = listener.accept().expect("it connects");
+    announce(&to, 1, 2).expect("it is open");
+    assert_eq!(announced(&from).expect("it was said"), (1, 2));
+    announce(&to, 2, 2).expect("it is open");
+    assert!(announced(&from).is_err(), "there is no third of two");
+    assert_eq!(connections(1 << 20), 1, "no machine has so many cores");
+    assert_eq!(connections(0), CONNECTIONS);
+}

@@ -1,6 +1,6 @@
 //! A null replay: the processes, sockets, hops and bytes of a plan, and nothing else; no launch runs, nothing is copied and no
-//! checksum taken. It is what a plan's communication would take if all else were free, and so what the real
-//! thing is measured by. What comes out means nothing.
+//! checksum taken. It is what a plan's communication would take if all else were free, and so what the real thing is measured
+//! by. What comes out means nothing.
 
 use std::ops::Range;
 use std::sync::Arc;

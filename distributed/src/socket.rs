@@ -13,7 +13,7 @@ use crate::SILENCE_LIMIT;
 const ASK_AFTER: Duration = Duration::from_secs(1);
 const ASK_TIMES: u32 = 3;
 /// How a connection within one machine limits itself: not at all, as there is nothing to share. One that estimates the
-/// path's rate and keeps to it by timers (BBR) is slower here by half, and is the default of some systems.
+/// path's rate and keeps to it by timers (BBR) takes a quarter to a half longer here, and is the default of some systems.
 const WITHIN_A_MACHINE: &str = "reno";
 
 /// Prepares a new connection.

@@ -50,9 +50,9 @@ pub(super) fn parse(case: &str) -> Option<(Vec<u64>, Option<u16>)> {
 /// Calls between two barriers, as the kit has it, and how many of them are in a step here.
 fn calls(bytes: u64) -> (u32, u32) {
     match bytes {
-        ..=16384 => (200, 100),
-        ..=262_144 => (100, 20),
-        ..=2_097_152 => (20, 4),
+        0..=16_384 => (200, 100),
+        16_385..=262_144 => (100, 20),
+        262_145..=2_097_152 => (20, 4),
         _ => (2, 1),
     }
 }

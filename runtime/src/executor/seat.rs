@@ -263,6 +263,7 @@ impl Seat<'_> {
         if !(own && link.is_made_in_slot()) {
             link.await_grant(watch, || self.plan.stalled(self.index, watch))?;
         }
+        // It is sent from where it lies, or from the slot's buffer where nobody can look at it there.
         if let Source::Arena((memory, offset)) = from
             && self.device.peek(*memory, *offset, link.bytes() as usize).is_none()
         {

@@ -102,6 +102,17 @@ impl Launched {
     /// # Errors
     /// If not all come; for a worker, if the job did not end in peace.
     pub fn workers(self) -> Result<Hosts> {
+        self.gather(false)
+    }
+    /// The same, of workers that compute nothing and check nothing: what they send each other is what a plan says, and
+    /// means nothing. For measuring what sending takes.
+    ///
+    /// # Errors
+    /// If not all come.
+    pub fn workers_for_null_replay(self) -> Result<Hosts> {
+        self.gather(true)
+    }
+    fn gather(self, null: bool) -> Result<Hosts> {
         let (job, is_ours) = match self.0 {
             As::Driver(job) => (job, false),
             As::One(contract) if contract.rank > 0 => {
@@ -113,7 +124,10 @@ impl Launched {
         };
         thalweg_runtime::crash::this_is("driver");
         let is_restart = job.terms().map_err(refused)? > 0;
-        let gathering = Gathering::open(&job.key, job.reach).map_err(refused)?;
+        let mut gathering = Gathering::open(&job.key, job.reach).map_err(refused)?;
+        if null {
+            gathering.for_null_replay();
+        }
         job.publish(gathering.address()).map_err(refused)?;
         let mut meeting = Meeting { job, is_ours, gathering };
         let workers = meeting.gather(&|| false).map_err(refused)?;

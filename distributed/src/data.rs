@@ -10,20 +10,21 @@ use std::fmt;
 use std::net::Shutdown;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use thalweg_graph::plan::{ChannelId, Endpoint, Plan};
 use thalweg_runtime::executor::{Prepared, Wire};
 use thalweg_runtime::{DeviceError, crash};
 
 use crate::auth::{JobKey, Party};
-use crate::frame::{self, CHUNK_BYTES, FrameError, Header, Kind};
+use crate::frame::{FrameError, Header, Kind};
 use crate::message::Cause;
 use crate::stream::Stream;
-use crate::{HostError, lock};
+use crate::striped::{Inbound, Outbound, Refused, STALL_LIMIT};
+use crate::{HostError, lock, tuning};
 
-/// How long a peer may take nothing of what it is sent, or leave off in the middle of a frame.
-const STALL_LIMIT: Duration = Duration::from_secs(30);
+/// How much is read at once, so that a small value comes with its header and the next; of a larger one the rest goes straight
+/// to its place.
+const READ_AHEAD_BYTES: usize = 8 << 10;
 
 /// The step that runs here.
 #[derive(Default)]
@@ -52,7 +53,11 @@ pub(crate) struct DataPlane {
     me: Party,
     job: u64,
     term: u32,
-    peers: HashMap<Party, Mutex<Stream>>,
+    peers: HashMap<Party, Mutex<Outbound>>,
+    /// All connections, to be ended while somebody writes to them.
+    ends: Vec<Stream>,
+    /// Checksums of what is sent are neither taken nor looked at.
+    null: bool,
     current: Mutex<Current>,
     changed: Condvar,
     on_break: OnBreak,
@@ -62,20 +67,6 @@ fn party(end: Endpoint) -> Party {
     match end {
         Endpoint::Driver => Party::Driver,
         Endpoint::Device(rank) => Party::Worker(rank),
-    }
-}
-
-/// Why what a peer sent is not taken.
-enum Refused {
-    Frame(FrameError),
-    Wrong(String),
-    /// The job is over.
-    Closed,
-}
-
-impl From<FrameError> for Refused {
-    fn from(error: FrameError) -> Self {
-        Refused::Frame(error)
     }
 }
 
@@ -91,27 +82,34 @@ impl fmt::Display for Crossing<'_> {
 }
 
 impl DataPlane {
-    /// Over connections that have been made; `on_break` hears once of the first that breaks.
+    /// Over connections that have been made, those to one peer in their order; `on_break` hears once of the first that breaks.
     pub(crate) fn new(
         me: Party,
         key: &JobKey,
         term: u32,
         peers: Vec<(Party, Stream)>,
+        null: bool,
         on_break: OnBreak,
     ) -> Result<Arc<Self>, HostError> {
         let failed = || HostError::io("cannot use a connection");
-        let (mut to, mut from) = (HashMap::new(), vec![]);
+        let (mut to, mut from) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        let mut ends = vec![];
         for (peer, stream) in peers {
+            tuning::prepare(stream.tcp());
             stream.set_write_timeout(Some(STALL_LIMIT)).map_err(failed())?;
-            from.push((peer, stream.try_clone().map_err(failed())?));
-            to.insert(peer, Mutex::new(stream));
+            // Between values there is no limit: the header's first byte is waited for again and again.
+            stream.set_read_timeout(Some(STALL_LIMIT)).map_err(failed())?;
+            from.entry(peer).or_default().push(stream.try_clone().map_err(failed())?);
+            ends.push(stream.try_clone().map_err(failed())?);
+            to.entry(peer).or_default().push(stream);
         }
+        let peers = to.into_iter().map(|(peer, streams)| (peer, Mutex::new(Outbound::new(streams)))).collect();
         let (current, changed) = (Mutex::default(), Condvar::new());
-        let plane = Arc::new(Self { me, job: key.job(), term, peers: to, current, changed, on_break });
-        for (peer, stream) in from {
-            let plane = plane.clone();
+        let plane = Arc::new(Self { me, job: key.job(), term, peers, ends, null, current, changed, on_break });
+        for (peer, streams) in from {
+            let (plane, from) = (plane.clone(), Inbound::new(streams, READ_AHEAD_BYTES).map_err(failed())?);
             let reading = thread::Builder::new().name(format!("from {peer}"));
-            let reading = reading.spawn(move || plane.read_all(peer, stream));
+            let reading = reading.spawn(move || plane.read_all(peer, from));
             reading.map_err(HostError::io("cannot start a thread"))?;
         }
         Ok(plane)
@@ -142,9 +140,7 @@ impl DataPlane {
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
-        for stream in self.peers.values() {
-            let _ = lock(stream).shutdown(Shutdown::Both);
-        }
+        self.ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
     }
     fn fail(&self, cause: Cause) {
         let mut current = self.lock();
@@ -162,8 +158,8 @@ impl DataPlane {
         current.running.clone().map(|r| (current.step, r))
     }
     fn header(&self, kind: Kind, step: u64, plan: u64, channel: ChannelId) -> Header {
-        let (last, chunk, len, crc) = (true, 0, 0, 0);
-        Header { kind, last, job: self.job, term: self.term, plan, step, channel: channel.0, chunk, len, crc }
+        let (last, over, chunk, len, crc) = (true, 1, 0, 0, 0);
+        Header { kind, last, over, job: self.job, term: self.term, plan, step, channel: channel.0, chunk, len, crc }
     }
     fn transmit(&self, kind: Kind, channel: ChannelId, bytes: &[u8]) -> Result<(), DeviceError> {
         let nothing = |cause: &str| DeviceError::Elsewhere { place: self.me.to_string().into(), cause: cause.into() };
@@ -172,7 +168,7 @@ impl DataPlane {
         let to = party(if kind == Kind::Grant { of.from } else { of.to });
         let stream = self.peers.get(&to).ok_or_else(|| nothing("no connection leads there"))?;
         let header = self.header(kind, step, plan, channel);
-        let sent = frame::write_all(&mut *lock(stream), header, bytes);
+        let sent = lock(stream).send(header, bytes, !self.null);
         sent.map_err(|error| {
             let crossing = Crossing(Some(prepared.plan()), header);
             let cause = format!("sending {crossing} from {} to {to} failed: {error}", self.me);
@@ -182,14 +178,14 @@ impl DataPlane {
     }
 
     /// Reads all that a peer sends, until the connection ends.
-    fn read_all(&self, peer: Party, mut stream: Stream) {
+    fn read_all(&self, peer: Party, mut from: Inbound) {
         let mut spare = vec![];
         let (header, refused) = loop {
-            if let Err(ended) = self.read_one(peer, &mut stream, &mut spare) {
+            if let Err(ended) = self.read_one(peer, &mut from, &mut spare) {
                 break ended;
             }
         };
-        let _ = stream.shutdown(Shutdown::Both);
+        from.shut();
         let plan = self.lock().running.as_ref().map(|r| r.prepared.plan().clone());
         let place = header.map(|h| Crossing(plan.as_deref(), h).to_string());
         let way = format!("from {peer} to {}", self.me);
@@ -202,16 +198,14 @@ impl DataPlane {
         });
     }
     /// Reads one value or grant. An error comes with the header as far as one was read.
-    fn read_one(&self, peer: Party, stream: &mut Stream, spare: &mut Vec<u8>) -> Result<(), (Option<Header>, Refused)> {
-        let _ = stream.set_read_timeout(None);
-        let header = Header::read(stream).map_err(|e| (None, e.into()))?;
+    fn read_one(&self, peer: Party, from: &mut Inbound, spare: &mut Vec<u8>) -> Result<(), (Option<Header>, Refused)> {
+        let header = Header::read(&mut from.first).map_err(|e| (None, e.into()))?;
         let with = |refused: Refused| (Some(header), refused);
         if (header.job, header.term) != (self.job, self.term) {
             return Err(with(FrameError::Foreign { job: header.job, term: header.term }.into()));
         }
-        let _ = stream.set_read_timeout(Some(STALL_LIMIT));
         let running = self.step_of(&header).map_err(with)?;
-        let Some(running) = running else { return self.drop_value(header, stream, spare).map_err(with) };
+        let Some(running) = running else { return from.drop_value(header, spare, !self.null).map_err(with) };
         let wrong = |what: String| Err(with(Refused::Wrong(what)));
         let (plan, id) = (running.prepared.plan(), ChannelId(header.channel));
         if running.plan != header.plan {
@@ -227,20 +221,10 @@ impl DataPlane {
                     current.step == header.step && current.running.is_some() && !current.closed
                 };
                 let Some(mut slot) = running.prepared.slot(id, &still) else {
-                    return self.drop_value(header, stream, spare).map_err(with);
+                    return from.drop_value(header, spare, !self.null).map_err(with);
                 };
                 crash::point("mid-hop");
-                let (into, mut at, mut part) = (slot.bytes_mut(), 0, header);
-                loop {
-                    at += part.payload(stream, &mut into[at..]).map_err(|e| with(e.into()))?;
-                    if part.last {
-                        break;
-                    }
-                    part = self.next_part(part, stream).map_err(with)?;
-                }
-                if at != into.len() {
-                    return wrong(format!("{at} bytes, where there should be {}", into.len()));
-                }
+                from.value(header, slot.bytes_mut(), !self.null).map_err(with)?;
                 slot.whole();
             }
             _ => return wrong(format!("this channel leads from {} to {}", ends[0], ends[1])),
@@ -262,23 +246,6 @@ impl DataPlane {
                 return Ok(current.running.clone().filter(|_| same));
             }
             current = self.changed.wait(current).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-    fn next_part(&self, before: Header, stream: &mut Stream) -> Result<Header, Refused> {
-        let next = Header::read(stream)?;
-        let follows = Header { last: next.last, len: next.len, crc: next.crc, chunk: before.chunk + 1, ..before };
-        if next == follows { Ok(next) } else { Err(Refused::Wrong("its parts are out of order".into())) }
-    }
-    /// Reads a value that nobody wants any more.
-    fn drop_value(&self, header: Header, stream: &mut Stream, spare: &mut Vec<u8>) -> Result<(), Refused> {
-        spare.resize(CHUNK_BYTES, 0);
-        let mut part = header;
-        loop {
-            part.payload(stream, spare)?;
-            if part.last {
-                return Ok(());
-            }
-            part = self.next_part(part, stream)?;
         }
     }
 }

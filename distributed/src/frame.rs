@@ -5,7 +5,9 @@
 use std::io::{self, IoSlice, Read, Write};
 
 /// The most bytes that follow one header. Small enough that they are in the cache when their checksum is taken.
-pub(crate) const CHUNK_BYTES: usize = 1 << 20;
+pub(crate) const CHUNK_BYTES: usize = 256 << 10;
+/// Bytes whose checksum is taken at a time as they come, while they are in the nearest cache.
+const PIECE_BYTES: usize = 128 << 10;
 /// Bytes of a header.
 pub(crate) const HEADER_BYTES: usize = 56;
 /// The first bytes of every frame; the last of them is the version.
@@ -26,6 +28,8 @@ pub(crate) struct Header {
     pub(crate) kind: Kind,
     /// Nothing of the same value or message follows.
     pub(crate) last: bool,
+    /// Over how many connections the value is spread.
+    pub(crate) over: u8,
     /// The job, by a prefix of its name.
     pub(crate) job: u64,
     /// The term of the job.
@@ -59,6 +63,8 @@ pub(crate) enum FrameError {
     Checksum { chunk: u32, said: u32, got: u32 },
     #[error("a frame of job {job:016x}, term {term}, which is another")]
     Foreign { job: u64, term: u32 },
+    #[error("connection {number} of {over}: {error}")]
+    On { number: usize, over: usize, error: Box<FrameError> },
     #[error("the connection ended in the middle of a frame")]
     Truncated,
     #[error("the connection was closed")]
@@ -70,7 +76,11 @@ pub(crate) enum FrameError {
 impl FrameError {
     /// Whether the bytes came and were wrong, rather than none at all.
     pub(crate) fn is_damage(&self) -> bool {
-        !matches!(self, FrameError::Truncated | FrameError::Closed | FrameError::Io(_))
+        match self {
+            FrameError::Truncated | FrameError::Closed | FrameError::Io(_) => false,
+            FrameError::On { error, .. } => error.is_damage(),
+            _ => true,
+        }
     }
 }
 
@@ -84,6 +94,7 @@ impl Header {
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4] = kind;
         bytes[5] = u8::from(self.last);
+        bytes[6] = self.over;
         bytes[8..16].copy_from_slice(&self.job.to_le_bytes());
         bytes[16..24].copy_from_slice(&self.plan.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.step.to_le_bytes());
@@ -113,11 +124,19 @@ impl Header {
         if len as usize > CHUNK_BYTES {
             return Err(FrameError::Length(len));
         }
-        let last = bytes[5] != 0;
-        Ok(Self { kind, last, job: long(8), term, plan: long(16), step: long(24), channel, chunk, len, crc })
+        let (last, over) = (bytes[5] != 0, bytes[6]);
+        Ok(Self { kind, last, over, job: long(8), term, plan: long(16), step: long(24), channel, chunk, len, crc })
     }
-    /// The next header. Nothing where the connection ends before it.
+    /// The next header. Nothing where the connection ends before it. It may be long in coming, whatever the time in which
+    /// the connection has to give something.
     pub(crate) fn read(from: &mut impl Read) -> Result<Self, FrameError> {
+        Self::read_within(from, true)
+    }
+    /// The header of what follows in the middle of something.
+    pub(crate) fn read_next(from: &mut impl Read) -> Result<Self, FrameError> {
+        Self::read_within(from, false)
+    }
+    fn read_within(from: &mut impl Read, patient: bool) -> Result<Self, FrameError> {
         let mut bytes = [0; HEADER_BYTES];
         let mut at = 0;
         while at < HEADER_BYTES {
@@ -126,19 +145,26 @@ impl Header {
                 Ok(0) => return Err(FrameError::Truncated),
                 Ok(n) => at += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if patient && at == 0 && is_slow(&e) => {}
                 Err(e) => return Err(failed(e)),
             }
         }
         Self::parse(&bytes)
     }
     /// The bytes that follow, into the beginning of `room`; gives how many.
-    pub(crate) fn payload(&self, from: &mut impl Read, room: &mut [u8]) -> Result<usize, FrameError> {
+    pub(crate) fn payload(&self, from: &mut impl Read, room: &mut [u8], checked: bool) -> Result<usize, FrameError> {
         let available = room.len();
         let Some(into) = room.get_mut(..self.len as usize) else {
             return Err(FrameError::Room { got: self.len, room: available });
         };
-        from.read_exact(into).map_err(failed)?;
-        let got = crc32fast::hash(into);
+        let mut sum = crc32fast::Hasher::new();
+        for piece in into.chunks_mut(PIECE_BYTES) {
+            from.read_exact(piece).map_err(failed)?;
+            if checked {
+                sum.update(piece);
+            }
+        }
+        let got = if checked { sum.finalize() } else { self.crc };
         if got == self.crc {
             Ok(into.len())
         } else {
@@ -147,23 +173,38 @@ impl Header {
     }
 }
 
+/// Whether nothing came for as long as the connection may take.
+fn is_slow(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
 fn failed(error: io::Error) -> FrameError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => FrameError::Truncated,
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => FrameError::Io("nothing came for too long".into()),
+        _ if is_slow(&error) => FrameError::Io("nothing came for too long".into()),
         _ => FrameError::Io(error.to_string()),
     }
 }
 
-/// Writes `bytes` as one frame or several, each after `header` with its own numbers.
-pub(crate) fn write_all(to: &mut impl Write, header: Header, bytes: &[u8]) -> io::Result<()> {
+/// Writes `bytes` as one frame or several, each after `header` with its own numbers; with their checksums if `checked`.
+#[cfg(test)]
+pub(crate) fn write_all(to: &mut impl Write, header: Header, bytes: &[u8], checked: bool) -> io::Result<()> {
+    write_over(&mut [to], header, bytes, checked)
+}
+
+/// The same in turn to each of `to`, of which there is one at least.
+pub(crate) fn write_over<W: Write>(to: &mut [W], header: Header, bytes: &[u8], checked: bool) -> io::Result<()> {
     let mut chunks = bytes.chunks(CHUNK_BYTES).enumerate().peekable();
+    let over = to.len();
     if bytes.is_empty() {
-        return to.write_all(&Header { last: true, chunk: 0, len: 0, crc: crc32fast::hash(&[]), ..header }.to_bytes());
+        return to[0]
+            .write_all(&Header { last: true, chunk: 0, len: 0, crc: crc32fast::hash(&[]), ..header }.to_bytes());
     }
     while let Some((chunk, bytes)) = chunks.next() {
+        let to = &mut to[chunk % over];
         let (last, chunk, len) = (chunks.peek().is_none(), chunk as u32, bytes.len() as u32);
-        let head = Header { last, chunk, len, crc: crc32fast::hash(bytes), ..header }.to_bytes();
+        let crc = if checked { crc32fast::hash(bytes) } else { 0 };
+        let head = Header { last, chunk, len, crc, ..header }.to_bytes();
         // Together: two writes would be two packets.
         let mut done = 0;
         while done < head.len() {
@@ -186,15 +227,15 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        let (kind, last, chunk, len, crc) = (Kind::Value, false, 0, 0, 0);
-        Header { kind, last, job: 1 << 40, term: 2, plan: 3 << 50, step: 4, channel: 5, chunk, len, crc }
+        let (kind, last, over, chunk, len, crc) = (Kind::Value, false, 1, 0, 0, 0);
+        Header { kind, last, over, job: 1 << 40, term: 2, plan: 3 << 50, step: 4, channel: 5, chunk, len, crc }
     }
     /// What was written, read as a value of so many bytes.
     fn read(mut bytes: &[u8], room: usize) -> Result<Vec<u8>, FrameError> {
         let (mut into, mut at) = (vec![0; room], 0);
         loop {
             let header = Header::read(&mut bytes)?;
-            at += header.payload(&mut bytes, &mut into[at..])?;
+            at += header.payload(&mut bytes, &mut into[at..], true)?;
             if header.last {
                 into.truncate(at);
                 return Ok(into);
@@ -203,7 +244,7 @@ mod tests {
     }
     fn written(bytes: &[u8]) -> Vec<u8> {
         let mut out = vec![];
-        write_all(&mut out, header(), bytes).expect("memory");
+        write_all(&mut out, header(), bytes, true).expect("memory");
         out
     }
 
@@ -236,7 +277,7 @@ mod tests {
     fn whatever_a_socket_takes_at_a_time() {
         let bytes: Vec<u8> = (0..100).collect();
         let mut slow = Slow(vec![]);
-        write_all(&mut slow, header(), &bytes).expect("memory");
+        write_all(&mut slow, header(), &bytes, true).expect("memory");
         assert_eq!(slow.0, written(&bytes));
     }
 
@@ -286,7 +327,7 @@ mod tests {
                 prop_assert!(sound && header.len as usize <= CHUNK_BYTES);
                 let mut room = [0; 16];
                 let follows = [0; 64];
-                if let Ok(n) = header.payload(&mut &follows[..], &mut room) {
+                if let Ok(n) = header.payload(&mut &follows[..], &mut room, true) {
                     prop_assert!(n <= room.len());
                 }
             }

@@ -39,6 +39,7 @@ pub struct Gathering {
     current: Option<Arc<Connections>>,
     /// Who has come and is in no term yet.
     waiting: Vec<Joined>,
+    null: bool,
 }
 
 /// Who is called together.
@@ -94,7 +95,11 @@ impl Gathering {
         let access = Access::new(key, address.ip(), reach.encryption)?;
         let pass = Pass { key: key.clone(), term: JOINING, purpose: Purpose::Control };
         let reception = Reception::open(access.bind(address)?, access.tls.clone(), pass, Party::Driver)?;
-        Ok(Self { reception, access, key: key.clone(), current: None, waiting: vec![] })
+        Ok(Self { reception, access, key: key.clone(), current: None, waiting: vec![], null: false })
+    }
+    /// The workers are to do nothing but send and receive what plans say: for measuring what that takes.
+    pub fn for_null_replay(&mut self) {
+        self.null = true;
     }
     /// Where workers are to [join](crate::Worker::join).
     pub fn address(&self) -> SocketAddr {
@@ -180,7 +185,7 @@ impl Gathering {
         let (events, happened) = mpsc::channel();
         let mut half = Half(Vec::with_capacity(joined.len()));
         for (joined, rank) in joined.into_iter().zip(0..) {
-            let worker = welcome(joined, rank, term, &addresses, (call.device)(rank))?;
+            let worker = welcome(joined, rank, term, &addresses, (call.device)(rank), self.null)?;
             half.0.push(worker.remote.clone());
             worker.hear_all(rank, events.clone()).map_err(HostError::io("cannot start a thread"))?;
         }
@@ -190,7 +195,7 @@ impl Gathering {
         let on_break = move |cause: &Cause| {
             let _ = lock(&broke).send(Event::Fault(cause.clone()));
         };
-        let plane = DataPlane::new(Party::Driver, &self.key, term, peers, Box::new(on_break))?;
+        let plane = DataPlane::new(Party::Driver, &self.key, term, peers, self.null, Box::new(on_break))?;
         let remotes = std::mem::take(&mut half.0);
         let tell = Box::new(|text: &str| eprintln!("{text}"));
         Ok(Workers { connections: Arc::new(Connections { remotes, plane }), happened, tell })
@@ -232,13 +237,14 @@ fn welcome(
     term: u32,
     workers: &[SocketAddr],
     (device, threads): (String, usize),
+    null: bool,
 ) -> Result<Welcomed, HostError> {
     let failed = HostError::io(format!("cannot use the connection to rank {rank}"));
     let Joined { line, from, process, .. } = joined;
     let (answered, answers) = mpsc::channel();
     let (answers, heard) = (Mutex::new(answers), Mutex::new(Instant::now()));
     let (workers, threads) = (workers.to_vec(), threads as u32);
-    line.say(&Order::Welcome { term, rank, workers, device, threads }, &[]).map_err(failed)?;
+    line.say(&Order::Welcome { term, rank, workers, device, threads, null }, &[]).map_err(failed)?;
     let name = format!("rank {rank} (process {process})").into();
     let remote = Remote {
         name,

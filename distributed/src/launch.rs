@@ -127,6 +127,11 @@ pub fn launch(what: &Launch) -> Result<u8, HostError> {
 }
 
 impl Launch {
+    /// A job within this machine, of which nobody is started anew: what is to be measured is measured undisturbed or not at all.
+    pub fn undisturbed(world: u16, driver: Vec<OsString>, program: PathBuf) -> Self {
+        let reach = Reach::default();
+        Self { world, elsewhere: 0, reach, key: None, driver, program, roots: vec![], restarts: 0 }
+    }
     fn all(&self) -> u16 {
         self.world.saturating_add(self.elsewhere)
     }
@@ -291,8 +296,7 @@ mod tests {
     use super::*;
 
     fn what(driver: Vec<OsString>, restarts: u32) -> Launch {
-        let (reach, program) = (Reach::default(), "/bin/false".into());
-        Launch { world: 2, elsewhere: 0, reach, key: None, driver, program, roots: vec![], restarts }
+        Launch { restarts, ..Launch::undisturbed(2, driver, "/bin/false".into()) }
     }
     fn run(script: &str) -> Result<u8, HostError> {
         let driver = ["sh", "-c", script].iter().map(OsString::from).collect();

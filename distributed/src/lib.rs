@@ -20,11 +20,14 @@ pub mod launch;
 mod listener;
 mod machine;
 mod message;
+mod null;
 mod remote;
 mod socket;
 mod stream;
+mod striped;
 mod tally;
 mod tls;
+mod tuning;
 mod watch;
 mod worker;
 

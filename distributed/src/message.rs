@@ -19,6 +19,8 @@ pub(crate) enum Order {
         /// What to open: its name and threads.
         device: String,
         threads: u32,
+        /// Whether it is only measured what sending takes.
+        null: bool,
     },
     /// You are not, since.
     Refuse(String),

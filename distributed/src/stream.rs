@@ -53,6 +53,10 @@ impl Stream {
         let (session, outgoing) = (Mutex::new(session), Mutex::default());
         Self { tcp, tls: Some(Arc::new(Encrypted { session, received, outgoing })) }
     }
+    /// What is below.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
     /// See [`TcpStream::try_clone`].
     pub(crate) fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { tcp: self.tcp.try_clone()?, tls: self.tls.clone() })

@@ -22,7 +22,9 @@ use crate::data::DataPlane;
 use crate::listener::Listener;
 use crate::machine::{Command, Event, Exit, Machine};
 use crate::message::{Cause, Order, Report};
+use crate::null::Null;
 use crate::stream::Stream;
+use crate::striped;
 use crate::{BEAT, HostError, JOINING, VERSION, lock, short};
 
 /// How long the others may take to connect, once all have joined.
@@ -86,6 +88,7 @@ struct Member {
     rank: u16,
     workers: usize,
     device: Box<dyn Device>,
+    null: bool,
     line: Line<Report>,
     peers: Vec<(Party, Stream)>,
     events: Sender<Event>,
@@ -151,10 +154,10 @@ fn join(Worker { join, rank, listen, .. }: &Worker, open: &Open<'_>) -> Result<M
         address.set_ip(here);
     }
     line.say(&Report::Join { version, address, process, rank: *rank }, &[]).map_err(|e| lost(&e))?;
-    let (term, rank, workers, device) = match from_driver.hear().map_err(|e| lost(&e))?.0 {
-        Order::Welcome { term, rank, workers, device, threads } => {
+    let (term, rank, workers, device, null) = match from_driver.hear().map_err(|e| lost(&e))?.0 {
+        Order::Welcome { term, rank, workers, device, threads, null } => {
             let opened = open(&device, threads as usize).map_err(|e| refused(&e))?;
-            (term, rank, workers, opened)
+            (term, rank, workers, if null { Box::new(Null(opened)) } else { opened }, null)
         }
         Order::Refuse(why) => return Err(refused(&why)),
         Order::Leave => return Err(End::Left),
@@ -173,7 +176,9 @@ fn join(Worker { join, rank, listen, .. }: &Worker, open: &Open<'_>) -> Result<M
     let (me, pass) = (Party::Worker(rank), pass(Purpose::Data, term));
     let listener = Listener::open(port, access.tls.clone(), pass.clone(), me).map_err(End::Refused)?;
     match meet(me, rank, &workers, &access, listener, &pass, &happened) {
-        Ok(peers) => Ok(Member { key, term, rank, workers: workers.len(), device, line, peers, events, happened }),
+        Ok(peers) => {
+            Ok(Member { key, term, rank, workers: workers.len(), device, null, line, peers, events, happened })
+        }
         Err(end) => {
             line.hang_up();
             Err(end)
@@ -191,12 +196,12 @@ fn take_part(member: Member, roots: &[Root]) -> End {
 }
 
 fn see_through(member: Member, roots: Vec<Root>) -> Result<End, HostError> {
-    let Member { key, term, rank, workers, device, line, peers, events, happened } = member;
+    let Member { key, term, rank, workers, device, null, line, peers, events, happened } = member;
     let broke = Mutex::new(events.clone());
     let on_break = move |cause: &Cause| {
         let _ = lock(&broke).send(Event::Broken(cause.clone()));
     };
-    let plane = DataPlane::new(Party::Worker(rank), &key, term, peers, Box::new(on_break))?;
+    let plane = DataPlane::new(Party::Worker(rank), &key, term, peers, null, Box::new(on_break))?;
     let executor = Executor::hosting(vec![device], vec![rank], plane.clone());
     let executor = executor.map_err(|e| HostError::Refused(e.to_string()))?;
     let position = executor.position();
@@ -234,11 +239,15 @@ fn meet(
     happened: &Receiver<Event>,
 ) -> Result<Vec<(Party, Stream)>, End> {
     let lost = |to: Party, e: &dyn std::fmt::Display| End::Lost(format!("{me} cannot reach {to}: {e}"));
-    let mut peers = Vec::with_capacity(workers.len());
+    let (mut peers, of) = (Vec::with_capacity(workers.len()), striped::connections(workers.len()));
     for (other, address) in workers.iter().enumerate().skip(usize::from(rank) + 1) {
         let to = Party::Worker(other as u16);
-        let socket = access.dial(*address, pass, me, to).map_err(|e| lost(to, &e))?;
-        peers.push((to, socket.into_blocking().map_err(|e| lost(to, &e))?));
+        for number in 0..of {
+            let socket = access.dial(*address, pass, me, to).map_err(|e| lost(to, &e))?;
+            let mut stream = socket.into_blocking().map_err(|e| lost(to, &e))?;
+            striped::announce(&mut stream, number, of).map_err(|e| lost(to, &e))?;
+            peers.push((to, number, stream));
+        }
     }
     crash::point("meeting");
     let mut awaited: Vec<Party> = (0..rank).map(Party::Worker).chain([Party::Driver]).collect();
@@ -251,11 +260,20 @@ fn meet(
             Err(_) => {}
         }
         match listener.next(RETRY) {
-            Some(Ok((party, stream))) if awaited.contains(&party) => {
-                awaited.retain(|p| *p != party);
-                peers.push((party, stream));
+            Some(Ok((party, mut stream))) => {
+                let said = if party == Party::Driver { Ok((0, 1)) } else { striped::announced(&mut stream) };
+                let known = |number| peers.iter().any(|(p, n, _)| (*p, *n) == (party, number));
+                match said {
+                    Ok((number, of)) if awaited.contains(&party) && !known(number) => {
+                        peers.push((party, number, stream));
+                        if peers.iter().filter(|(p, ..)| *p == party).count() == usize::from(of) {
+                            awaited.retain(|p| *p != party);
+                        }
+                    }
+                    Ok(_) => last = Some(format!("{party} came twice, or should not have come")),
+                    Err(error) => last = Some(format!("{party} does not say which connection it is: {error}")),
+                }
             }
-            Some(Ok((party, _))) => last = Some(format!("{party} came twice, or should not have come")),
             Some(Err(why)) => last = Some(why),
             None if Instant::now() > until => {
                 let names: Vec<String> = awaited.iter().map(Party::to_string).collect();
@@ -266,7 +284,8 @@ fn meet(
             None => {}
         }
     }
-    Ok(peers)
+    peers.sort_by_key(|(_, number, _)| *number);
+    Ok(peers.into_iter().map(|(party, _, stream)| (party, stream)).collect())
 }
 
 /// The machine, until it leaves.

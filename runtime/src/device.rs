@@ -228,6 +228,12 @@ pub trait Device: Send {
     fn write(&mut self, memory: Memory, offset: u64, bytes: &[u8]) -> Result<(), DeviceError>;
     /// Reads bytes of an arena.
     fn read(&mut self, memory: Memory, offset: u64, bytes: &mut [u8]) -> Result<(), DeviceError>;
+    /// Bytes of an arena where they are, if the caller can look at them there: then nothing needs to be copied for them to be
+    /// sent. No more is said than [`Device::read`] would say.
+    fn peek(&self, memory: Memory, offset: u64, len: usize) -> Option<&[u8]> {
+        let _ = (memory, offset, len);
+        None
+    }
     /// Reads bytes of many places at once: for a device to which every question is a journey.
     ///
     /// # Errors

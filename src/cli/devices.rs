@@ -120,6 +120,13 @@ impl Where {
         let said = self.leaves.is_some() || self.devices.len() > 1 || matches!(self.strategy, Kind::Ps);
         said.then(|| self.strategy_over(self.devices.len()))
     }
+    /// In which order sums over leaves are taken.
+    pub(super) fn sums(&self) -> Reduction {
+        match self.reduction {
+            Sums::Canonical => Reduction::Canonical,
+            Sums::Fast => Reduction::Fast,
+        }
+    }
     /// How the model is spread over so many devices.
     fn strategy_over(&self, devices: usize) -> Strategy {
         let stages = || self.stages.unwrap_or(devices.max(1) as u16);
@@ -133,11 +140,7 @@ impl Where {
             },
             Kind::Pp => Strategy::pipeline(stages()).schedule(self.schedule.into()),
         };
-        let reduction = match self.reduction {
-            Sums::Canonical => Reduction::Canonical,
-            Sums::Fast => Reduction::Fast,
-        };
-        let groups = kind.tensor_parallel(self.tensor_parallel).reduction(reduction);
+        let groups = kind.tensor_parallel(self.tensor_parallel).reduction(self.sums());
         let mut strategy = self.shard.iter().fold(groups, |s, (name, axis)| s.shard(name, *axis));
         if let Some(count) = self.microbatches {
             strategy = strategy.microbatches(count);

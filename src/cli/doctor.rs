@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
-use thalweg::distributed::{Reach, launch};
+use thalweg::distributed::launch;
 use thalweg::hosts;
 use thalweg::prelude::*;
 
@@ -68,9 +68,7 @@ impl Doctor {
         if self.json {
             driver.push("--json".into());
         }
-        let (world, elsewhere, reach, key) = (self.workers, 0, Reach::default(), None);
-        let what = launch::Launch { world, elsewhere, reach, key, driver, program, roots: vec![], restarts: 0 };
-        Ok(launch::launch(&what)?)
+        Ok(launch::launch(&launch::Launch::undisturbed(self.workers, driver, program))?)
     }
     fn table(&self, names: &[String], pairs: &[Pair]) -> anyhow::Result<()> {
         let of = |a: usize, b: usize| pairs.iter().find(|p| p.between == [a.min(b), a.max(b)]);

@@ -15,6 +15,7 @@ use thalweg::Precision;
 use thalweg::kit::{self, Case, NAMES, Options, Reference, rel_err};
 use thalweg::runtime::ProfileRow;
 
+use super::allreduce::{self, AllReduces};
 use super::devices::Where;
 use super::trace::Tracing;
 use super::workers;
@@ -74,10 +75,12 @@ pub(crate) struct Kit {
     /// End a step in which any value is infinite or NaN before it commits, and say where that came from.
     #[arg(long)]
     check_finite: bool,
-    /// Workers of `dp_mlp_train`, `ps_mlp_train` and the like, which are started: `--case dp_mlp_train --procs 2` is
-    /// `dp_mlp_train_p2` on two workers, and `ps_mlp_train` has a parameter server beside.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// Workers of distributed cases, which are started: `--case dp_mlp_train --procs 2` is `dp_mlp_train_p2` on two workers,
+    /// `ps_mlp_train` has a parameter server beside, and `allreduce` sums over them. None said: those of the job that was launched.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     procs: Option<u16>,
+    #[command(flatten)]
+    reduce: AllReduces,
 }
 
 /// How wrong a result may be, and how wrong if products run in a half type.
@@ -96,6 +99,9 @@ struct Runner {
 
 impl Kit {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if let Some((sizes, procs)) = allreduce::parse(&self.case) {
+            return self.reduce.run(sizes, procs.or(self.procs), self.place.sums(), self.reps, self.json);
+        }
         if let Some(workers) = self.procs {
             let known = workers::distributed(&self.case, workers).filter(|(case, _)| kit::is_case_of_workers(case));
             let Some((case, world)) = known else {
@@ -307,7 +313,7 @@ impl Runner {
 }
 
 /// Prints one line of JSON, at once.
-fn say(line: &Value) -> anyhow::Result<()> {
+pub(super) fn say(line: &Value) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{line}")?;
     Ok(out.flush()?)
@@ -333,7 +339,7 @@ fn cpu_time() -> Duration {
 }
 
 /// The most memory that this process has had.
-fn peak_rss_mb() -> f64 {
+pub(super) fn peak_rss_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse().ok());
     peak.map_or(0.0, |kb: f64| (kb / 102.4).round() / 10.0)

@@ -1,5 +1,6 @@
 //! One verb of the command, one file.
 
+pub(crate) mod allreduce;
 pub(crate) mod demo;
 pub(crate) mod devices;
 pub(crate) mod doctor;

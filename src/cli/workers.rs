@@ -22,7 +22,7 @@ pub(super) fn distributed(name: &str, workers: u16) -> Option<(String, u16)> {
 pub(super) fn launch_this(case: &str, world: u16) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("where is this program?")?;
     let driver = [program.clone().into_os_string()].into_iter().chain(for_case(std::env::args_os().skip(1), case));
-    let code = launch::launch(&launch::Launch { world, driver: driver.collect(), program })?;
+    let code = launch::launch(&launch::Launch::undisturbed(world, driver.collect(), program))?;
     anyhow::ensure!(code == 0, "the driver ended with exit code {code}");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The benchmark kit: the work that Thalweg and its peers are compared on, as exactly as numbers can say it. A specification
 //! fixes every weight, batch and result; [`Case`] is one row of it, compiled. What is measured here is what is tested.
 
+pub mod allreduce;
 mod case;
 pub mod generator;
 mod gpt;

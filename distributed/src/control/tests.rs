@@ -192,14 +192,15 @@ fn how_long_a_word_takes_there_and_back() {
     let mut here = listener.accept().expect("it connects").0;
     [&there, &here].iter().for_each(|tcp| tcp.set_nodelay(true).expect("open"));
     let (kind, last, job, term, plan, step) = (frame::Kind::Grant, true, 0, 0, 0, 0);
-    let header = frame::Header { kind, last, job, term, plan, step, channel: 0, chunk: 0, len: 0, crc: 0 };
+    let (over, channel, chunk, len, crc) = (1, 0, 0, 0, 0);
+    let header = frame::Header { kind, last, over, job, term, plan, step, channel, chunk, len, crc };
     let answering = thread::spawn(move || {
         while frame::Header::read(&mut there).is_ok() {
-            frame::write_all(&mut there, header, &[]).expect("it listens");
+            frame::write_all(&mut there, header, &[], true).expect("it listens");
         }
     });
     report("frames over TCP", |_| {
-        frame::write_all(&mut here, header, &[]).expect("it listens");
+        frame::write_all(&mut here, header, &[], true).expect("it listens");
         frame::Header::read(&mut here).expect("an answer");
     });
     drop(here);

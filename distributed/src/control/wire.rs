@@ -68,9 +68,9 @@ impl Message for Order {
     fn to_wire(&self, behind: u64) -> proto::Order {
         use order::Said;
         let said = match self.clone() {
-            Order::Welcome { term, rank, workers, device, threads } => {
+            Order::Welcome { term, rank, workers, device, threads, null } => {
                 let workers = workers.iter().map(SocketAddr::to_string).collect();
-                Said::Welcome(proto::Welcome { rank: rank.into(), workers, device, threads, term })
+                Said::Welcome(proto::Welcome { rank: rank.into(), workers, device, threads, term, null })
             }
             Order::Refuse(why) => Said::Refuse(why),
             Order::ReserveState(bytes) => Said::ReserveState(bytes),
@@ -101,10 +101,10 @@ impl Message for Order {
         use order::Said;
         let message = match missing(said, "an order that says nothing")? {
             Said::Piece(piece) => return Ok(Heard::Piece(piece)),
-            Said::Welcome(proto::Welcome { rank, workers, device, threads, term }) => {
+            Said::Welcome(proto::Welcome { rank, workers, device, threads, term, null }) => {
                 let rank = to_rank(rank)?;
                 let workers = workers.iter().map(|text| address(text)).collect::<Result<_, _>>()?;
-                Order::Welcome { term, rank, workers, device, threads }
+                Order::Welcome { term, rank, workers, device, threads, null }
             }
             Said::Refuse(why) => Order::Refuse(why),
             Said::ReserveState(bytes) => Order::ReserveState(bytes),
@@ -264,7 +264,7 @@ pub(super) mod tests {
     pub(crate) fn orders() -> Vec<Order> {
         let workers = ["127.0.0.1:80", "[::1]:65535"].map(|a| a.parse().expect("an address")).into();
         vec![
-            Order::Welcome { term: 4, rank: u16::MAX, workers, device: "worker0/cpu:0".into(), threads: 3 },
+            Order::Welcome { term: 4, rank: u16::MAX, workers, device: "worker0/cpu:0".into(), threads: 3, null: true },
             Order::Refuse("for a reason".into()),
             Order::ReserveState(1 << 40),
             Order::Load([7; 32]),
@@ -331,6 +331,7 @@ pub(super) mod tests {
                 device: String::new(),
                 threads: 1,
                 term: 1,
+                null: false,
             })
         };
         for (said, says) in [

@@ -3,13 +3,14 @@
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use thalweg_graph::plan::Memory;
 use thalweg_runtime::executor::{Exchange, Fetch};
 use thalweg_runtime::{AbortFlag, Executor, ReferenceDevice};
 
 use super::*;
+use crate::frame;
 
 /// Four numbers from device 1 to a variable of device 0.
 fn pair() -> Arc<Plan> {
@@ -71,13 +72,8 @@ impl Victim {
         let flag: Arc<OnceLock<AbortFlag>> = Arc::default();
         let raised = flag.clone();
         let on_break = Box::new(move |_: &Cause| raised.get().into_iter().for_each(AbortFlag::raise));
-        let plane = DataPlane::new(
-            Party::Worker(rank),
-            &key,
-            1,
-            vec![(Party::Worker(1 - rank), Stream::plain(stream))],
-            on_break,
-        );
+        let peers = vec![(Party::Worker(1 - rank), Stream::plain(stream))];
+        let plane = DataPlane::new(Party::Worker(rank), &key, 1, peers, false, on_break);
         let plane = plane.expect("threads start");
         let device = Box::new(ReferenceDevice::default());
         let mut executor = Executor::hosting(vec![device], vec![rank], plane.clone()).expect("threads start");
@@ -87,12 +83,12 @@ impl Victim {
         Self { executor, prepared, plane, peer, key, plan: crate::short(&plan.hash().0) }
     }
     fn header(&self, step: u64) -> Header {
-        let (kind, last, chunk, len, crc) = (Kind::Value, true, 0, 0, 0);
-        Header { kind, last, job: self.key.job(), term: 1, plan: self.plan, step, channel: 0, chunk, len, crc }
+        let (kind, last, over, chunk, len, crc) = (Kind::Value, true, 1, 0, 0, 0);
+        Header { kind, last, over, job: self.key.job(), term: 1, plan: self.plan, step, channel: 0, chunk, len, crc }
     }
     fn frame(&self, step: u64, bytes: &[u8]) -> Vec<u8> {
         let mut out = vec![];
-        frame::write_all(&mut out, self.header(step), bytes).expect("memory");
+        frame::write_all(&mut out, self.header(step), bytes, true).expect("memory");
         out
     }
     fn send(&mut self, bytes: &[u8]) {
@@ -152,7 +148,7 @@ fn values_arrive_in_any_number_of_steps_also_ahead_of_them() {
 fn next(peer: &mut TcpStream) -> (Header, [u8; 16]) {
     let mut bytes = [0; 16];
     let header = Header::read(peer).expect("a frame");
-    let n = header.payload(peer, &mut bytes).expect("its bytes");
+    let n = header.payload(peer, &mut bytes, true).expect("its bytes");
     assert_eq!(n, if header.kind == Kind::Value { 16 } else { 0 });
     (header, bytes)
 }
@@ -169,16 +165,16 @@ fn a_slot_that_is_granted_late_is_written_late() {
         thread::scope(|scope| {
             let sending = scope.spawn(|| sender.run(step));
             to.set_read_timeout(Some(Duration::from_millis(50))).expect("open");
-            assert!(matches!(Header::read(&mut to), Err(FrameError::Io(_))), "nothing was granted yet");
+            assert!(matches!(Header::read_next(&mut to), Err(FrameError::Io(_))), "nothing was granted yet");
             to.set_read_timeout(None).expect("open");
             let receiving = scope.spawn(|| receiver.run(step));
             let (grant, _) = next(&mut from);
             assert_eq!((grant.kind, grant.step), (Kind::Grant, step));
-            frame::write_all(&mut to, early, &[]).expect("open");
+            frame::write_all(&mut to, early, &[], true).expect("open");
             let (value, bytes) = next(&mut to);
             assert_eq!((value.kind, value.step, bytes), (Kind::Value, step, [7; 16]));
             let header = Header { job: grant.job, ..value };
-            frame::write_all(&mut from, header, &bytes).expect("open");
+            frame::write_all(&mut from, header, &bytes, true).expect("open");
             assert_eq!(sending.join().expect("no panic"), Ok(true));
             assert_eq!(receiving.join().expect("no panic"), Ok(true));
         });
@@ -247,7 +243,7 @@ fn frames_that_do_not_belong_here_are_damage() {
         let mut header = victim.header(2);
         spoil(&mut header);
         let mut bytes = vec![];
-        frame::write_all(&mut bytes, header, &vec![2; len]).expect("memory");
+        frame::write_all(&mut bytes, header, &vec![2; len], true).expect("memory");
         let Cause::Damage(text) = victim.breaks(&bytes, false) else { panic!("{says}") };
         assert!(text.contains(says), "{text}");
     }

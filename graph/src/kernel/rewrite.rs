@@ -2,8 +2,8 @@
 //! number everywhere, is it element-wise over flat memory. All derived from the text of the nest, none declared.
 
 use super::affine::{Affine, Coord};
-use super::nest::Axis;
-use super::scalar::{Inst, Literal, ScalarOp};
+use super::nest::{Axis, Monoid};
+use super::scalar::{Binary, Inst, Literal, ScalarOp};
 use super::{BufferType, Kernel};
 
 impl Kernel {
@@ -59,6 +59,31 @@ impl Kernel {
         }
         let Some(from) = flat_read(&read.coords, operand, &nest.axes) else { return false };
         moving(flat(&write.coords, result), &nest.axes) == moving(from, &nest.axes)
+    }
+
+    /// Whether each element of its one result is a sum of one element of its one operand, in the same order: what a leaf has
+    /// of a sum whose terms are a leaf's each. It is its operand, but for the sign of a zero.
+    pub fn sums_single_terms(&self) -> bool {
+        let Kernel::Nest(nest) = self else { return false };
+        let [fold] = &nest.folds[..] else { return false };
+        let [Inst { op: ScalarOp::Read(0), dtype }] = nest.body.insts[..] else { return false };
+        let once = nest.axes.iter().filter(|a| a.fold).all(|a| a.extent == 1);
+        let same = fold.monoid == Monoid::Sum && fold.dtype == dtype;
+        let kept = match &nest.epilogue.insts[..] {
+            [Inst { op: ScalarOp::Folded { .. }, .. }] => true,
+            [Inst { op: ScalarOp::Folded { .. }, .. }, zero, Inst { op: ScalarOp::Binary(Binary::Add, 0, 1), .. }] => {
+                matches!(&zero.op, ScalarOp::Literal(x) if x.as_f64() == 0.0)
+            }
+            _ => false,
+        };
+        if !(once && same && kept) || nest.writes.iter().any(|w| usize::from(w.value) + 1 != nest.epilogue.insts.len())
+        {
+            return false;
+        }
+        let mut moved = nest.clone();
+        moved.folds.clear();
+        moved.epilogue = std::mem::take(&mut moved.body);
+        Kernel::Nest(moved).only_relabels()
     }
 
     /// The number that its one result holds everywhere, if it reads nothing.

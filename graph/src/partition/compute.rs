@@ -122,7 +122,11 @@ fn cut(
             Cut::Flat => unreachable!("what is flat is not cut by leaves"),
             Cut::Tensors(_) => kernel.cut_tensors(operands, results),
             Cut::Relabel => Kernel::relabel(operands[0].clone(), results[0].clone()),
-            Cut::Loop(axis) => kernel.cut_loop(axis, cuts[m][at[m]]..cuts[m][at[m] + 1], operands, results),
+            Cut::Loop(axis) => {
+                let cut = kernel.cut_loop(axis, cuts[m][at[m]]..cuts[m][at[m] + 1], operands.clone(), results.clone());
+                // A leaf's only term is its part of the sum: nothing needs to be computed for it.
+                if cut.sums_single_terms() { Kernel::relabel(operands[0].clone(), results[0].clone()) } else { cut }
+            }
         };
     }
     kernel

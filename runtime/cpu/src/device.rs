@@ -297,6 +297,9 @@ impl Device for CpuDevice {
         self.arenas.read(memory, offset, bytes);
         Ok(())
     }
+    fn peek(&self, memory: Memory, offset: u64, len: usize) -> Option<&[u8]> {
+        Some(self.arenas.slice(memory, offset..offset + len as u64))
+    }
     fn reserved(&self, memory: Memory) -> u64 {
         self.arenas.reserved(memory)
     }

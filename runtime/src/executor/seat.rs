@@ -263,15 +263,21 @@ impl Seat<'_> {
         if !(own && link.is_made_in_slot()) {
             link.await_grant(watch, || self.plan.stalled(self.index, watch))?;
         }
+        // It is sent from where it lies, or from the slot's buffer where nobody can look at it there.
+        if let Source::Arena((memory, offset)) = from
+            && self.device.peek(*memory, *offset, link.bytes() as usize).is_none()
+        {
+            self.held[at] = link.outbox();
+            let into = self.held[at].iter_mut().map(LineBuffer::bytes_mut);
+            into.into_iter().try_for_each(|into| self.device.read(*memory, *offset, into))?;
+            link.copied(link.bytes() as usize);
+        }
         let bytes = match from {
             Source::Held(other) => held(self.feeds, &self.held, *other),
-            Source::Arena((memory, offset)) => {
-                self.held[at] = link.outbox();
-                let into = self.held[at].iter_mut().map(LineBuffer::bytes_mut);
-                into.into_iter().try_for_each(|into| self.device.read(*memory, *offset, into))?;
-                link.copied(link.bytes() as usize);
-                held(self.feeds, &self.held, channel)
-            }
+            Source::Arena((memory, offset)) => match self.device.peek(*memory, *offset, link.bytes() as usize) {
+                Some(there) => there,
+                None => held(self.feeds, &self.held, channel),
+            },
         };
         wire.send(channel, bytes)?;
         link.count(bytes.len());

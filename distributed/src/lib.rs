@@ -12,11 +12,15 @@ mod driver;
 mod frame;
 mod gathering;
 mod job;
+mod joining;
 pub mod launch;
 mod listener;
 mod machine;
+mod membership;
 mod message;
 mod remote;
+#[cfg(test)]
+mod simulation;
 mod worker;
 
 pub use auth::JobKey;

@@ -2,6 +2,7 @@
 //! (`Hands`) does what takes long, and the caller's holds the machine between them, so that a step can be given up while it
 //! runs.
 
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
@@ -15,13 +16,12 @@ use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
 use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose, greet};
 use crate::data::DataPlane;
+use crate::joining::{self, Joining, Seat};
 use crate::listener::{Listener, Port};
 use crate::machine::{Command, Event, Exit, Machine};
 use crate::message::{Cause, Line, Order, Report, hear};
 use crate::{BEAT, HostError, JOINING, VERSION, lock, short};
 
-/// How long the others may take to connect, once all have joined.
-const MEETING_LIMIT: Duration = Duration::from_secs(60);
 /// How long it waits before it tries again to join.
 const RETRY: Duration = Duration::from_millis(20);
 
@@ -48,11 +48,11 @@ pub enum Door {
 }
 
 impl Door {
-    fn address(&self) -> Result<SocketAddr, End> {
+    fn address(&self) -> Result<SocketAddr, Exit> {
         match self {
             Door::At(address) => Ok(*address),
-            Door::Of(job) if job.is_over() => Err(End::Left),
-            Door::Of(job) => job.address().ok_or_else(|| End::Lost("the driver is nowhere to be found".into())),
+            Door::Of(job) if job.is_over() => Err(Exit::Left),
+            Door::Of(job) => job.address().ok_or_else(|| Exit::Lost("the driver is nowhere to be found".into())),
         }
     }
 }
@@ -72,93 +72,203 @@ struct Member {
     happened: Receiver<Event>,
 }
 
-/// How a term ends for a worker.
-enum End {
-    /// By the driver's leave, or before it began.
-    Left,
-    /// The driver is gone, or has begun another term.
-    Lost(String),
-    /// Whatever it is, it would be the same again.
-    Refused(HostError),
-}
-
 /// Takes part in a job until it is over: in one term after the other, each begun anew by joining.
 ///
 /// # Errors
 /// If it is not let in, and if the driver is lost and not found again.
 pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
-    let mut lost: Option<Instant> = matches!(worker.join, Door::Of(_)).then(Instant::now);
+    let began = Instant::now();
+    let mut joining = Joining::new(worker.patience, matches!(worker.join, Door::Of(_)), Duration::ZERO);
+    let mut coming = Coming { worker, stage: Stage::Away };
+    let mut next = Some(joining::Event::Tick);
     loop {
-        let (end, was_in) = match join(worker, open) {
-            Ok(member) => (take_part(member, &worker.key), true),
-            Err(end) => (end, false),
-        };
-        match end {
-            End::Left => return Ok(()),
-            End::Refused(error) => return Err(error),
-            End::Lost(why) => {
-                if was_in {
-                    lost = Some(Instant::now());
+        let event = next.take().unwrap_or_else(|| coming.next());
+        for command in joining.handle(began.elapsed(), event) {
+            let ended = |outcome: Result<joining::Event, Exit>| Some(outcome.unwrap_or_else(joining::Event::Ended));
+            match command {
+                joining::Command::Seek => next = ended(coming.seek()),
+                joining::Command::Open { device, threads } => next = ended(coming.open(open, &device, threads)),
+                joining::Command::Meet { seat, reach } => {
+                    next = coming.meet(seat, reach).err().map(joining::Event::Ended)
                 }
-                if lost.is_none_or(|since| since.elapsed() > worker.patience) {
-                    return Err(HostError::Refused(why));
+                joining::Command::TurnAway => coming.turn_away(),
+                joining::Command::TakePart => {
+                    let nobody = || Exit::Lost("nobody was met".into());
+                    let exit = coming.member().map_or_else(nobody, |member| take_part(member, &worker.key));
+                    next = Some(joining::Event::Ended(exit));
                 }
-                thread::sleep(RETRY);
+                joining::Command::HangUp => coming.hang_up(),
+                joining::Command::Rest => {
+                    coming.stage = Stage::Away;
+                    thread::sleep(RETRY);
+                    next = Some(joining::Event::Tick);
+                }
+                joining::Command::Finish(outcome) => return outcome.map_err(HostError::Refused),
             }
         }
     }
 }
 
-fn join(Worker { join, key, rank, .. }: &Worker, open: &Open<'_>) -> Result<Member, End> {
-    let address = join.address()?;
-    let pass = |purpose, term| Pass { key: key.clone(), term, purpose };
-    let why = |e: &dyn std::fmt::Display| format!("cannot join the job at {address}: {e}");
-    let lost = |e: &dyn std::fmt::Display| End::Lost(why(e));
-    let refused = |e: &dyn std::fmt::Display| End::Refused(HostError::Refused(why(e)));
-    let stream = dial(address).map_err(|e| lost(&e))?;
-    greet(&stream, &pass(Purpose::Control, JOINING), Party::Joining, Party::Driver).map_err(|e| lost(&e))?;
-    let mut from_driver = stream.try_clone().map_err(|e| refused(&e))?;
-    let joining = stream.try_clone().map_err(|e| refused(&e))?;
-    let port = Port::bind().map_err(End::Refused)?;
-    crash::point("joining");
-    let (version, process) = (VERSION.to_string(), std::process::id());
-    let said = Report::Join { version, address: port.address(), process, rank: *rank };
-    Line::new(joining, key, JOINING).say(&said, &[]).map_err(|e| lost(&e))?;
-    let (term, rank, workers, device) = match hear(&mut from_driver, key.job(), JOINING).map_err(|e| lost(&e))?.0 {
-        Order::Welcome { term, rank, workers, device, threads } => {
-            let opened = open(&device, threads as usize).map_err(|e| refused(&e))?;
-            (term, rank, workers, opened)
+/// A worker on its way into a term.
+struct Coming<'a> {
+    worker: &'a Worker,
+    stage: Stage,
+}
+
+/// How far it is.
+enum Stage {
+    Away,
+    /// The driver knows of it.
+    Joined {
+        address: SocketAddr,
+        stream: TcpStream,
+        port: Port,
+    },
+    Opened {
+        stream: TcpStream,
+        port: Port,
+        device: Box<dyn Device>,
+    },
+    Meeting {
+        member: Member,
+        listener: Listener,
+        pass: Pass,
+        reach: VecDeque<(u16, SocketAddr)>,
+    },
+}
+
+impl Coming<'_> {
+    fn pass(&self, purpose: Purpose, term: u32) -> Pass {
+        Pass { key: self.worker.key.clone(), term, purpose }
+    }
+    fn seek(&mut self) -> Result<joining::Event, Exit> {
+        let address = self.worker.join.address()?;
+        let why = |e: &dyn std::fmt::Display| format!("cannot join the job at {address}: {e}");
+        let lost = |e: &dyn std::fmt::Display| Exit::Lost(why(e));
+        let refused = |e: &dyn std::fmt::Display| Exit::Refused(why(e));
+        let stream = dial(address).map_err(|e| lost(&e))?;
+        greet(&stream, &self.pass(Purpose::Control, JOINING), Party::Joining, Party::Driver).map_err(|e| lost(&e))?;
+        let joining = stream.try_clone().map_err(|e| refused(&e))?;
+        let port = Port::bind().map_err(|e| Exit::Refused(e.to_string()))?;
+        crash::point("joining");
+        let (version, process) = (VERSION.to_string(), std::process::id());
+        let said = Report::Join { version, address: port.address(), process, rank: self.worker.rank };
+        Line::new(joining, &self.worker.key, JOINING).say(&said, &[]).map_err(|e| lost(&e))?;
+        self.stage = Stage::Joined { address, stream, port };
+        Ok(joining::Event::Joined)
+    }
+    fn open(&mut self, open: &Open<'_>, device: &str, threads: u32) -> Result<joining::Event, Exit> {
+        let Stage::Joined { address, stream, port } = std::mem::replace(&mut self.stage, Stage::Away) else {
+            return Err(Exit::Lost("the driver says two things at once".into()));
+        };
+        let device = open(device, threads as usize);
+        let device = device.map_err(|e| Exit::Refused(format!("cannot join the job at {address}: {e}")))?;
+        self.stage = Stage::Opened { stream, port, device };
+        Ok(joining::Event::Opened)
+    }
+    fn meet(&mut self, seat: Seat, reach: Vec<(u16, SocketAddr)>) -> Result<(), Exit> {
+        let Stage::Opened { stream, port, device } = std::mem::replace(&mut self.stage, Stage::Away) else {
+            return Err(Exit::Lost("its device is not open".into()));
+        };
+        let refused = |e: &dyn std::fmt::Display| Exit::Refused(e.to_string());
+        let (term, rank, key) = (seat.term, seat.rank, &self.worker.key);
+        let (events, happened) = mpsc::channel();
+        let (job, heard, from_driver) = (key.job(), events.clone(), stream.try_clone().map_err(|e| refused(&e))?);
+        let hearing = thread::Builder::new().name("from the driver".into());
+        hearing.spawn(move || hear_all(from_driver, job, term, &heard)).map_err(|e| refused(&e))?;
+        let line = Line::new(stream, key, term);
+        let pass = self.pass(Purpose::Data, term);
+        let listener = Listener::open(port, pass.clone(), Party::Worker(rank)).map_err(|e| refused(&e))?;
+        let (workers, peers) = (seat.workers.len(), vec![]);
+        let member = Member { term, rank, workers, device, line, peers, events, happened };
+        if reach.is_empty() {
+            crash::point("meeting");
         }
-        Order::Refuse(why) => return Err(refused(&why)),
-        Order::Leave => return Err(End::Left),
-        other => return Err(refused(&format!("the driver begins with {other:?}"))),
-    };
-    let (events, happened) = mpsc::channel();
-    let (job, heard) = (key.job(), events.clone());
-    let hearing = thread::Builder::new().name("from the driver".into());
-    hearing.spawn(move || hear_all(from_driver, job, term, &heard)).map_err(|e| refused(&e))?;
-    let line = Line::new(stream, key, term);
-    let (me, pass) = (Party::Worker(rank), pass(Purpose::Data, term));
-    let listener = Listener::open(port, pass.clone(), me).map_err(End::Refused)?;
-    match meet(me, rank, &workers, listener, &pass, &happened) {
-        Ok(peers) => Ok(Member { term, rank, workers: workers.len(), device, line, peers, events, happened }),
-        Err(end) => {
-            line.hang_up();
-            Err(end)
+        self.stage = Stage::Meeting { member, listener, pass, reach: reach.into() };
+        Ok(())
+    }
+    /// Waits for what happens next.
+    fn next(&mut self) -> joining::Event {
+        match &mut self.stage {
+            Stage::Joined { address, stream, .. } => {
+                let why = |e: &dyn std::fmt::Display| format!("cannot join the job at {address}: {e}");
+                match hear(stream, self.worker.key.job(), JOINING) {
+                    Ok((Order::Refuse(e), _)) => joining::Event::Said(Order::Refuse(why(&e))),
+                    Ok((order, _)) => joining::Event::Said(order),
+                    Err(e) => joining::Event::Ended(Exit::Lost(why(&e))),
+                }
+            }
+            Stage::Meeting { member, listener, pass, reach } => match meet_next(member, listener, pass, reach) {
+                Ok(event) => event,
+                Err(exit) => joining::Event::Ended(exit),
+            },
+            Stage::Away | Stage::Opened { .. } => joining::Event::Tick,
         }
     }
+    /// The connection that stands last.
+    fn turn_away(&mut self) {
+        if let Stage::Meeting { member, .. } = &mut self.stage {
+            member.peers.pop();
+        }
+    }
+    fn member(&mut self) -> Option<Member> {
+        match std::mem::replace(&mut self.stage, Stage::Away) {
+            Stage::Meeting { member, .. } => Some(member),
+            _ => None,
+        }
+    }
+    fn hang_up(&mut self) {
+        if let Some(member) = self.member() {
+            member.line.hang_up();
+        }
+    }
+}
+
+/// To those of a higher rank it goes, one after the other; the others come. Or the driver says that nobody waits for it any
+/// more.
+fn meet_next(
+    member: &mut Member,
+    listener: &Listener,
+    pass: &Pass,
+    reach: &mut VecDeque<(u16, SocketAddr)>,
+) -> Result<joining::Event, Exit> {
+    let me = Party::Worker(member.rank);
+    if let Some((other, address)) = reach.pop_front() {
+        let to = Party::Worker(other);
+        let lost = |e: &dyn std::fmt::Display| Exit::Lost(format!("{me} cannot reach {to}: {e}"));
+        let stream = dial(address).map_err(|e| lost(&e))?;
+        greet(&stream, pass, me, to).map_err(|e| lost(&e))?;
+        member.peers.push((to, stream));
+        if reach.is_empty() {
+            crash::point("meeting");
+        }
+        return Ok(joining::Event::Met(to));
+    }
+    match member.happened.try_recv() {
+        Ok(Event::DriverGone(why)) => return Err(Exit::Lost(why)),
+        Ok(Event::Order(order, _)) => return Ok(joining::Event::Said(order)),
+        _ => {}
+    }
+    Ok(match listener.next(RETRY) {
+        Some(Ok((party, stream))) => {
+            member.peers.push((party, stream));
+            joining::Event::Met(party)
+        }
+        Some(Err(why)) => joining::Event::Refused(why),
+        None => joining::Event::Tick,
+    })
 }
 
 /// From the first order of a term to the last.
-fn take_part(member: Member, key: &JobKey) -> End {
+fn take_part(member: Member, key: &JobKey) -> Exit {
     let rank = member.rank;
     match see_through(member, key) {
         Ok(end) => end,
-        Err(error) => End::Refused(HostError::Refused(format!("rank {rank}: {error}"))),
+        Err(error) => Exit::Refused(format!("rank {rank}: {error}")),
     }
 }
 
-fn see_through(member: Member, key: &JobKey) -> Result<End, HostError> {
+fn see_through(member: Member, key: &JobKey) -> Result<Exit, HostError> {
     let Member { term, rank, workers, device, line, peers, events, happened } = member;
     let broke = Mutex::new(events.clone());
     let on_break = move |cause: &Cause| {
@@ -174,7 +284,7 @@ fn see_through(member: Member, key: &JobKey) -> Result<End, HostError> {
     let working = working.spawn(move || hands.work(to_do)).map_err(HostError::io("cannot start a thread"))?;
     let end = match line.say(&Report::Ready, &[]) {
         Ok(()) => decide(happened, &line, &abort, &jobs, &ballots),
-        Err(e) => End::Lost(format!("the driver is gone: {e}")),
+        Err(e) => Exit::Lost(format!("the driver is gone: {e}")),
     };
     // Whatever it is doing: it ends when nobody wants it any more. Only then may it join again.
     abort.raise();
@@ -183,9 +293,9 @@ fn see_through(member: Member, key: &JobKey) -> Result<End, HostError> {
     let _ = working.join();
     line.hang_up();
     Ok(match end {
-        End::Lost(why) => End::Lost(format!("rank {rank}: {why}")),
-        End::Refused(HostError::Refused(why)) => End::Refused(HostError::Refused(format!("rank {rank}: {why}"))),
-        end => end,
+        Exit::Lost(why) => Exit::Lost(format!("rank {rank}: {why}")),
+        Exit::Refused(why) => Exit::Refused(format!("rank {rank}: {why}")),
+        Exit::Left => Exit::Left,
     })
 }
 
@@ -196,53 +306,6 @@ pub(crate) fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
         return Err(std::io::Error::other(why));
     }
     TcpStream::connect_timeout(&address, HANDSHAKE_LIMIT)
-}
-
-/// Connections to all others: to those of a higher rank it goes, the others come. `happened` tells that nobody waits for it
-/// any more.
-fn meet(
-    me: Party,
-    rank: u16,
-    workers: &[SocketAddr],
-    listener: Listener,
-    pass: &Pass,
-    happened: &Receiver<Event>,
-) -> Result<Vec<(Party, TcpStream)>, End> {
-    let lost = |to: Party, e: &dyn std::fmt::Display| End::Lost(format!("{me} cannot reach {to}: {e}"));
-    let mut peers = Vec::with_capacity(workers.len());
-    for (other, address) in workers.iter().enumerate().skip(usize::from(rank) + 1) {
-        let to = Party::Worker(other as u16);
-        let stream = dial(*address).map_err(|e| lost(to, &e))?;
-        greet(&stream, pass, me, to).map_err(|e| lost(to, &e))?;
-        peers.push((to, stream));
-    }
-    crash::point("meeting");
-    let mut awaited: Vec<Party> = (0..rank).map(Party::Worker).chain([Party::Driver]).collect();
-    let (until, mut last) = (Instant::now() + MEETING_LIMIT, None);
-    while !awaited.is_empty() {
-        match happened.try_recv() {
-            Ok(Event::DriverGone(why)) => return Err(End::Lost(why)),
-            Ok(Event::Order(Order::Leave, _)) => return Err(End::Left),
-            Ok(other) => return Err(End::Lost(format!("{me} is not joined to the others yet, and hears {other:?}"))),
-            Err(_) => {}
-        }
-        match listener.next(RETRY) {
-            Some(Ok((party, stream))) if awaited.contains(&party) => {
-                awaited.retain(|p| *p != party);
-                peers.push((party, stream));
-            }
-            Some(Ok((party, _))) => last = Some(format!("{party} came twice, or should not have come")),
-            Some(Err(why)) => last = Some(why),
-            None if Instant::now() > until => {
-                let names: Vec<String> = awaited.iter().map(Party::to_string).collect();
-                let last = last.map_or(String::new(), |l| format!("; refused: {l}"));
-                let why = format!("{} did not connect within {MEETING_LIMIT:?}{last}", names.join(", "));
-                return Err(End::Lost(format!("{me}: {why}")));
-            }
-            None => {}
-        }
-    }
-    Ok(peers)
 }
 
 fn hear_all(mut from: TcpStream, job: u64, term: u32, events: &Sender<Event>) {
@@ -265,9 +328,9 @@ fn decide(
     abort: &AbortFlag,
     jobs: &Sender<Job>,
     ballots: &Sender<bool>,
-) -> End {
+) -> Exit {
     let mut machine = Machine::new();
-    let gone = |e: std::io::Error| End::Lost(format!("the driver is gone: {e}"));
+    let gone = |e: std::io::Error| Exit::Lost(format!("the driver is gone: {e}"));
     loop {
         let event = match happened.recv_timeout(BEAT) {
             Ok(event) => event,
@@ -275,7 +338,7 @@ fn decide(
                 Ok(()) => continue,
                 Err(error) => return gone(error),
             },
-            Err(RecvTimeoutError::Disconnected) => return End::Lost("nobody is left who could say anything".into()),
+            Err(RecvTimeoutError::Disconnected) => return Exit::Lost("nobody is left who could say anything".into()),
         };
         for command in machine.handle(event) {
             match command {
@@ -291,9 +354,7 @@ fn decide(
                 }
                 Command::Stop => abort.raise(),
                 Command::Decide { commit } => drop(ballots.send(commit)),
-                Command::Exit(Exit::Left) => return End::Left,
-                Command::Exit(Exit::Lost(why)) => return End::Lost(why),
-                Command::Exit(Exit::Refused(why)) => return End::Refused(HostError::Refused(why)),
+                Command::Exit(exit) => return exit,
             }
         }
     }

@@ -177,7 +177,9 @@ impl Joining {
             Exit::Left => Command::Finish(Ok(())),
             Exit::Refused(why) => Command::Finish(Err(why)),
             Exit::Lost(why) => {
-                if matches!(before, State::In) {
+                // As long as it hangs on a driver it has one, whatever comes of it.
+                let had = matches!(before, State::Joined | State::Opening(_) | State::Meeting { .. });
+                if matches!(before, State::In) || (had && self.lost.is_some()) {
                     self.lost = Some(now);
                 }
                 if self.lost.is_none_or(|since| now.saturating_sub(since) > self.patience) {

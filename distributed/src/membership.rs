@@ -13,10 +13,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::HostError;
-use crate::auth::HANDSHAKE_LIMIT;
 
 /// Who was there and has not come again by then is stopped, or cut off.
 pub(crate) const FENCE_LIMIT: Duration = Duration::from_secs(2);
+/// Who was welcomed and is not ready by then is waited for no longer.
+const READY_LIMIT: Duration = Duration::from_secs(15);
+/// How many terms in a row may fail to come about.
+const ATTEMPTS: u32 = 8;
 
 /// Something that happened.
 #[derive(Clone, PartialEq, Debug)]
@@ -55,6 +58,7 @@ pub(crate) enum Command {
 }
 
 /// Who has come and is in no term yet.
+#[derive(Clone)]
 struct Waiting {
     number: u64,
     process: u32,
@@ -65,16 +69,20 @@ enum State {
     Idle,
     Waiting,
     Beginning,
-    Assembling { since: Duration, awaited: BTreeSet<u16> },
+    Assembling { since: Duration, awaited: BTreeSet<u16>, processes: Vec<u32> },
 }
 
 /// What was asked for.
 struct Call {
+    /// Since when those are waited for who are away: a term that does not come about lets them go again, and each time they have
+    /// as long to come back.
     since: Duration,
     least: usize,
     patience: Duration,
     before: Vec<u32>,
     fenced: bool,
+    /// How many terms have not come about.
+    failures: u32,
     /// Why somebody was not let in.
     refused: Option<String>,
     /// Why the last term that was begun did not come about.
@@ -92,7 +100,7 @@ impl Membership {
     /// Of nobody.
     pub(crate) fn new() -> Self {
         let (since, least, patience, before) = (Duration::ZERO, 0, Duration::ZERO, vec![]);
-        let call = Call { since, least, patience, before, fenced: true, refused: None, failed: None };
+        let call = Call { since, least, patience, before, fenced: true, failures: 0, refused: None, failed: None };
         Self { waiting: vec![], call, state: State::Idle }
     }
     /// Whether somebody has come who is in no term yet.
@@ -109,7 +117,8 @@ impl Membership {
         match event {
             Event::Call { least, patience, before } => {
                 let fenced = before.is_empty();
-                self.call = Call { since: now, least, patience, before, fenced, refused: None, failed: None };
+                self.call =
+                    Call { since: now, least, patience, before, fenced, failures: 0, refused: None, failed: None };
                 self.state = State::Waiting;
                 vec![]
             }
@@ -128,9 +137,11 @@ impl Membership {
             Event::Tick { expected, given_up } => self.look(now, expected, given_up),
             Event::Began { term } => {
                 let most = self.waiting.len().min(usize::from(u16::MAX));
-                let seats = by_rank(self.waiting.drain(..most).collect());
+                let joined: Vec<Waiting> = self.waiting.drain(..most).collect();
+                let processes = joined.iter().map(|w| w.process).collect();
+                let seats = by_rank(joined);
                 let awaited = (0..seats.len() as u16).collect();
-                self.state = State::Assembling { since: now, awaited };
+                self.state = State::Assembling { since: now, awaited, processes };
                 vec![Command::Welcome { term, seats }]
             }
             Event::Ready { rank } => {
@@ -141,17 +152,26 @@ impl Membership {
                 }
                 self.finish(Ok(()))
             }
-            Event::Failed(why) => {
-                if !self.is_assembling() {
-                    return vec![];
-                }
-                self.call.failed = Some(why);
-                self.state = State::Waiting;
-                vec![Command::Dismiss]
-            }
+            Event::Failed(why) => self.fail(now, why),
         }
     }
 
+    /// A term does not come about.
+    fn fail(&mut self, now: Duration, why: String) -> Vec<Command> {
+        let State::Assembling { processes, .. } = &mut self.state else { return vec![] };
+        let call = &mut self.call;
+        call.before.append(processes);
+        (call.since, call.fenced) = (now, false);
+        call.failures += 1;
+        let mut commands = vec![Command::Dismiss];
+        if call.failures == ATTEMPTS {
+            commands.extend(self.finish(Err(HostError::Refused(why))));
+        } else {
+            call.failed = Some(why);
+            self.state = State::Waiting;
+        }
+        commands
+    }
     fn finish(&mut self, outcome: Result<(), HostError>) -> Vec<Command> {
         self.state = State::Idle;
         vec![Command::Finish(outcome)]
@@ -161,23 +181,23 @@ impl Membership {
         let late = waited > call.patience;
         match &self.state {
             State::Idle | State::Beginning => vec![],
-            State::Assembling { since, awaited } => {
-                if now.saturating_sub(*since) > call.patience.max(HANDSHAKE_LIMIT) || given_up {
+            State::Assembling { since, awaited, .. } => {
+                if now.saturating_sub(*since) > READY_LIMIT || given_up {
                     let why = format!("{} workers did not get ready in time", awaited.len());
-                    return self.handle(now, Event::Failed(why));
+                    return self.fail(now, why);
                 }
                 vec![]
             }
             State::Waiting => {
-                if let Some(why) = call.failed.take_if(|_| late || given_up) {
-                    return self.finish(Err(HostError::Refused(why)));
-                }
                 let joined = self.waiting.len();
                 if joined >= expected.max(1) || (late && joined >= call.least.max(1)) {
                     self.state = State::Beginning;
                     return vec![Command::Begin];
                 }
                 if late || expected < call.least.max(1) || given_up {
+                    if let Some(why) = call.failed.take() {
+                        return self.finish(Err(HostError::Refused(why)));
+                    }
                     let world = expected.max(call.least);
                     let missing =
                         HostError::Missing { joined, world, seconds: waited.as_secs(), last: call.refused.take() };

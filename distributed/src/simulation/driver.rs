@@ -160,7 +160,12 @@ impl Driver {
         if ground.is_dead(self.pid) {
             return;
         }
-        ground.note(|| format!("driver: term {number} is to begin with processes {:?}", joined.iter().map(|j| j.1).collect::<Vec<_>>()));
+        ground.note(|| {
+            format!(
+                "driver: term {number} is to begin with processes {:?}",
+                joined.iter().map(|j| j.1).collect::<Vec<_>>()
+            )
+        });
         ground.truth.begin(number, joined.iter().map(|j| j.1).collect(), ground.now);
         let mut remotes = vec![];
         for ((conn, pid, _), rank) in joined.iter().zip(0..) {
@@ -262,7 +267,19 @@ impl Driver {
             Notice::Timer(Timer::Save(stage)) => self.save(ground, stage),
             Notice::Timer(_) => {}
         }
+        self.assemble(ground);
         self.advance(ground);
+    }
+    /// What those say who are getting ready.
+    fn assemble(&mut self, ground: &mut Ground) {
+        while let Some(event) = self.term.as_mut().filter(|t| !t.whole).and_then(|t| t.happened.pop_front()) {
+            let event = match event {
+                coordinator::Event::From { rank, report: Report::Ready } => membership::Event::Ready { rank },
+                coordinator::Event::Gone { why, .. } => membership::Event::Failed(why),
+                other => membership::Event::Failed(format!("a worker that is to get ready: {other:?}")),
+            };
+            self.decide(ground, event);
+        }
     }
     /// What a worker says, or that it says no more.
     fn hear(&mut self, ground: &mut Ground, conn: Conn, envelope: Option<Envelope>) {
@@ -273,12 +290,15 @@ impl Driver {
         let envelope = envelope.filter(|_| !foreign);
         if remote.data == Some(conn) {
             match envelope {
-                Some(Envelope { body: Body::Fetch { step }, .. }) if step == term.attempt => drop(term.fetched.insert(rank)),
+                Some(Envelope { body: Body::Fetch { step }, .. }) if step == term.attempt => {
+                    drop(term.fetched.insert(rank))
+                }
                 // Of a step that was given up.
                 Some(_) => {}
                 None => {
                     ground.close(self.pid, conn);
-                    let cause = Cause::Unreachable(format!("from rank {rank} to the driver: the connection was closed"));
+                    let cause =
+                        Cause::Unreachable(format!("from rank {rank} to the driver: the connection was closed"));
                     if term.broken.is_none() {
                         term.broken = Some(cause.clone());
                         term.happened.push_back(coordinator::Event::Fault(cause));
@@ -331,7 +351,8 @@ impl Driver {
         let term = self.term.as_ref().filter(|_| !ground.is(Mutant::MindsNoSilence))?;
         let asked = self.session.phase.asked();
         let minded = |rank: u16| !term.coordinator.is_gone(rank) && asked.is_none_or(|a| a == rank);
-        let mut all = term.remotes.iter().zip(0..).filter(|(r, rank)| minded(*rank) && ground.now - r.heard > SILENCE_LIMIT);
+        let mut all =
+            term.remotes.iter().zip(0..).filter(|(r, rank)| minded(*rank) && ground.now - r.heard > SILENCE_LIMIT);
         let (remote, rank) = all.next()?;
         let why = format!("rank {rank} (process {}): it has not been heard of", remote.pid);
         Some(coordinator::Event::Gone { rank, why })
@@ -396,7 +417,8 @@ impl Driver {
                 let votes: Vec<_> = others.map(|rank| coordinator::Event::From { rank, report: report() }).collect();
                 events.extend(votes);
             }
-            coordinator::Event::From { report: Report::Failed { cause, .. }, .. } | coordinator::Event::Fault(cause) => {
+            coordinator::Event::From { report: Report::Failed { cause, .. }, .. }
+            | coordinator::Event::Fault(cause) => {
                 term.first.get_or_insert(cause.clone());
             }
             coordinator::Event::Gone { why, .. } => {

@@ -51,13 +51,39 @@ pub(super) const MUTANTS: [Mutant; 12] = [
 
 /// Points that a driver passes.
 pub(super) const DRIVER_POINTS: [&str; 15] = [
-    "joining", "assembling", "welcomed", "loading", "restoring", "replaying", "running", "voted", "deciding", "snapshot",
-    "unsynced", "unpublished", "published", "growing", "leaving",
+    "joining",
+    "assembling",
+    "welcomed",
+    "loading",
+    "restoring",
+    "replaying",
+    "running",
+    "voted",
+    "deciding",
+    "snapshot",
+    "unsynced",
+    "unpublished",
+    "published",
+    "growing",
+    "leaving",
 ];
 /// Points that a worker passes.
 pub(super) const WORKER_POINTS: [&str; 11] = [
-    "seeking", "joined", "opening", "meeting", "ready", "loading", "restoring", "body", "mid-hop", "body-done", "committing",
+    "seeking",
+    "joined",
+    "opening",
+    "meeting",
+    "ready",
+    "loading",
+    "restoring",
+    "body",
+    "mid-hop",
+    "body-done",
+    "committing",
 ];
+
+/// Longer than any job takes.
+pub(super) const FOR_GOOD_MS: u64 = 3_600_000;
 
 /// What goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,9 +140,10 @@ impl Faults {
         let (mut planned, mut at) = (vec![], Duration::ZERO);
         for _ in 0..random.below(7) {
             let driver = random.one_in(4);
-            at = match random.below(3) {
-                0 => at + random.micros(0, 5_000),
-                1 => at + random.micros(0, 2_500_000),
+            at = match random.below(7) {
+                0 | 1 => at + random.micros(0, 5_000),
+                2 | 3 => at + random.micros(0, 2_500_000),
+                4 => random.micros(0, 70_000_000),
                 _ => random.micros(0, 400_000),
             };
             let points = if driver { &DRIVER_POINTS[..] } else { &WORKER_POINTS[..] };
@@ -130,6 +157,14 @@ impl Faults {
             let fault = match random.below(12) {
                 0..=3 => Fault::Kill,
                 4 => Fault::KillSoon(1 + random.below(6) as u32),
+                // Workers also for good.
+                5 | 6 if !driver && random.one_in(3) => {
+                    if random.one_in(2) {
+                        Fault::Stop(FOR_GOOD_MS)
+                    } else {
+                        Fault::CutOff(FOR_GOOD_MS)
+                    }
+                }
                 5 => Fault::Stop(10 + random.below(14_000)),
                 6 => Fault::CutOff(10 + random.below(9_000)),
                 7 => Fault::BreakControl(random.next()),

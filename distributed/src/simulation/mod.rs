@@ -68,12 +68,23 @@ impl Job {
         // Most jobs may start processes anew more often than they will have to.
         let restarts = if ground.random.one_in(4) { ground.random.below(3) as u32 } else { 100 };
         ground.disk.expected = world;
-        let times: Vec<Duration> =
-            ground.faults.planned.iter().filter_map(|p| if let When::At(at) = p.when { Some(at) } else { None }).collect();
+        let times: Vec<Duration> = ground
+            .faults
+            .planned
+            .iter()
+            .filter_map(|p| if let When::At(at) = p.when { Some(at) } else { None })
+            .collect();
         times.iter().for_each(|at| ground.at(*at, Happening::Fault));
         ground.at(LOOK, Happening::Launcher);
-        let mut job =
-            Self { ground, driver: None, workers: BTreeMap::new(), crew: vec![None; world], restarts, pids: 0, over: None };
+        let mut job = Self {
+            ground,
+            driver: None,
+            workers: BTreeMap::new(),
+            crew: vec![None; world],
+            restarts,
+            pids: 0,
+            over: None,
+        };
         job.start_driver();
         for rank in 0..world {
             job.start_worker(rank);
@@ -155,7 +166,11 @@ impl Job {
             }
             if now > since + PARTING_LIMIT {
                 // Who is stopped or cut off cannot know.
-                if now > self.ground.calm + PARTING_LIMIT {
+                let well = |pid: &Pid| {
+                    self.ground.stopped.get(pid).is_none_or(|until| *until + PARTING_LIMIT < now)
+                        && !self.ground.is_cut_off(*pid)
+                };
+                if left.iter().any(well) {
                     self.ground.truth.accuse(|| format!("the job is over, and processes {left:?} are left"));
                 }
                 left.iter().for_each(|pid| self.ground.end(*pid, true));

@@ -45,7 +45,11 @@ pub(super) fn mix(seed: u64) -> u64 {
 pub(super) enum Purpose {
     Control,
     /// What channels of a term carry, to this party from that one.
-    Data { term: u32, from: Party, to: Party },
+    Data {
+        term: u32,
+        from: Party,
+        to: Party,
+    },
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -53,10 +57,18 @@ pub(super) enum Body {
     Order(Order, u64),
     Report(Report, u64),
     /// What one worker sends another in a step.
-    Hop { step: u64, value: u64 },
+    Hop {
+        step: u64,
+        value: u64,
+    },
     /// What the driver feeds: the how-manieth batch.
-    Feed { step: u64, batch: u64 },
-    Fetch { step: u64 },
+    Feed {
+        step: u64,
+        batch: u64,
+    },
+    Fetch {
+        step: u64,
+    },
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -71,7 +83,11 @@ pub(super) struct Envelope {
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Notice {
     /// Somebody would connect to this port.
-    Knock { conn: Conn, port: u16, purpose: Purpose },
+    Knock {
+        conn: Conn,
+        port: u16,
+        purpose: Purpose,
+    },
     Connected(Conn),
     Refused(Conn),
     Message(Conn, Envelope),
@@ -231,6 +247,14 @@ impl Ground {
         let apart = |(side, _): &&(BTreeSet<Pid>, Duration)| side.contains(&a) != side.contains(&b);
         self.cut_off.iter().filter(apart).map(|(_, until)| *until).max().unwrap_or_default()
     }
+    /// Whether a process was cut off from others just now.
+    pub(super) fn is_cut_off(&self, pid: Pid) -> bool {
+        let now = self.now;
+        let holds = |(side, until): &(BTreeSet<Pid>, Duration)| {
+            *until + HANDSHAKE_LIMIT >= now && (side.contains(&pid) || side.contains(&self.driver))
+        };
+        self.cut_off.iter().any(holds)
+    }
     fn delay(&mut self) -> Duration {
         // Most are quick, a few take long.
         let most = if self.random.one_in(20) { 20_000 } else { 600 };
@@ -326,8 +350,10 @@ impl Ground {
     /// The open connections of a process.
     pub(super) fn open(&self, of: Pid) -> Vec<(Conn, Purpose, Pid, usize)> {
         let mine = self.links.iter().filter(|(_, l)| l.ends.contains(&of) && l.closed == [false, false]);
-        mine.map(|(conn, l)| (*conn, l.purpose, if l.ends[0] == of { l.ends[1] } else { l.ends[0] }, usize::from(l.ends[1] == of)))
-            .collect()
+        mine.map(|(conn, l)| {
+            (*conn, l.purpose, if l.ends[0] == of { l.ends[1] } else { l.ends[0] }, usize::from(l.ends[1] == of))
+        })
+        .collect()
     }
     /// A process ends, by itself or by force: the system closes what it has open. What a killed one sent may be lost with it.
     pub(super) fn end(&mut self, pid: Pid, killed: bool) {

@@ -21,7 +21,12 @@ pub(super) enum Phase {
     /// Workers are called together.
     Gathering,
     /// One worker after the other is asked something.
-    Asking { queue: VecDeque<(u16, Order, u64)>, asked: Option<u16>, answers: Vec<u64>, then: Then },
+    Asking {
+        queue: VecDeque<(u16, Order, u64)>,
+        asked: Option<u16>,
+        answers: Vec<u64>,
+        then: Then,
+    },
     /// Nothing; something may begin.
     Between,
     Stepping,
@@ -80,7 +85,18 @@ impl Session {
         });
         let (total, every) = ground.size;
         let (at, done, saved) = (from.0, from.0, from.0);
-        Self { phase: Phase::Gathering, total, every, from, at, done, saving: None, saved, recovering: false, attempts: 0 }
+        Self {
+            phase: Phase::Gathering,
+            total,
+            every,
+            from,
+            at,
+            done,
+            saving: None,
+            saved,
+            recovering: false,
+            attempts: 0,
+        }
     }
 }
 
@@ -144,7 +160,12 @@ impl Driver {
                             _ => {}
                         }
                         let Some(term) = &self.term else { return };
-                        ground.send(self.pid, term.remotes[usize::from(rank)].conn, term.number, Body::Order(order, value));
+                        ground.send(
+                            self.pid,
+                            term.remotes[usize::from(rank)].conn,
+                            term.number,
+                            Body::Order(order, value),
+                        );
                     }
                     None => {
                         let (answers, then) = (std::mem::take(answers), *then);

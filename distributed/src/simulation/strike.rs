@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::faults::{Fault, Planned, When};
+use super::faults::{FOR_GOOD_MS, Fault, Planned, When};
 use super::network::{Body, Ground, Notice, Pid, Purpose};
 use crate::message::Report;
 
@@ -43,7 +43,9 @@ impl Ground {
                 self.truth.blame(worker, worker, until, true);
             }
         }
-        self.calm = self.calm.max(until);
+        // What stays as it is has to be got over.
+        let passing = until < self.now + Duration::from_millis(FOR_GOOD_MS);
+        self.calm = self.calm.max(if passing { until } else { self.now });
     }
     fn strike(&mut self, planned: Planned, pid: Pid) {
         if self.is_dead(pid) {
@@ -89,7 +91,8 @@ impl Ground {
                 let answers = |body: &Body| {
                     matches!(body, Body::Report(Report::Voted { .. } | Report::Done { .. } | Report::Failed { .. }, _))
                 };
-                let Some((conn, end, envelope)) = self.said.iter().rev().find(|(.., e)| answers(&e.body)).cloned() else {
+                let Some((conn, end, envelope)) = self.said.iter().rev().find(|(.., e)| answers(&e.body)).cloned()
+                else {
                     return;
                 };
                 self.truth.count("a report came twice");

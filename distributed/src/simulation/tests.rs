@@ -23,6 +23,17 @@ fn table(counts: &BTreeMap<String, u64>) {
     counts.iter().for_each(|(what, times)| println!("{times:>12} {what}"));
 }
 
+/// All that is wrong in so many jobs, for whoever looks for the first time.
+#[test]
+#[ignore = "goes on when something is wrong"]
+fn survey() {
+    for seed in 0..3000 {
+        if let Some(wrong) = run(seed, None, false).wrong {
+            println!("{seed}: {wrong}");
+        }
+    }
+}
+
 /// The last of what a run that went wrong tells.
 fn told(seed: u64, mutant: Option<Mutant>) -> String {
     let done = run(seed, mutant, true);

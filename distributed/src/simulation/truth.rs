@@ -114,8 +114,12 @@ impl Truth {
         let Term { members, ended, decided, .. } = self.term(term);
         let (all, done) = (members.len(), ended.get(&step).map_or(0, BTreeSet::len));
         let decided = decided.get(&step) == Some(&true);
-        self.require(all == done, || format!("rank {rank} commits step {step} of term {term}, and {done} of {all} bodies have ended"));
-        self.require(decided, || format!("rank {rank} commits step {step} of term {term}, which the driver did not decide"));
+        self.require(all == done, || {
+            format!("rank {rank} commits step {step} of term {term}, and {done} of {all} bodies have ended")
+        });
+        self.require(decided, || {
+            format!("rank {rank} commits step {step} of term {term}, which the driver did not decide")
+        });
         let right = self.variables(batch + 1);
         self.require(value == right, || {
             format!("rank {rank} has other variables after step {step} of term {term}, which is batch {batch}, than it should have")
@@ -138,7 +142,11 @@ impl Truth {
         let of = self.term(term);
         let (members, began) = (of.members.clone(), of.began);
         if let Cause::Gone(why) = cause {
-            let rank = why.split_whitespace().skip_while(|w| *w != "rank").nth(1).and_then(|r| r.trim_end_matches(':').parse::<usize>().ok());
+            let rank = why
+                .split_whitespace()
+                .skip_while(|w| *w != "rank")
+                .nth(1)
+                .and_then(|r| r.trim_end_matches(':').parse::<usize>().ok());
             let pid = rank.and_then(|rank| members.get(rank));
             let justly = pid.and_then(|pid| guilty.get(pid)).is_some_and(|until| *until + ECHO >= began);
             self.require(justly, || format!("{why:?} is told at the end of term {term}, and nothing was wrong there"));
@@ -146,11 +154,16 @@ impl Truth {
         }
         let silent = (0..).zip(&members).find(|(rank, pid)| {
             // It may have died just now, and nobody knows yet.
-            crashed.get(pid).is_some_and(|at| *at + Duration::from_secs(1) < now) || (crashed.contains_key(pid) && !of.answered.contains(&(step, *rank)))
+            crashed.get(pid).is_some_and(|at| *at + Duration::from_secs(1) < now)
+                || (crashed.contains_key(pid) && !of.answered.contains(&(step, *rank)))
         });
         let silent = silent.filter(|_| stepping).map(|(rank, _)| rank);
-        self.require(silent.is_none(), || format!("{cause:?} is told at the end of term {term}, and rank {silent:?} has died"));
-        self.require(broken + ECHO >= began, || format!("{cause:?} is told at the end of term {term}, and no connection broke"));
+        self.require(silent.is_none(), || {
+            format!("{cause:?} is told at the end of term {term}, and rank {silent:?} has died")
+        });
+        self.require(broken + ECHO >= began, || {
+            format!("{cause:?} is told at the end of term {term}, and no connection broke")
+        });
     }
     pub(super) fn lets_go(&mut self, pid: Pid, now: Duration) {
         self.let_go.insert(pid, now);

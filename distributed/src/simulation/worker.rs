@@ -23,9 +23,14 @@ enum Hands {
     Idle,
     Doing(Order, u64),
     /// The body computes, and then waits for what it is sent.
-    Body { sent: bool, fetched: bool },
+    Body {
+        sent: bool,
+        fetched: bool,
+    },
     Voted,
-    Tail { commit: bool },
+    Tail {
+        commit: bool,
+    },
 }
 
 pub(super) struct Worker {
@@ -155,7 +160,9 @@ impl Worker {
                     if let (Err(why), false) = (&outcome, ground.is_dead(self.pid)) {
                         let (pid, patient) = (self.pid, ground.now.saturating_sub(self.met) >= PATIENCE);
                         if !patient {
-                            ground.truth.accuse(|| format!("process {pid} gives up too early: {why}"));
+                            ground.truth.accuse(|| {
+                                format!("process {pid} ends, and has not looked for a driver for long: {why}")
+                            });
                         }
                         ground.truth.count("worker gives up");
                         ground.note(|| format!("process {pid} gives up: {why}"));
@@ -287,10 +294,13 @@ impl Worker {
         self.said(ground, order.map(|(order, _)| order));
     }
     fn said(&mut self, ground: &mut Ground, order: Option<Order>) {
-        self.join(ground, match order {
-            Some(order) => joining::Event::Said(order),
-            None => joining::Event::Ended(Exit::Lost("the driver is gone".into())),
-        });
+        self.join(
+            ground,
+            match order {
+                Some(order) => joining::Event::Said(order),
+                None => joining::Event::Ended(Exit::Lost("the driver is gone".into())),
+            },
+        );
     }
     /// What a channel brings, or that it brings nothing more.
     fn carried(&mut self, ground: &mut Ground, conn: Conn, envelope: Option<Envelope>) {
@@ -347,7 +357,8 @@ impl Worker {
             return;
         }
         let alone = matches!(event, machine::Event::DriverGone(_)) && ground.is(Mutant::CommitsAlone);
-        let anyhow = ground.is(Mutant::CommitsAnyhow) && matches!(event, machine::Event::Order(Order::Decide { .. }, _));
+        let anyhow =
+            ground.is(Mutant::CommitsAnyhow) && matches!(event, machine::Event::Order(Order::Decide { .. }, _));
         let Some(machine) = &mut self.machine else {
             // Between the last connection and the first order.
             if let machine::Event::Broken(cause) = event {

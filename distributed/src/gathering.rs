@@ -56,6 +56,10 @@ pub struct Call<'a> {
     pub device: &'a dyn Fn(u16) -> (String, usize),
     /// Begins a term and gives its number, from 1: every time another one.
     pub begin: &'a dyn Fn() -> Result<u32, HostError>,
+    /// Who was there when no term has begun here yet: those that a driver before this one has noted.
+    pub before: &'a dyn Fn() -> Vec<u32>,
+    /// Notes who is welcomed to a term, for a driver after this one.
+    pub note: &'a dyn Fn(&[u32]) -> Result<(), HostError>,
     /// These processes were there, and neither have they come again nor are their connections closed: they are not to come
     /// back as who they were.
     pub fence: &'a dyn Fn(&[u32]),
@@ -120,7 +124,7 @@ impl Gathering {
     /// # Errors
     /// If too few come, or none of them can be joined.
     pub fn workers(&mut self, call: &Call<'_>) -> Result<Workers, HostError> {
-        let before: Vec<u32> = self.current.take().map_or(vec![], |current| {
+        let before: Vec<u32> = self.current.take().map_or_else(call.before, |current| {
             current.end();
             current.remotes.iter().map(|remote| remote.process).collect()
         });
@@ -223,6 +227,7 @@ impl Gathering {
     fn assemble(&mut self, seats: &[u64], term: u32, call: &Call<'_>) -> Result<Half, HostError> {
         crash::point("assembling");
         let joined: Vec<Joined> = seats.iter().filter_map(|number| self.waiting.remove(number)).collect();
+        (call.note)(&joined.iter().map(|j| j.process).collect::<Vec<u32>>())?;
         let addresses: Vec<SocketAddr> = joined.iter().map(|j| j.address).collect();
         let (events, happened) = mpsc::channel();
         let mut half = Half { remotes: Vec::with_capacity(joined.len()), plane: None, happened };

@@ -23,6 +23,7 @@ const ADDRESS: &str = "address";
 const WORLD: &str = "world";
 const FILE: &str = "job.json";
 const FENCED: &str = "fenced-";
+const MEMBERS: &str = "members.json";
 
 /// A job that a launcher has begun.
 #[derive(Clone, Debug)]
@@ -126,6 +127,18 @@ impl Job {
     pub fn expected(&self) -> usize {
         let said = fs::read_to_string(self.folder.join(WORLD)).ok();
         said.and_then(|text| text.trim().parse().ok()).unwrap_or(usize::from(self.world))
+    }
+    /// Notes which processes are the workers of a term that begins.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn note_members(&self, processes: &[u32]) -> Result<(), HostError> {
+        self.replace(MEMBERS, &serde_json::to_vec(processes).expect("numbers"))
+    }
+    /// The workers of the last term that was begun; nobody if that is not known.
+    pub fn members(&self) -> Vec<u32> {
+        let noted = fs::read(self.folder.join(MEMBERS)).ok();
+        noted.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
     /// Says that this process is not to come back as who it was: it does not answer.
     ///
@@ -260,6 +273,9 @@ mod tests {
         job.expect(2).expect("room");
         let again = Job { world: 3, ..Job::at(job.folder()).expect("it is there") };
         assert_eq!(again.begin_term().expect("room"), 2);
+        assert!(again.members().is_empty());
+        job.note_members(&[5, 6]).expect("room");
+        assert_eq!(again.members(), [5, 6]);
         assert_eq!((again.expected(), again.model().expect("it is there")), (2, Some(model.clone())));
         again.declare(&model).expect("the same");
         let other = Model { seed: 8, ..model };

@@ -93,6 +93,7 @@ impl Joining {
     /// What is to be done now that this has happened. `now` is counted from whatever the rim likes, always the same.
     pub(crate) fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
         match (event, &mut self.state) {
+            (_, State::Over) => vec![],
             (Event::Tick, State::Resting) => {
                 self.state = State::Seeking;
                 vec![Command::Seek]
@@ -105,7 +106,7 @@ impl Joining {
                 self.end(now, Exit::Lost(why))
             }
             (Event::Tick, _) => vec![],
-            (Event::Joined, _) => {
+            (Event::Joined, State::Seeking) => {
                 self.state = State::Joined;
                 vec![]
             }
@@ -138,7 +139,7 @@ impl Joining {
                 *refused = Some(why);
                 vec![]
             }
-            (Event::Opened | Event::Refused(_), _) => vec![],
+            (Event::Joined | Event::Opened | Event::Refused(_), _) => vec![],
             (Event::Ended(exit), _) => self.end(now, exit),
         }
     }
@@ -146,6 +147,9 @@ impl Joining {
     /// The driver's first word.
     fn welcome(&mut self, now: Duration, order: Order) -> Vec<Command> {
         let exit = match order {
+            Order::Welcome { rank, workers, .. } if usize::from(rank) >= workers.len() => {
+                Exit::Refused(format!("the driver wants a rank {rank} of {} workers", workers.len()))
+            }
             Order::Welcome { term, rank, workers, device, threads } => {
                 self.state = State::Opening(Seat { term, rank, workers });
                 return vec![Command::Open { device, threads }];
@@ -191,5 +195,102 @@ impl Joining {
             }
         });
         commands
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+    fn address(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+    fn lost() -> Event {
+        Event::Ended(Exit::Lost("gone".into()))
+    }
+    fn welcome() -> Event {
+        let workers = vec![address(1), address(2), address(3)];
+        Event::Said(Order::Welcome { term: 4, rank: 1, workers, device: "cpu".into(), threads: 2 })
+    }
+    /// Looks for a driver from the start, and has found one.
+    fn joined() -> Joining {
+        let mut joining = Joining::new(PATIENCE, true, seconds(0));
+        assert_eq!(joining.handle(seconds(0), Event::Tick), [Command::Seek]);
+        assert_eq!(joining.handle(seconds(0), Event::Joined), []);
+        joining
+    }
+    fn meeting() -> Joining {
+        let mut joining = joined();
+        let open = Command::Open { device: "cpu".into(), threads: 2 };
+        assert_eq!(joining.handle(seconds(1), welcome()), [open]);
+        let meet = joining.handle(seconds(1), Event::Opened);
+        assert!(matches!(&meet[..], [Command::Meet { seat, reach }] if seat.rank == 1 && *reach == [(2, address(3))]));
+        joining
+    }
+
+    #[test]
+    fn it_takes_part_once_all_others_are_met() {
+        let mut joining = meeting();
+        for party in [Party::Driver, Party::Worker(2)] {
+            assert_eq!(joining.handle(seconds(1), Event::Met(party)), []);
+            assert_eq!(joining.handle(seconds(1), Event::Met(party)), [Command::TurnAway]);
+        }
+        assert_eq!(joining.handle(seconds(1), Event::Met(Party::Worker(1))), [Command::TurnAway], "that is itself");
+        assert_eq!(joining.handle(seconds(1), Event::Met(Party::Worker(0))), [Command::TakePart]);
+        assert_eq!(joining.handle(seconds(9), Event::Ended(Exit::Left)), [Command::Finish(Ok(()))]);
+    }
+
+    #[test]
+    fn whoever_does_not_come_is_named() {
+        let mut joining = meeting();
+        joining.handle(seconds(1), Event::Met(Party::Worker(2)));
+        joining.handle(seconds(2), Event::Refused("a stranger".into()));
+        assert_eq!(joining.handle(seconds(61), Event::Tick), []);
+        // By then a driver that had anything to say would have said so.
+        let mut joining = Joining { lost: None, ..joining };
+        let commands = joining.handle(seconds(62), Event::Tick);
+        let [Command::HangUp, Command::Finish(Err(why))] = &commands[..] else { panic!("{commands:?}") };
+        assert!(why.contains("rank 0, the driver did not connect") && why.contains("refused: a stranger"), "{why}");
+    }
+
+    #[test]
+    fn before_the_term_has_begun_it_is_only_welcomed_or_sent_away() {
+        let refuse = || Event::Said(Order::Refuse("of another version".into()));
+        let refused = Command::Finish(Err("of another version".into()));
+        assert_eq!(joined().handle(seconds(1), refuse()), [refused]);
+        assert_eq!(joined().handle(seconds(1), Event::Said(Order::Leave)), [Command::Finish(Ok(()))]);
+        let commands = joined().handle(seconds(1), Event::Said(Order::Unload(1)));
+        assert!(matches!(&commands[..], [Command::Finish(Err(why))] if why.contains("begins with")), "{commands:?}");
+        let early = meeting().handle(seconds(1), Event::Said(Order::Unload(1)));
+        assert_eq!(early, [Command::HangUp, Command::Rest]);
+        let leave = meeting().handle(seconds(1), Event::Said(Order::Leave));
+        assert_eq!(leave, [Command::HangUp, Command::Finish(Ok(()))]);
+    }
+
+    #[test]
+    fn a_driver_that_has_to_be_there_is_not_waited_for() {
+        let mut joining = Joining::new(PATIENCE, false, seconds(0));
+        joining.handle(seconds(0), Event::Tick);
+        assert_eq!(joining.handle(seconds(0), lost()), [Command::Finish(Err("gone".into()))]);
+        // Also if it hangs up before anything has begun.
+        let mut joining = Joining { lost: None, ..joined() };
+        assert_eq!(joining.handle(seconds(1), lost()), [Command::Finish(Err("gone".into()))]);
+    }
+
+    /// It gave up a driver that was killed while all waited for one of them: that time counted as its own looking.
+    #[test]
+    fn it_looks_for_another_driver_as_long_as_it_may() {
+        for mut joining in [joined(), meeting()] {
+            assert_eq!(joining.handle(seconds(45), lost()).last(), Some(&Command::Rest));
+            assert_eq!(joining.handle(seconds(45), Event::Tick), [Command::Seek]);
+            assert_eq!(joining.handle(seconds(75), lost()), [Command::Rest]);
+            assert_eq!(joining.handle(seconds(75), Event::Tick), [Command::Seek]);
+            assert_eq!(joining.handle(seconds(76), lost()), [Command::Finish(Err("gone".into()))]);
+        }
     }
 }

@@ -5,6 +5,8 @@
 //! decide, and touch neither sockets nor clocks; `driver.rs` and `worker.rs` are the rims around them; `gathering.rs` brings them
 //! together.
 
+#[cfg(test)]
+mod any_order;
 mod auth;
 mod coordinator;
 mod data;

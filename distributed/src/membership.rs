@@ -107,11 +107,6 @@ impl Membership {
     pub(crate) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
-    /// Whether those who were welcomed are getting ready.
-    pub(crate) fn is_assembling(&self) -> bool {
-        matches!(self.state, State::Assembling { .. })
-    }
-
     /// What is to be done now that this has happened. `now` is counted from whatever the rim likes, always the same.
     pub(crate) fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
         match event {
@@ -205,7 +200,9 @@ impl Membership {
                 }
                 if !call.fenced && waited > FENCE_LIMIT {
                     call.fenced = true;
-                    let mut away = call.before.clone();
+                    let mut away = std::mem::take(&mut call.before);
+                    away.sort_unstable();
+                    away.dedup();
                     away.retain(|process| self.waiting.iter().all(|w| w.process != *process));
                     return vec![Command::Fence(away)];
                 }
@@ -227,4 +224,130 @@ fn by_rank(waiting: Vec<Waiting>) -> Vec<u64> {
     }
     let mut others = others.into_iter();
     seats.into_iter().filter_map(|seat| seat.or_else(|| others.next())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+    /// As text: an error of the system has no other likeness.
+    fn said(commands: &[Command]) -> String {
+        format!("{commands:?}")
+    }
+    fn tick(expected: usize) -> Event {
+        Event::Tick { expected, given_up: false }
+    }
+    fn joined(number: u64) -> Event {
+        Event::Joined { number, process: 100 + number as u32, rank: None }
+    }
+    /// That calls for those of the processes 101 and 102, at one second.
+    fn called(before: &[u32]) -> Membership {
+        let mut membership = Membership::new();
+        let call = Event::Call { least: 1, patience: PATIENCE, before: before.to_vec() };
+        assert!(membership.handle(seconds(1.0), call).is_empty());
+        membership
+    }
+    /// Two have come and are welcomed to term 7, at the given time.
+    fn assembling(membership: &mut Membership, now: f64, numbers: [u64; 2]) {
+        numbers.into_iter().for_each(|n| drop(membership.handle(seconds(now), joined(n))));
+        assert_eq!(said(&membership.handle(seconds(now), tick(2))), "[Begin]");
+        let welcome = membership.handle(seconds(now), Event::Began { term: 7 });
+        assert_eq!(said(&welcome), format!("[Welcome {{ term: 7, seats: {numbers:?} }}]"));
+    }
+
+    #[test]
+    fn a_term_begins_once_all_are_there_and_ready() {
+        let mut m = called(&[]);
+        m.handle(seconds(1.0), joined(1));
+        assert!(m.handle(seconds(60.0), tick(2)).is_empty(), "one is missing");
+        m.handle(seconds(60.2), Event::Left { number: 1 });
+        assembling(&mut m, 60.5, [2, 3]);
+        assert!(m.handle(seconds(61.0), Event::Ready { rank: 1 }).is_empty());
+        assert!(m.handle(seconds(61.0), Event::Ready { rank: 1 }).is_empty(), "it has said so");
+        assert_eq!(said(&m.handle(seconds(61.0), Event::Ready { rank: 0 })), "[Finish(Ok(()))]");
+        assert!(!m.has_waiting());
+    }
+
+    #[test]
+    fn ranks_go_to_who_asks_first() {
+        let mut m = called(&[]);
+        for (number, rank) in [(1, None), (2, Some(0)), (3, Some(0)), (4, Some(9)), (5, Some(3))] {
+            m.handle(seconds(1.0), Event::Joined { number, process: 0, rank });
+        }
+        m.handle(seconds(1.0), Event::Left { number: 4 });
+        m.handle(seconds(1.0), tick(4));
+        let welcome = m.handle(seconds(1.0), Event::Began { term: 1 });
+        assert_eq!(said(&welcome), "[Welcome { term: 1, seats: [2, 1, 3, 5] }]");
+    }
+
+    #[test]
+    fn who_is_not_there_in_time_is_not_waited_for() {
+        let mut m = called(&[]);
+        m.handle(seconds(1.0), joined(1));
+        assert!(m.handle(seconds(61.0), tick(2)).is_empty());
+        assert_eq!(said(&m.handle(seconds(61.1), tick(2))), "[Begin]");
+        let mut m = called(&[]);
+        m.handle(seconds(2.0), Event::Refused("a stranger".into()));
+        let error = said(&m.handle(seconds(61.1), tick(2)));
+        assert!(error.contains("Missing { joined: 0, world: 2, seconds: 60, last: Some(\"a stranger\") }"), "{error}");
+        let error = said(&called(&[]).handle(seconds(1.1), tick(0)));
+        assert!(error.contains("Missing"), "nobody is left to come: {error}");
+    }
+
+    /// A well one was fenced as soon as a term did not come about that it was welcomed to.
+    #[test]
+    fn who_was_let_go_has_time_to_come_back_each_time() {
+        let mut m = called(&[101, 102]);
+        assert!(m.handle(seconds(3.0), tick(2)).is_empty());
+        assembling(&mut m, 3.0, [1, 2]);
+        assert_eq!(said(&m.handle(seconds(8.0), Event::Failed("cannot reach".into()))), "[Dismiss]");
+        assert!(m.handle(seconds(8.1), tick(2)).is_empty(), "it is too early to fence anybody");
+        m.handle(seconds(8.1), joined(1));
+        // And once only.
+        assert_eq!(said(&m.handle(seconds(10.1), tick(2))), "[Fence([102])]");
+        assert!(m.handle(seconds(10.2), tick(2)).is_empty());
+    }
+
+    /// One that was stopped while a term began ended the job, after a minute.
+    #[test]
+    fn who_does_not_get_ready_is_fenced_like_others() {
+        let mut m = called(&[]);
+        assembling(&mut m, 50.0, [1, 2]);
+        m.handle(seconds(50.1), Event::Ready { rank: 0 });
+        assert!(m.handle(seconds(65.0), tick(2)).is_empty());
+        assert_eq!(said(&m.handle(seconds(65.1), tick(2))), "[Dismiss]");
+        m.handle(seconds(65.2), joined(1));
+        assert!(m.handle(seconds(66.0), tick(2)).is_empty());
+        assert_eq!(said(&m.handle(seconds(67.2), tick(2))), "[Fence([102])]");
+    }
+
+    /// Where it had taken long until all had come, one that was lost right then ended the job.
+    #[test]
+    fn a_term_that_does_not_come_about_is_tried_again_however_long_it_took() {
+        let mut m = called(&[]);
+        for attempt in 1..ATTEMPTS {
+            assembling(&mut m, 70.0, [1, 2]);
+            let dismissed = m.handle(seconds(70.0), Event::Failed("it is gone".into()));
+            assert_eq!(said(&dismissed), "[Dismiss]", "{attempt}");
+            assert!(m.handle(seconds(70.0), Event::Failed("it too".into())).is_empty());
+        }
+        assembling(&mut m, 70.0, [1, 2]);
+        let last = said(&m.handle(seconds(70.0), Event::Failed("it is gone".into())));
+        assert_eq!(last, "[Dismiss, Finish(Err(Refused(\"it is gone\")))]");
+    }
+
+    #[test]
+    fn nobody_is_waited_for_whom_nobody_wants() {
+        let given_up = || Event::Tick { expected: 2, given_up: true };
+        assert!(said(&called(&[]).handle(seconds(1.1), given_up())).contains("Missing"));
+        let mut m = called(&[]);
+        assembling(&mut m, 1.0, [1, 2]);
+        assert_eq!(said(&m.handle(seconds(1.1), given_up())), "[Dismiss]");
+        assert!(said(&m.handle(seconds(1.1), given_up())).contains("did not get ready"));
+    }
 }

@@ -103,7 +103,7 @@ impl Driver {
         self.decide(ground, call);
     }
     fn end_term(&mut self, ground: &mut Ground) -> Vec<Pid> {
-        let Some(term) = self.term.take() else { return vec![] };
+        let Some(term) = self.term.take() else { return ground.disk.members.clone() };
         for remote in &term.remotes {
             if !ground.is_dead(self.pid) {
                 ground.truth.lets_go(remote.pid, ground.now);
@@ -119,7 +119,7 @@ impl Driver {
             match command {
                 membership::Command::Fence(processes) => {
                     for pid in processes {
-                        if !ground.spend(self.pid) {
+                        if !ground.spend(self.pid) && !ground.is(Mutant::FencesNobody) {
                             ground.truth.fences(pid, ground.now);
                             ground.note(|| format!("driver: process {pid} is fenced"));
                             ground.disk.fenced.insert(pid);
@@ -166,6 +166,10 @@ impl Driver {
                 joined.iter().map(|j| j.1).collect::<Vec<_>>()
             )
         });
+        if ground.spend(self.pid) {
+            return;
+        }
+        ground.disk.members = joined.iter().map(|j| j.1).collect();
         ground.truth.begin(number, joined.iter().map(|j| j.1).collect(), ground.now);
         let mut remotes = vec![];
         for ((conn, pid, _), rank) in joined.iter().zip(0..) {
@@ -291,7 +295,7 @@ impl Driver {
         if remote.data == Some(conn) {
             match envelope {
                 Some(Envelope { body: Body::Fetch { step }, .. }) if step == term.attempt => {
-                    drop(term.fetched.insert(rank))
+                    term.fetched.extend([rank])
                 }
                 // Of a step that was given up.
                 Some(_) => {}
@@ -326,7 +330,7 @@ impl Driver {
         self.decide(ground, membership::Event::Tick { expected, given_up });
         let silent = self.silent(ground);
         let now = ground.now;
-        let abort = ground.random.one_in(400);
+        let abort = ground.aborts && ground.random.one_in(100);
         let asked = self.session.phase.asked();
         let Some(term) = self.term.as_mut().filter(|t| t.whole) else { return };
         if self.session.phase.is_stepping() {

@@ -30,11 +30,13 @@ pub(super) enum Mutant {
     IgnoresBreaks,
     /// The driver does not mind silence.
     MindsNoSilence,
+    /// Nobody is fenced.
+    FencesNobody,
     /// Nobody is told that the job is over.
     TellsNobody,
 }
 
-pub(super) const MUTANTS: [Mutant; 12] = [
+pub(super) const MUTANTS: [Mutant; 13] = [
     Mutant::FirstVoteCounts,
     Mutant::AnyTerm,
     Mutant::TermNotSynced,
@@ -46,6 +48,7 @@ pub(super) const MUTANTS: [Mutant; 12] = [
     Mutant::FirstCause,
     Mutant::IgnoresBreaks,
     Mutant::MindsNoSilence,
+    Mutant::FencesNobody,
     Mutant::TellsNobody,
 ];
 
@@ -165,6 +168,8 @@ impl Faults {
                         Fault::CutOff(FOR_GOOD_MS)
                     }
                 }
+                // Or until the others have gone on without it.
+                5 if !driver && random.one_in(4) => Fault::Stop(59_900 + random.below(500)),
                 5 => Fault::Stop(10 + random.below(14_000)),
                 6 => Fault::CutOff(10 + random.below(9_000)),
                 7 => Fault::BreakControl(random.next()),
@@ -176,6 +181,10 @@ impl Faults {
             planned.push(Planned { driver, which: random.next(), when, fault });
         }
         Self { planned, mutant, doomed: None, damaging: None }
+    }
+    /// These and no others.
+    pub(super) fn of(planned: Vec<Planned>) -> Self {
+        Self { planned, ..Self::default() }
     }
     pub(super) fn doom(&mut self, pid: Pid, left: u32) {
         self.doomed = Some((pid, left));

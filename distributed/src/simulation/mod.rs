@@ -189,8 +189,13 @@ impl Job {
         match ended {
             Some(ended) => {
                 if let Ended::Badly(why) = &ended {
-                    // With nobody left there is nothing to go on with.
-                    let hopeless = self.ground.disk.expected == 0;
+                    // With nobody left there is nothing to go on with; nor if all were stopped before anybody knew of them.
+                    let lost = |pid: &Pid| {
+                        let well = self.ground.stopped.get(pid).is_none_or(|until| *until < now)
+                            && !self.ground.is_cut_off(*pid);
+                        !well && !self.ground.truth.was_member(*pid)
+                    };
+                    let hopeless = self.ground.disk.expected == 0 || self.crew.iter().flatten().all(lost);
                     if !hopeless {
                         self.ground.truth.accuse(|| format!("the driver gives up: {why}"));
                     }

@@ -131,6 +131,8 @@ pub(super) struct Disk {
     pub(super) expected: usize,
     pub(super) over: bool,
     pub(super) fenced: BTreeSet<Pid>,
+    /// Who was welcomed to the last term.
+    pub(super) members: Vec<Pid>,
     /// The last term, as it is read, and as it is after a crash.
     pub(super) term: u32,
     pub(super) synced_term: u32,
@@ -173,6 +175,8 @@ pub(super) struct Ground {
     pub(super) said: Vec<(Conn, usize, Envelope)>,
     /// How many steps make the job, and after how many each it saves.
     pub(super) size: (u64, u64),
+    /// Whether the caller ends bodies now and then. Where nobody does, a body that hangs does so for good.
+    pub(super) aborts: bool,
     /// Who drives, and who works.
     pub(super) driver: Pid,
     pub(super) workers: Vec<Pid>,
@@ -199,6 +203,7 @@ impl Ground {
             calm: now,
             said: vec![],
             size: (0, 0),
+            aborts: seed.is_multiple_of(4),
             driver: 0,
             workers: vec![],
             trace: traces.then(Vec::new),

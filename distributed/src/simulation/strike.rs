@@ -28,9 +28,10 @@ impl Ground {
         self.faults.planned = rest;
         for planned in Vec::<Planned>::from(due) {
             let alive: Vec<Pid> = self.workers.iter().copied().filter(|pid| !self.is_dead(*pid)).collect();
-            let pid = match planned.driver || alive.is_empty() {
-                true => self.driver,
-                false => alive[planned.which as usize % alive.len()],
+            let pid = match (planned.driver, alive.len()) {
+                (true, _) => self.driver,
+                (false, 0) => continue,
+                (false, n) => alive[planned.which as usize % n],
             };
             self.strike(planned, pid);
         }
@@ -67,6 +68,8 @@ impl Ground {
             Fault::Stop(ms) => {
                 self.truth.count(format!("{who} stopped"));
                 let until = now + Duration::from_millis(ms);
+                // Until the last who stopped it lets it go on.
+                let until = until.max(self.stopped.get(&pid).copied().unwrap_or_default());
                 self.stopped.insert(pid, until);
                 self.excuse(pid, until);
             }

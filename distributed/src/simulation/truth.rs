@@ -94,6 +94,10 @@ impl Truth {
         self.require(fresh, || format!("there are two terms {number}"));
         self.terms.insert(number, Term { members, began, ..Term::default() });
     }
+    /// Whether a process was ever welcomed.
+    pub(super) fn was_member(&self, pid: Pid) -> bool {
+        self.terms.values().any(|term| term.members.contains(&pid))
+    }
     fn term(&mut self, number: u32) -> &mut Term {
         self.terms.entry(number).or_default()
     }

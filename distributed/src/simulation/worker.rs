@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::faults::Mutant;
-use super::network::{Body, Conn, Envelope, Ground, Notice, Pid, Purpose, Timer};
+use super::network::{Body, Conn, Envelope, Ground, Notice, Pid, Purpose, Timer, mix};
 use crate::auth::Party;
 use crate::joining::{self, Joining, Seat};
 use crate::machine::{self, Exit, Machine};
@@ -392,6 +392,10 @@ impl Worker {
             }
         }
     }
+    /// What it has computed, which differs from step to step.
+    fn hop(&self, ground: &Ground, batch: u64) -> u64 {
+        mix(ground.truth.update(self.value, batch) ^ self.step)
+    }
     fn hands_to(&mut self, ground: &mut Ground, hands: Hands) {
         self.hands = hands;
         self.turn += 1;
@@ -425,9 +429,9 @@ impl Worker {
         let Some(batch) = self.batch.filter(|_| self.hops.len() + 1 == seat.workers.len()) else { return };
         *fetched = true;
         let (rank, term) = (seat.rank, seat.term);
-        let mine = ground.truth.update(self.value, batch);
+        let mine = self.hop(ground, batch);
         if let Some((other, _)) = self.hops.iter().find(|(_, value)| **value != mine) {
-            ground.truth.accuse(|| format!("ranks {rank} and {other} have other variables in term {term}"));
+            ground.truth.accuse(|| format!("ranks {rank} and {other} do not compute the same in term {term}"));
         }
         if let Some(conn) = self.peers.get(&Party::Driver) {
             ground.send(self.pid, *conn, term, Body::Fetch { step: self.step });
@@ -470,7 +474,7 @@ impl Worker {
                     return ground.wake(self.pid, after, Timer::Hands(self.turn));
                 };
                 self.hands = Hands::Body { sent: true, fetched: false };
-                let value = ground.truth.update(self.value, batch);
+                let value = self.hop(ground, batch);
                 for (party, conn) in &self.peers {
                     if *party != Party::Driver {
                         ground.send(self.pid, *conn, term, Body::Hop { step: self.step, value });

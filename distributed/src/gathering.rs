@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use thalweg_runtime::crash;
 
 use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose, greet};
+use crate::coming::dial;
 use crate::coordinator;
 use crate::data::DataPlane;
 use crate::driver::{Connections, Workers};
@@ -23,7 +24,6 @@ use crate::listener::{Listener, Port};
 use crate::membership::{Command, Event, Membership};
 use crate::message::{Cause, Line, Order, Report, hear};
 use crate::remote::{Answer, Remote};
-use crate::worker::dial;
 use crate::{HostError, JOINING, VERSION, lock};
 
 /// How often it looks whether as many have come as are expected.

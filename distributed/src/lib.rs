@@ -1,13 +1,14 @@
 //! Thalweg over several processes. A *worker* hosts a device; the *driver* holds the session, conducts steps and is where
 //! feeds come from and fetches go. What crosses channels goes straight from process to process.
 //!
-//! Who joins is in `auth.rs`, what is said in `message.rs`, what is carried in `data.rs`. `coordinator.rs` and `machine.rs`
-//! decide, and touch neither sockets nor clocks; `driver.rs` and `worker.rs` are the rims around them; `gathering.rs` brings them
-//! together.
+//! Who joins is in `auth.rs`, what is said in `message.rs`, what is carried in `data.rs`. Four machines decide, and touch neither
+//! sockets nor clocks: `membership.rs` and `joining.rs` who takes part in a term, `coordinator.rs` and `machine.rs` what is done in
+//! it. `gathering.rs`, `coming.rs`, `driver.rs` and `worker.rs` are the rims around them; for tests, `simulation/` is another one.
 
 #[cfg(test)]
 mod any_order;
 mod auth;
+mod coming;
 mod coordinator;
 mod data;
 mod driver;

@@ -1,8 +1,8 @@
-//! The rim of a worker: sockets, threads and a device around its [machine](crate::machine). One thread hears the driver, one
+//! The rim of a worker: sockets, threads and a device around its [machine](crate::machine); how it comes into a term is in
+//! `coming.rs`. One thread hears the driver, one
 //! (`Hands`) does what takes long, and the caller's holds the machine between them, so that a step can be given up while it
 //! runs.
 
-use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
@@ -14,16 +14,13 @@ use thalweg_graph::plan::{Memory, Plan};
 use thalweg_runtime::executor::{Exchange, Fetch, Prepared};
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
-use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose, greet};
+use crate::auth::{JobKey, Party};
+use crate::coming::Coming;
 use crate::data::DataPlane;
-use crate::joining::{self, Joining, Seat};
-use crate::listener::{Listener, Port};
+use crate::joining::{self, Joining};
 use crate::machine::{Command, Event, Exit, Machine};
-use crate::message::{Cause, Line, Order, Report, hear};
-use crate::{BEAT, HostError, JOINING, VERSION, lock, short};
-
-/// How long it waits before it tries again to join.
-const RETRY: Duration = Duration::from_millis(20);
+use crate::message::{Cause, Line, Order, Report};
+use crate::{BEAT, HostError, lock, short};
 
 /// What a worker is started with.
 #[derive(Clone, Debug)]
@@ -48,7 +45,8 @@ pub enum Door {
 }
 
 impl Door {
-    fn address(&self) -> Result<SocketAddr, Exit> {
+    /// Where it is now.
+    pub(crate) fn address(&self) -> Result<SocketAddr, Exit> {
         match self {
             Door::At(address) => Ok(*address),
             Door::Of(job) if job.is_over() => Err(Exit::Left),
@@ -61,15 +59,15 @@ impl Door {
 pub type Open<'a> = dyn Fn(&str, usize) -> Result<Box<dyn Device>, DeviceError> + 'a;
 
 /// A worker that is joined to all others.
-struct Member {
-    term: u32,
-    rank: u16,
-    workers: usize,
-    device: Box<dyn Device>,
-    line: Line,
-    peers: Vec<(Party, TcpStream)>,
-    events: Sender<Event>,
-    happened: Receiver<Event>,
+pub(crate) struct Member {
+    pub(crate) term: u32,
+    pub(crate) rank: u16,
+    pub(crate) workers: usize,
+    pub(crate) device: Box<dyn Device>,
+    pub(crate) line: Line,
+    pub(crate) peers: Vec<(Party, TcpStream)>,
+    pub(crate) events: Sender<Event>,
+    pub(crate) happened: Receiver<Event>,
 }
 
 /// Takes part in a job until it is over: in one term after the other, each begun anew by joining.
@@ -79,7 +77,7 @@ struct Member {
 pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
     let began = Instant::now();
     let mut joining = Joining::new(worker.patience, matches!(worker.join, Door::Of(_)), Duration::ZERO);
-    let mut coming = Coming { worker, stage: Stage::Away };
+    let mut coming = Coming::new(worker);
     let mut next = Some(joining::Event::Tick);
     loop {
         let event = next.take().unwrap_or_else(|| coming.next());
@@ -99,164 +97,13 @@ pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
                 }
                 joining::Command::HangUp => coming.hang_up(),
                 joining::Command::Rest => {
-                    coming.stage = Stage::Away;
-                    thread::sleep(RETRY);
+                    coming.rest();
                     next = Some(joining::Event::Tick);
                 }
                 joining::Command::Finish(outcome) => return outcome.map_err(HostError::Refused),
             }
         }
     }
-}
-
-/// A worker on its way into a term.
-struct Coming<'a> {
-    worker: &'a Worker,
-    stage: Stage,
-}
-
-/// How far it is.
-enum Stage {
-    Away,
-    /// The driver knows of it.
-    Joined {
-        address: SocketAddr,
-        stream: TcpStream,
-        port: Port,
-    },
-    Opened {
-        stream: TcpStream,
-        port: Port,
-        device: Box<dyn Device>,
-    },
-    Meeting {
-        member: Member,
-        listener: Listener,
-        pass: Pass,
-        reach: VecDeque<(u16, SocketAddr)>,
-    },
-}
-
-impl Coming<'_> {
-    fn pass(&self, purpose: Purpose, term: u32) -> Pass {
-        Pass { key: self.worker.key.clone(), term, purpose }
-    }
-    fn seek(&mut self) -> Result<joining::Event, Exit> {
-        let address = self.worker.join.address()?;
-        let why = |e: &dyn std::fmt::Display| format!("cannot join the job at {address}: {e}");
-        let lost = |e: &dyn std::fmt::Display| Exit::Lost(why(e));
-        let refused = |e: &dyn std::fmt::Display| Exit::Refused(why(e));
-        let stream = dial(address).map_err(|e| lost(&e))?;
-        greet(&stream, &self.pass(Purpose::Control, JOINING), Party::Joining, Party::Driver).map_err(|e| lost(&e))?;
-        let joining = stream.try_clone().map_err(|e| refused(&e))?;
-        let port = Port::bind().map_err(|e| Exit::Refused(e.to_string()))?;
-        crash::point("joining");
-        let (version, process) = (VERSION.to_string(), std::process::id());
-        let said = Report::Join { version, address: port.address(), process, rank: self.worker.rank };
-        Line::new(joining, &self.worker.key, JOINING).say(&said, &[]).map_err(|e| lost(&e))?;
-        self.stage = Stage::Joined { address, stream, port };
-        Ok(joining::Event::Joined)
-    }
-    fn open(&mut self, open: &Open<'_>, device: &str, threads: u32) -> Result<joining::Event, Exit> {
-        let Stage::Joined { address, stream, port } = std::mem::replace(&mut self.stage, Stage::Away) else {
-            return Err(Exit::Lost("the driver says two things at once".into()));
-        };
-        let device = open(device, threads as usize);
-        let device = device.map_err(|e| Exit::Refused(format!("cannot join the job at {address}: {e}")))?;
-        self.stage = Stage::Opened { stream, port, device };
-        Ok(joining::Event::Opened)
-    }
-    fn meet(&mut self, seat: Seat, reach: Vec<(u16, SocketAddr)>) -> Result<(), Exit> {
-        let Stage::Opened { stream, port, device } = std::mem::replace(&mut self.stage, Stage::Away) else {
-            return Err(Exit::Lost("its device is not open".into()));
-        };
-        let refused = |e: &dyn std::fmt::Display| Exit::Refused(e.to_string());
-        let (term, rank, key) = (seat.term, seat.rank, &self.worker.key);
-        let (events, happened) = mpsc::channel();
-        let (job, heard, from_driver) = (key.job(), events.clone(), stream.try_clone().map_err(|e| refused(&e))?);
-        let hearing = thread::Builder::new().name("from the driver".into());
-        hearing.spawn(move || hear_all(from_driver, job, term, &heard)).map_err(|e| refused(&e))?;
-        let line = Line::new(stream, key, term);
-        let pass = self.pass(Purpose::Data, term);
-        let listener = Listener::open(port, pass.clone(), Party::Worker(rank)).map_err(|e| refused(&e))?;
-        let (workers, peers) = (seat.workers.len(), vec![]);
-        let member = Member { term, rank, workers, device, line, peers, events, happened };
-        if reach.is_empty() {
-            crash::point("meeting");
-        }
-        self.stage = Stage::Meeting { member, listener, pass, reach: reach.into() };
-        Ok(())
-    }
-    /// Waits for what happens next.
-    fn next(&mut self) -> joining::Event {
-        match &mut self.stage {
-            Stage::Joined { address, stream, .. } => {
-                let why = |e: &dyn std::fmt::Display| format!("cannot join the job at {address}: {e}");
-                match hear(stream, self.worker.key.job(), JOINING) {
-                    Ok((Order::Refuse(e), _)) => joining::Event::Said(Order::Refuse(why(&e))),
-                    Ok((order, _)) => joining::Event::Said(order),
-                    Err(e) => joining::Event::Ended(Exit::Lost(why(&e))),
-                }
-            }
-            Stage::Meeting { member, listener, pass, reach } => match meet_next(member, listener, pass, reach) {
-                Ok(event) => event,
-                Err(exit) => joining::Event::Ended(exit),
-            },
-            Stage::Away | Stage::Opened { .. } => joining::Event::Tick,
-        }
-    }
-    /// The connection that stands last.
-    fn turn_away(&mut self) {
-        if let Stage::Meeting { member, .. } = &mut self.stage {
-            member.peers.pop();
-        }
-    }
-    fn member(&mut self) -> Option<Member> {
-        match std::mem::replace(&mut self.stage, Stage::Away) {
-            Stage::Meeting { member, .. } => Some(member),
-            _ => None,
-        }
-    }
-    fn hang_up(&mut self) {
-        if let Some(member) = self.member() {
-            member.line.hang_up();
-        }
-    }
-}
-
-/// To those of a higher rank it goes, one after the other; the others come. Or the driver says that nobody waits for it any
-/// more.
-fn meet_next(
-    member: &mut Member,
-    listener: &Listener,
-    pass: &Pass,
-    reach: &mut VecDeque<(u16, SocketAddr)>,
-) -> Result<joining::Event, Exit> {
-    let me = Party::Worker(member.rank);
-    if let Some((other, address)) = reach.pop_front() {
-        let to = Party::Worker(other);
-        let lost = |e: &dyn std::fmt::Display| Exit::Lost(format!("{me} cannot reach {to}: {e}"));
-        let stream = dial(address).map_err(|e| lost(&e))?;
-        greet(&stream, pass, me, to).map_err(|e| lost(&e))?;
-        member.peers.push((to, stream));
-        if reach.is_empty() {
-            crash::point("meeting");
-        }
-        return Ok(joining::Event::Met(to));
-    }
-    match member.happened.try_recv() {
-        Ok(Event::DriverGone(why)) => return Err(Exit::Lost(why)),
-        Ok(Event::Order(order, _)) => return Ok(joining::Event::Said(order)),
-        _ => {}
-    }
-    Ok(match listener.next(RETRY) {
-        Some(Ok((party, stream))) => {
-            member.peers.push((party, stream));
-            joining::Event::Met(party)
-        }
-        Some(Err(why)) => joining::Event::Refused(why),
-        None => joining::Event::Tick,
-    })
 }
 
 /// From the first order of a term to the last.
@@ -297,28 +144,6 @@ fn see_through(member: Member, key: &JobKey) -> Result<Exit, HostError> {
         Exit::Refused(why) => Exit::Refused(format!("rank {rank}: {why}")),
         Exit::Left => Exit::Left,
     })
-}
-
-/// A connection to another process of this machine.
-pub(crate) fn dial(address: SocketAddr) -> std::io::Result<TcpStream> {
-    if !address.ip().is_loopback() {
-        let why = format!("{address} is not on this machine; what processes send each other is not encrypted yet");
-        return Err(std::io::Error::other(why));
-    }
-    TcpStream::connect_timeout(&address, HANDSHAKE_LIMIT)
-}
-
-fn hear_all(mut from: TcpStream, job: u64, term: u32, events: &Sender<Event>) {
-    loop {
-        let event = match hear(&mut from, job, term) {
-            Ok((order, bytes)) => Event::Order(order, bytes),
-            Err(error) => Event::DriverGone(format!("the driver is gone: {error}")),
-        };
-        let last = matches!(event, Event::DriverGone(_));
-        if events.send(event).is_err() || last {
-            return;
-        }
-    }
 }
 
 /// The machine, until it leaves.

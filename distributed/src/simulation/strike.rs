@@ -24,9 +24,9 @@ impl Ground {
     pub(super) fn strike_due(&mut self) {
         let now = self.now;
         let due = |p: &Planned| matches!(p.when, When::At(at) if at <= now);
-        let (due, rest) = std::mem::take(&mut self.faults.planned).into_iter().partition(due);
+        let (due, rest): (Vec<Planned>, _) = std::mem::take(&mut self.faults.planned).into_iter().partition(due);
         self.faults.planned = rest;
-        for planned in Vec::<Planned>::from(due) {
+        for planned in due {
             let alive: Vec<Pid> = self.workers.iter().copied().filter(|pid| !self.is_dead(*pid)).collect();
             let pid = match (planned.driver, alive.len()) {
                 (true, _) => self.driver,

@@ -164,7 +164,9 @@ impl Job {
     /// If it cannot be written.
     pub fn begin_term(&self) -> Result<u32, HostError> {
         let mut file = self.read()?;
-        file.term += 1;
+        let last =
+            || HostError::Job(format!("{}: there is no term after {}", self.folder.join(FILE).display(), u32::MAX));
+        file.term = file.term.checked_add(1).ok_or_else(last)?;
         self.write(&file)?;
         Ok(file.term)
     }
@@ -243,6 +245,8 @@ pub fn read_key(path: &Path) -> Result<JobKey, HostError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -281,5 +285,33 @@ mod tests {
         let other = Model { seed: 8, ..model };
         assert!(again.declare(&other).expect_err("another").to_string().contains("the program has changed"));
         job.forget();
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        /// Whatever lies in the folder: it is what was written, or an error that names the file, or as if nothing lay there.
+        #[test]
+        fn whatever_lies_there_is_read_or_refused(
+            bytes in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..80),
+                "[{}0-9,:\"termodl ]{0,60}".prop_map(String::into_bytes),
+                prop_oneof![any::<u32>(), Just(u32::MAX)].prop_map(|term| format!("{{\"term\": {term}, \"model\": null}}").into_bytes()),
+            ],
+        ) {
+            let job = Job::create(2).expect("a folder");
+            for name in [FILE, ADDRESS, WORLD, MEMBERS] {
+                fs::write(job.folder.join(name), &bytes).expect("room");
+            }
+            let (address, expected, members) = (job.address(), job.expected(), job.members());
+            let begun = (job.terms(), job.begin_term());
+            job.forget();
+            prop_assert!(members.len() <= bytes.len());
+            let _ = (address, expected);
+            match begun {
+                (Ok(term), Ok(next)) => prop_assert_eq!(next, term + 1),
+                (_, Err(error)) => prop_assert!(error.to_string().contains("job.json")),
+                (Err(error), Ok(_)) => prop_assert!(false, "a term after {}", error),
+            }
+        }
     }
 }

@@ -133,11 +133,14 @@ impl Gathering {
         commands.extend(self.decide(Event::Call { least: call.least, patience: call.patience, before }));
         loop {
             let Some(command) = commands.pop_front() else {
-                let event = self.next(half.as_ref());
-                commands.extend(event.map_or(vec![], |event| self.decide(event)));
-                let tick = Event::Tick { expected: (call.expected)(), given_up: (call.give_up)() };
                 self.look_after();
+                let tick = Event::Tick { expected: (call.expected)(), given_up: (call.give_up)() };
                 commands.extend(self.decide(tick));
+                if commands.is_empty()
+                    && let Some(event) = self.next(half.as_ref())
+                {
+                    commands.extend(self.decide(event));
+                }
                 continue;
             };
             match command {

@@ -16,7 +16,7 @@ use crate::HostError;
 
 /// Who was there and has not come again by then is stopped, or cut off.
 pub(crate) const FENCE_LIMIT: Duration = Duration::from_secs(2);
-/// Who was welcomed and is not ready by then is waited for no longer.
+/// Who was welcomed and is not ready by then is waited for no longer: that includes opening its device.
 const READY_LIMIT: Duration = Duration::from_secs(15);
 /// How many terms in a row may fail to come about.
 const ATTEMPTS: u32 = 8;
@@ -58,7 +58,6 @@ pub(crate) enum Command {
 }
 
 /// Who has come and is in no term yet.
-#[derive(Clone)]
 struct Waiting {
     number: u64,
     process: u32,
@@ -107,6 +106,7 @@ impl Membership {
     pub(crate) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
+
     /// What is to be done now that this has happened. `now` is counted from whatever the rim likes, always the same.
     pub(crate) fn handle(&mut self, now: Duration, event: Event) -> Vec<Command> {
         match event {

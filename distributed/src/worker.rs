@@ -1,7 +1,6 @@
-//! The rim of a worker: sockets, threads and a device around its [machine](crate::machine); how it comes into a term is in
-//! `coming.rs`. One thread hears the driver, one
+//! The rim of a worker: sockets, threads and a device around its [machine](crate::machine). One thread hears the driver, one
 //! (`Hands`) does what takes long, and the caller's holds the machine between them, so that a step can be given up while it
-//! runs.
+//! runs. How it comes into a term is in `coming.rs`.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};

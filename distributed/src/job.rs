@@ -308,7 +308,7 @@ mod tests {
             prop_assert!(members.len() <= bytes.len());
             let _ = (address, expected);
             match begun {
-                (Ok(term), Ok(next)) => prop_assert_eq!(next, term + 1),
+                (Ok(term), Ok(next)) => prop_assert_eq!(Some(next), term.checked_add(1)),
                 (_, Err(error)) => prop_assert!(error.to_string().contains("job.json")),
                 (Err(error), Ok(_)) => prop_assert!(false, "a term after {}", error),
             }

@@ -169,6 +169,8 @@ impl Meeting {
             patience: JOIN_LIMIT,
             device: &|rank| (name(rank), 1),
             begin: &|| job.begin_term(),
+            before: &|| job.members(),
+            note: &|processes| job.note_members(processes),
             fence: &|processes| {
                 for process in processes {
                     // Whoever is not ended because of that is waited for in vain.

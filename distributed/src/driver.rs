@@ -150,7 +150,8 @@ impl Driver {
         Ok(())
     }
     fn fetch(&self, prepared: &Prepared, fetches: &mut [Fetch<'_>]) -> Result<(), Cause> {
-        let still = || self.workers.connections.plane.failure().is_none();
+        // A connection that is cut off does not end by itself.
+        let still = || self.workers.connections.plane.failure().is_none() && self.silent().is_none();
         for (at, fetch) in fetches.iter_mut().enumerate() {
             let (id, mut word) = (ChannelId(at as u32), [0; 4]);
             let came = match fetch {
@@ -199,7 +200,7 @@ impl Driver {
                     crash::point("voted");
                     let next = match self.fetch(prepared, &mut exchange.fetches) {
                         Ok(()) => Event::Decided { commit: (exchange.agrees)() },
-                        Err(cause) => Event::Fault(cause),
+                        Err(cause) => self.silent().unwrap_or(Event::Fault(cause)),
                     };
                     commands.extend(self.coordinator.handle(next));
                 }

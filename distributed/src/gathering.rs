@@ -5,6 +5,7 @@
 //! Ranks go by what those who join ask for, and then by who came first; since all workers host the same kind of device,
 //! nothing but names depends on it.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -16,9 +17,10 @@ use thalweg_runtime::crash;
 use crate::access::{Access, Reach};
 use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose};
 use crate::control::{Attending, Hearing, Line, Reception};
-use crate::coordinator::Event;
+use crate::coordinator;
 use crate::data::DataPlane;
 use crate::driver::{Connections, Workers};
+use crate::membership::{Command, Event, Membership};
 use crate::message::{Cause, Order, Report};
 use crate::remote::{Answer, Remote, hang_up};
 use crate::stream::Stream;
@@ -27,19 +29,22 @@ use crate::{HostError, JOINING, VERSION, lock};
 
 /// How often it looks whether as many have come as are expected.
 const LOOK: Duration = Duration::from_millis(20);
-/// Who was there and has not come again by then is stopped, or cut off.
-const FENCE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A door at which workers come together, open as long as the job lasts.
 pub struct Gathering {
     reception: Reception,
     access: Access,
     key: JobKey,
+    null: bool,
     /// Of the term that is, or was last.
     current: Option<Arc<Connections>>,
-    /// Who has come and is in no term yet.
-    waiting: Vec<Joined>,
-    null: bool,
+    /// Decides; times are counted from `opened`.
+    membership: Membership,
+    opened: Instant,
+    /// Who has come and is in no term yet, by the numbers that were given them.
+    waiting: BTreeMap<u64, Joined>,
+    /// How many were let in.
+    let_in: u64,
 }
 
 /// Who is called together.
@@ -54,6 +59,10 @@ pub struct Call<'a> {
     pub device: &'a dyn Fn(u16) -> (String, usize),
     /// Begins a term and gives its number, from 1: every time another one.
     pub begin: &'a dyn Fn() -> Result<u32, HostError>,
+    /// Who was there when no term has begun here yet: those that a driver before this one has noted.
+    pub before: &'a dyn Fn() -> Vec<u32>,
+    /// Notes who is welcomed to a term, for a driver after this one.
+    pub note: &'a dyn Fn(&[u32]) -> Result<(), HostError>,
     /// These processes were there, and neither have they come again nor are their connections closed: they are not to come
     /// back as who they were.
     pub fence: &'a dyn Fn(&[u32]),
@@ -68,14 +77,6 @@ struct Joined {
     /// Where it takes connections.
     address: SocketAddr,
     process: u32,
-    rank: Option<u16>,
-}
-
-impl Joined {
-    /// Whether its connection is open.
-    fn is_there(&self) -> bool {
-        self.line.is_open()
-    }
 }
 
 /// A worker that knows who it is, and what is still read of it here.
@@ -95,7 +96,9 @@ impl Gathering {
         let access = Access::new(key, address.ip(), reach.encryption)?;
         let pass = Pass { key: key.clone(), term: JOINING, purpose: Purpose::Control };
         let reception = Reception::open(access.bind(address)?, access.tls.clone(), pass, Party::Driver)?;
-        Ok(Self { reception, access, key: key.clone(), current: None, waiting: vec![], null: false })
+        let (membership, opened, waiting) = (Membership::new(), Instant::now(), BTreeMap::new());
+        let (key, current) = (key.clone(), None);
+        Ok(Self { reception, access, key, null: false, current, membership, opened, waiting, let_in: 0 })
     }
     /// The workers are to do nothing but send and receive what plans say: for measuring what that takes.
     pub fn for_null_replay(&mut self) {
@@ -108,11 +111,10 @@ impl Gathering {
     /// Whether somebody has come who is in no term yet.
     pub fn has_waiting(&mut self) -> bool {
         while let Some(arrival) = self.reception.next(Duration::ZERO) {
-            // Whoever is refused has been told.
-            let _ = self.let_in(arrival);
+            self.let_in(arrival);
         }
-        self.waiting.retain(Joined::is_there);
-        !self.waiting.is_empty()
+        self.look_after();
+        self.membership.has_waiting()
     }
     /// Ends the term that is, waits until workers have come, begins a term and joins them to each other. Who does not see it
     /// through is left behind, and the next term is begun.
@@ -120,85 +122,109 @@ impl Gathering {
     /// # Errors
     /// If too few come, or none of them can be joined.
     pub fn workers(&mut self, call: &Call<'_>) -> Result<Workers, HostError> {
-        let before: Vec<u32> = self.current.take().map_or(vec![], |current| {
+        let before: Vec<u32> = self.current.take().map_or_else(call.before, |current| {
             current.end();
             current.remotes.iter().map(|remote| remote.process).collect()
         });
-        let (began, mut failed) = (Instant::now(), None);
+        let mut half: Option<Half> = None;
+        let mut commands = VecDeque::new();
+        commands.extend(self.decide(Event::Call { least: call.least, patience: call.patience, before }));
         loop {
-            let joined = self.wait(call, began, &before).map_err(|error| failed.take().unwrap_or(error))?;
-            let term = (call.begin)()?;
-            match self.assemble(joined, term, call) {
-                Ok(workers) => {
+            let Some(command) = commands.pop_front() else {
+                self.look_after();
+                let tick = Event::Tick { expected: (call.expected)(), given_up: (call.give_up)() };
+                commands.extend(self.decide(tick));
+                if commands.is_empty()
+                    && let Some(event) = self.next(half.as_ref())
+                {
+                    commands.extend(self.decide(event));
+                }
+                continue;
+            };
+            match command {
+                Command::Fence(processes) => (call.fence)(&processes),
+                Command::Begin => {
+                    let term = (call.begin)()?;
+                    commands.extend(self.decide(Event::Began { term }));
+                }
+                Command::Welcome { term, seats } => match self.assemble(&seats, term, call) {
+                    Ok(welcomed) => half = Some(welcomed),
+                    Err(error) => commands.extend(self.decide(Event::Failed(error.to_string()))),
+                },
+                Command::Dismiss => half = None,
+                Command::Finish(Ok(())) => {
+                    let workers = half.take().and_then(Half::whole).expect("they were welcomed, and are ready");
                     self.current = Some(workers.connections.clone());
                     return Ok(workers);
                 }
-                Err(error) if began.elapsed() > call.patience || (call.give_up)() => return Err(error),
-                Err(error) => failed = Some(error),
+                Command::Finish(Err(error)) => return Err(error),
             }
         }
     }
 
-    /// Until as many have joined as are expected, or it has been long enough and they are enough.
-    fn wait(&mut self, call: &Call<'_>, began: Instant, before: &[u32]) -> Result<Vec<Joined>, HostError> {
-        let (mut last, mut fenced) = (None, before.is_empty());
-        loop {
-            let world = (call.expected)();
-            self.waiting.retain(Joined::is_there);
-            let enough = self.waiting.len() >= world.max(1);
-            let waited = began.elapsed();
-            if enough || (waited > call.patience && self.waiting.len() >= call.least.max(1)) {
-                let most = self.waiting.len().min(usize::from(u16::MAX));
-                return Ok(self.waiting.drain(..most).collect());
-            }
-            if waited > call.patience || world < call.least.max(1) || (call.give_up)() {
-                let (joined, seconds) = (self.waiting.len(), waited.as_secs());
-                return Err(HostError::Missing { joined, world: world.max(call.least), seconds, last });
-            }
-            if !fenced && waited > FENCE_LIMIT {
-                fenced = true;
-                let away = |process: &&u32| self.waiting.iter().all(|j| j.process != **process);
-                (call.fence)(&before.iter().filter(away).copied().collect::<Vec<_>>());
-            }
-            if let Some(Err(why)) = self.reception.next(LOOK).map(|arrival| self.let_in(arrival)) {
-                last = Some(why);
-            }
+    fn decide(&mut self, event: Event) -> Vec<Command> {
+        self.membership.handle(self.opened.elapsed(), event)
+    }
+    /// What happens next, if anything does within a moment: to those who were welcomed, or else somebody may come.
+    fn next(&mut self, half: Option<&Half>) -> Option<Event> {
+        let Some(half) = half else {
+            let arrival = self.reception.next(LOOK)?;
+            self.let_in(arrival);
+            return None;
+        };
+        match half.happened.recv_timeout(LOOK).ok()? {
+            coordinator::Event::From { rank, report: Report::Ready } => Some(Event::Ready { rank }),
+            coordinator::Event::Gone { why, .. } => Some(Event::Failed(why)),
+            other => Some(Event::Failed(format!("a worker that is to get ready: {other:?}"))),
         }
     }
-    fn let_in(&mut self, arrival: Result<Attending, String>) -> Result<(), String> {
-        match arrival? {
-            Attending { party: Party::Joining, line, hearing } => {
-                let joined = join(line, hearing)?;
-                crash::point("joining");
-                self.waiting.push(joined);
-                Ok(())
-            }
+    /// Forgets those of who waits whose connections have ended.
+    fn look_after(&mut self) {
+        let gone = self.waiting.iter().filter(|(_, joined)| !joined.line.is_open()).map(|(number, _)| *number);
+        for number in gone.collect::<Vec<u64>>() {
+            self.waiting.remove(&number);
+            self.decide(Event::Left { number });
+        }
+    }
+    fn let_in(&mut self, arrival: Result<Attending, String>) {
+        let joined = arrival.and_then(|attending| match attending {
+            Attending { party: Party::Joining, line, hearing } => join(line, hearing),
             Attending { party, .. } => Err(format!("{party} is no worker that joins")),
-        }
+        });
+        let event = match joined {
+            Ok((joined, rank)) => {
+                crash::point("joining");
+                self.let_in += 1;
+                let (number, process) = (self.let_in, joined.process);
+                self.waiting.insert(number, joined);
+                Event::Joined { number, process, rank }
+            }
+            // Whoever is refused has been told.
+            Err(why) => Event::Refused(why),
+        };
+        self.decide(event);
     }
 
-    /// From those who have joined to those who take part.
-    fn assemble(&self, joined: Vec<Joined>, term: u32, call: &Call<'_>) -> Result<Workers, HostError> {
+    /// From those who have joined to those who get ready to take part.
+    fn assemble(&mut self, seats: &[u64], term: u32, call: &Call<'_>) -> Result<Half, HostError> {
         crash::point("assembling");
-        let joined = by_rank(joined);
+        let joined: Vec<Joined> = seats.iter().filter_map(|number| self.waiting.remove(number)).collect();
+        (call.note)(&joined.iter().map(|j| j.process).collect::<Vec<u32>>())?;
         let addresses: Vec<SocketAddr> = joined.iter().map(|j| j.address).collect();
         let (events, happened) = mpsc::channel();
-        let mut half = Half(Vec::with_capacity(joined.len()));
+        let mut half = Half { remotes: Vec::with_capacity(joined.len()), plane: None, happened };
         for (joined, rank) in joined.into_iter().zip(0..) {
             let worker = welcome(joined, rank, term, &addresses, (call.device)(rank), self.null)?;
-            half.0.push(worker.remote.clone());
+            half.remotes.push(worker.remote.clone());
             worker.hear_all(rank, events.clone()).map_err(HostError::io("cannot start a thread"))?;
         }
         let peers = self.reach(&addresses, term)?;
-        await_ready(half.0.len(), &happened, call)?;
         let broke = Mutex::new(events);
         let on_break = move |cause: &Cause| {
-            let _ = lock(&broke).send(Event::Fault(cause.clone()));
+            let _ = lock(&broke).send(coordinator::Event::Fault(cause.clone()));
         };
-        let plane = DataPlane::new(Party::Driver, &self.key, term, peers, self.null, Box::new(on_break))?;
-        let remotes = std::mem::take(&mut half.0);
-        let tell = Box::new(|text: &str| eprintln!("{text}"));
-        Ok(Workers { connections: Arc::new(Connections { remotes, plane }), happened, tell })
+        half.plane = Some(DataPlane::new(Party::Driver, &self.key, term, peers, self.null, Box::new(on_break))?);
+        Ok(half)
     }
     /// A connection to each worker, for what channels carry.
     fn reach(&self, workers: &[SocketAddr], term: u32) -> Result<Vec<(Party, Stream)>, HostError> {
@@ -214,11 +240,11 @@ impl Gathering {
 }
 
 /// What a worker says when it joins, if it fits this build.
-fn join(line: Line<Order>, mut from: Hearing<Report, Order>) -> Result<Joined, String> {
+fn join(line: Line<Order>, mut from: Hearing<Report, Order>) -> Result<(Joined, Option<u16>), String> {
     let said = from.hear_within(HANDSHAKE_LIMIT).map_err(|e| format!("a worker that joins: {e}"))?.0;
     let why = match said {
         Report::Join { version, address, process, rank } if version == VERSION => {
-            return Ok(Joined { line, from, address, process, rank });
+            return Ok((Joined { line, from, address, process }, rank));
         }
         Report::Join { version, process, .. } => format!(
             "the worker of process {process} is of version {version}, and the driver of {VERSION}: start both from \
@@ -260,34 +286,32 @@ fn welcome(
 }
 
 /// Those who were welcomed to a term that has not begun. Dropped, they are free to join the next.
-struct Half(Vec<Arc<Remote>>);
-impl Drop for Half {
-    fn drop(&mut self) {
-        hang_up(&self.0);
+struct Half {
+    remotes: Vec<Arc<Remote>>,
+    plane: Option<Arc<DataPlane>>,
+    happened: Receiver<coordinator::Event>,
+}
+impl Half {
+    /// The term has begun.
+    fn whole(mut self) -> Option<Workers> {
+        let plane = self.plane.take()?;
+        let connections = Arc::new(Connections { remotes: std::mem::take(&mut self.remotes), plane });
+        let (_, nothing) = mpsc::channel();
+        let tell = Box::new(|text: &str| eprintln!("{text}"));
+        Some(Workers { connections, happened: std::mem::replace(&mut self.happened, nothing), tell })
     }
 }
-
-/// Until so many workers are joined to each other.
-fn await_ready(mut world: usize, happened: &Receiver<Event>, call: &Call<'_>) -> Result<(), HostError> {
-    let began = Instant::now();
-    while world > 0 {
-        match happened.recv_timeout(LOOK) {
-            Ok(Event::From { report: Report::Ready, .. }) => world -= 1,
-            Ok(Event::Gone { why, .. }) => return Err(HostError::Refused(why)),
-            Ok(other) => return Err(HostError::Refused(format!("a worker that is to get ready: {other:?}"))),
-            Err(_) if began.elapsed() > call.patience.max(HANDSHAKE_LIMIT) || (call.give_up)() => {
-                return Err(HostError::Refused(format!("{world} workers did not get ready in time")));
-            }
-            Err(_) => {}
-        }
+impl Drop for Half {
+    fn drop(&mut self) {
+        hang_up(&self.remotes);
+        self.plane.iter().for_each(|plane| plane.close());
     }
-    Ok(())
 }
 
 impl Drop for Gathering {
     fn drop(&mut self) {
         self.has_waiting();
-        for joined in self.waiting.drain(..) {
+        for joined in std::mem::take(&mut self.waiting).into_values() {
             let _ = joined.line.say(&Order::Leave, &[]);
             // Nothing is left of this process soon.
             joined.line.hang_up();
@@ -295,23 +319,9 @@ impl Drop for Gathering {
     }
 }
 
-/// In the order of ranks: those who ask for one have it, if it is there and nobody else's.
-fn by_rank(joined: Vec<Joined>) -> Vec<Joined> {
-    let mut seats: Vec<Option<Joined>> = joined.iter().map(|_| None).collect();
-    let mut others = vec![];
-    for one in joined {
-        match one.rank.and_then(|rank| seats.get_mut(usize::from(rank))).filter(|seat| seat.is_none()) {
-            Some(seat) => *seat = Some(one),
-            None => others.push(one),
-        }
-    }
-    let mut others = others.into_iter();
-    seats.into_iter().filter_map(|seat| seat.or_else(|| others.next())).collect()
-}
-
 impl Welcomed {
     /// Has it handed on what it says, until the connection ends.
-    fn hear_all(self, rank: u16, events: Sender<Event>) -> io::Result<()> {
+    fn hear_all(self, rank: u16, events: Sender<coordinator::Event>) -> io::Result<()> {
         let Self { remote, from, answered } = self;
         from.each(move |said| {
             remote.hear();
@@ -324,11 +334,11 @@ impl Welcomed {
                     let waiting = lock(&remote.saved).take();
                     return waiting.into_iter().for_each(|waiting| drop(waiting.send(result.clone())));
                 }
-                Ok((report, _)) => Event::From { rank, report },
+                Ok((report, _)) => coordinator::Event::From { rank, report },
                 Err(error) => {
                     // Whoever waits for what it saves waits no longer.
                     *lock(&remote.saved) = None;
-                    Event::Gone { rank, why: format!("{} is gone: {error}", remote.name) }
+                    coordinator::Event::Gone { rank, why: format!("{} is gone: {error}", remote.name) }
                 }
             };
             let _ = events.send(event);

@@ -28,6 +28,7 @@ const WORLD: &str = "world";
 const FILE: &str = "job.json";
 const ROOTS: &str = "roots";
 const FENCED: &str = "fenced-";
+const MEMBERS: &str = "members.json";
 
 /// A job that a launcher has begun.
 #[derive(Clone, Debug)]
@@ -171,6 +172,18 @@ impl Job {
         let said = fs::read_to_string(self.folder.join(WORLD)).ok();
         said.and_then(|text| text.trim().parse().ok()).unwrap_or(usize::from(self.world))
     }
+    /// Notes which processes are the workers of a term that begins.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn note_members(&self, processes: &[u32]) -> Result<(), HostError> {
+        self.replace(MEMBERS, &serde_json::to_vec(processes).expect("numbers"))
+    }
+    /// The workers of the last term that was begun; nobody if that is not known.
+    pub fn members(&self) -> Vec<u32> {
+        let noted = fs::read(self.folder.join(MEMBERS)).ok();
+        noted.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    }
     /// Says that this process is not to come back as who it was: it does not answer.
     ///
     /// # Errors
@@ -211,7 +224,9 @@ impl Job {
     /// If it cannot be written.
     pub fn begin_term(&self) -> Result<u32, HostError> {
         let mut file = self.read()?;
-        file.term += 1;
+        let last =
+            || HostError::Job(format!("{}: there is no term after {}", self.folder.join(FILE).display(), u32::MAX));
+        file.term = file.term.checked_add(1).ok_or_else(last)?;
         self.write(&file)?;
         Ok(file.term)
     }
@@ -290,6 +305,8 @@ pub fn read_key(path: &Path) -> Result<JobKey, HostError> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -320,10 +337,41 @@ mod tests {
         job.expect(2).expect("room");
         let again = Job { world: 3, ..Job::at(job.folder()).expect("it is there") };
         assert_eq!(again.begin_term().expect("room"), 2);
+        assert!(again.members().is_empty());
+        job.note_members(&[5, 6]).expect("room");
+        assert_eq!(again.members(), [5, 6]);
         assert_eq!((again.expected(), again.model().expect("it is there")), (2, Some(model.clone())));
         again.declare(&model).expect("the same");
         let other = Model { seed: 8, ..model };
         assert!(again.declare(&other).expect_err("another").to_string().contains("the program has changed"));
         job.forget();
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        /// Whatever lies in the folder: it is what was written, or an error that names the file, or as if nothing lay there.
+        #[test]
+        fn whatever_lies_there_is_read_or_refused(
+            bytes in prop_oneof![
+                proptest::collection::vec(any::<u8>(), 0..80),
+                "[{}0-9,:\"termodl ]{0,60}".prop_map(String::into_bytes),
+                prop_oneof![any::<u32>(), Just(u32::MAX)].prop_map(|term| format!("{{\"term\": {term}, \"model\": null}}").into_bytes()),
+            ],
+        ) {
+            let job = Job::create(2, Reach::default(), None).expect("a folder");
+            for name in [FILE, ADDRESS, WORLD, MEMBERS] {
+                fs::write(job.folder.join(name), &bytes).expect("room");
+            }
+            let (address, expected, members) = (job.address(), job.expected(), job.members());
+            let begun = (job.terms(), job.begin_term());
+            job.forget();
+            prop_assert!(members.len() <= bytes.len());
+            let _ = (address, expected);
+            match begun {
+                (Ok(term), Ok(next)) => prop_assert_eq!(Some(next), term.checked_add(1)),
+                (_, Err(error)) => prop_assert!(error.to_string().contains("job.json")),
+                (Err(error), Ok(_)) => prop_assert!(false, "a term after {}", error),
+            }
+        }
     }
 }

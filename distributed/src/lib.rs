@@ -1,13 +1,17 @@
 //! Thalweg over several processes. A *worker* hosts a device; the *driver* holds the session, conducts steps and is where
 //! feeds come from and fetches go. What crosses channels goes straight from process to process.
 //!
-//! Who joins is in `auth.rs`, what is said in `message.rs` and how in `control`, what is carried in `data.rs`. `coordinator.rs` and `machine.rs`
-//! decide, and touch neither sockets nor clocks; `driver.rs` and `worker.rs` are the rims around them; `gathering.rs` brings them
-//! together.
+//! Who joins is in `auth.rs`, what is said in `message.rs` and how in `control`, what is carried in `data.rs`. Four machines
+//! decide, and touch neither sockets nor clocks: `membership.rs` and `joining.rs` who takes part in a term, `coordinator.rs` and
+//! `machine.rs` what is done in it. `gathering.rs`, `coming.rs`, `driver.rs` and `worker.rs` are the rims around them; for tests,
+//! `simulation/` is another one.
 
 mod access;
+#[cfg(test)]
+mod any_order;
 mod auth;
 mod background;
+mod coming;
 pub mod contract;
 mod control;
 mod coordinator;
@@ -16,12 +20,16 @@ mod driver;
 mod frame;
 mod gathering;
 mod job;
+mod joining;
 pub mod launch;
 mod listener;
 mod machine;
+mod membership;
 mod message;
 mod null;
 mod remote;
+#[cfg(test)]
+mod simulation;
 mod socket;
 mod stream;
 mod striped;

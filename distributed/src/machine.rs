@@ -94,8 +94,9 @@ impl Machine {
                 _ => vec![Command::Decide { commit: false }],
             },
             Event::Ended(report) => {
+                let report = self.deepest(report);
                 self.state = State::Idle;
-                vec![Command::Report(self.deepest(report), vec![])]
+                vec![Command::Report(report, vec![])]
             }
             Event::Saved(result) => vec![Command::Report(Report::Saved(result), vec![])],
             Event::Broken(cause) => {
@@ -156,13 +157,16 @@ impl Machine {
             }
         }
     }
-    /// That a body was stopped is not why.
+    /// That a body was stopped is not why; nor has a step gone well of which it had ended already, just then.
     fn deepest(&self, report: Report) -> Report {
-        match (report, &self.broken) {
-            (Report::Failed { step, cause: Cause::Aborted, in_tail }, Some(cause)) => {
+        match (report, &self.broken, self.state) {
+            (Report::Failed { step, cause: Cause::Aborted, in_tail }, Some(cause), _) => {
                 Report::Failed { step, cause: cause.clone(), in_tail }
             }
-            (report, _) => report,
+            (Report::Done { step, committed: false, .. }, Some(cause), State::Stopping(_)) => {
+                Report::Failed { step, cause: cause.clone(), in_tail: false }
+            }
+            (report, ..) => report,
         }
     }
 }
@@ -222,6 +226,12 @@ mod tests {
         assert_eq!(machine.handle(Event::Ended(failed(Cause::Aborted))), said(failed(broken())));
         let next = machine.handle(order(Order::Run { step: STEP, loaded: 0 }));
         assert_eq!(next, said(failed(broken())));
+        // The body had just ended: nobody waits for a vote that does not come.
+        let mut machine = running();
+        machine.handle(Event::Broken(broken()));
+        assert_eq!(machine.handle(Event::BodyEnded), [Command::Decide { commit: false }]);
+        let done = Report::Done { step: STEP, committed: false, carried: vec![] };
+        assert_eq!(machine.handle(Event::Ended(done)), said(failed(broken())));
         // Who has voted waits for the decision.
         let mut machine = running();
         machine.handle(Event::BodyEnded);

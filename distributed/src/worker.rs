@@ -1,6 +1,6 @@
-//! The rim of a worker: sockets, threads and a device around its [machine](crate::machine). One thread (`Hands`)
-//! does what takes long, and the caller's holds the machine between that and what the driver says, so that a step can be given up
-//! while it runs.
+//! The rim of a worker: sockets, threads and a device around its [machine](crate::machine). One thread hears the driver, one
+//! (`Hands`) does what takes long, and the caller's holds the machine between them, so that a step can be given up while it
+//! runs. How it comes into a term is in `coming.rs`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,22 +15,16 @@ use thalweg_runtime::checkpoint::{Root, Shard};
 use thalweg_runtime::executor::{Exchange, Fetch, Position, Prepared};
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
-use crate::access::{Access, Encryption};
-use crate::auth::{JobKey, Party, Pass, Purpose};
-use crate::control::{Line, attend};
+use crate::access::Encryption;
+use crate::auth::{JobKey, Party};
+use crate::coming::Coming;
+use crate::control::Line;
 use crate::data::DataPlane;
-use crate::listener::Listener;
+use crate::joining::{self, Joining};
 use crate::machine::{Command, Event, Exit, Machine};
 use crate::message::{Cause, Order, Report};
-use crate::null::Null;
 use crate::stream::Stream;
-use crate::striped;
-use crate::{BEAT, HostError, JOINING, VERSION, lock, short};
-
-/// How long the others may take to connect, once all have joined.
-const MEETING_LIMIT: Duration = Duration::from_secs(60);
-/// How long it waits before it tries again to join.
-const RETRY: Duration = Duration::from_millis(20);
+use crate::{BEAT, HostError, lock, short};
 
 /// What a worker is started with.
 #[derive(Clone, Debug)]
@@ -58,19 +52,19 @@ pub enum Door {
 }
 
 impl Door {
-    fn find(&self) -> Result<(SocketAddr, JobKey, Encryption), End> {
-        let nowhere = || End::Lost("the driver is nowhere to be found".into());
+    pub(crate) fn find(&self) -> Result<(SocketAddr, JobKey, Encryption), Exit> {
+        let nowhere = || Exit::Lost("the driver is nowhere to be found".into());
         match self {
             Door::At(address, key, encryption) => Ok((*address, key.clone(), *encryption)),
             Door::Of(folder) if !folder.exists() => Err(nowhere()),
             Door::Of(folder) => {
-                let job = crate::Job::at(folder).map_err(|e| End::Lost(e.to_string()))?;
+                let job = crate::Job::at(folder).map_err(|e| Exit::Lost(e.to_string()))?;
                 Ok((job.address().ok_or_else(nowhere)?, job.key, job.reach.encryption))
             }
         }
     }
     /// Whether there was a job and it is over.
-    fn is_over(&self, was_there: &mut bool) -> bool {
+    pub(crate) fn is_over(&self, was_there: &mut bool) -> bool {
         let Door::Of(folder) = self else { return false };
         let is_there = folder.exists();
         *was_there |= is_there;
@@ -82,27 +76,17 @@ impl Door {
 pub type Open<'a> = dyn Fn(&str, usize) -> Result<Box<dyn Device>, DeviceError> + 'a;
 
 /// A worker that is joined to all others.
-struct Member {
-    key: JobKey,
-    term: u32,
-    rank: u16,
-    workers: usize,
-    device: Box<dyn Device>,
-    null: bool,
-    line: Line<Report>,
-    peers: Vec<(Party, Stream)>,
-    events: Sender<Event>,
-    happened: Receiver<Event>,
-}
-
-/// How a term ends for a worker.
-enum End {
-    /// By the driver's leave, or before it began.
-    Left,
-    /// The driver is gone, or has begun another term.
-    Lost(String),
-    /// Whatever it is, it would be the same again.
-    Refused(HostError),
+pub(crate) struct Member {
+    pub(crate) key: JobKey,
+    pub(crate) term: u32,
+    pub(crate) rank: u16,
+    pub(crate) workers: usize,
+    pub(crate) device: Box<dyn Device>,
+    pub(crate) null: bool,
+    pub(crate) line: Line<Report>,
+    pub(crate) peers: Vec<(Party, Stream)>,
+    pub(crate) events: Sender<Event>,
+    pub(crate) happened: Receiver<Event>,
 }
 
 /// Takes part in a job until it is over: in one term after the other, each begun anew by joining.
@@ -110,92 +94,49 @@ enum End {
 /// # Errors
 /// If it is not let in, and if the driver is lost and not found again.
 pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
-    let mut lost: Option<Instant> = matches!(worker.join, Door::Of(_)).then(Instant::now);
-    let mut was_there = false;
-    while !worker.join.is_over(&mut was_there) {
-        let (end, was_in) = match join(worker, open) {
-            Ok(member) => (take_part(member, &worker.roots), true),
-            Err(end) => (end, false),
-        };
-        match end {
-            End::Left => return Ok(()),
-            End::Refused(error) => return Err(error),
-            End::Lost(why) => {
-                if was_in {
-                    lost = Some(Instant::now());
+    let began = Instant::now();
+    let mut joining = Joining::new(worker.patience, matches!(worker.join, Door::Of(_)), Duration::ZERO);
+    let mut coming = Coming::new(worker);
+    let mut next = Some(joining::Event::Tick);
+    loop {
+        let event = next.take().unwrap_or_else(|| coming.next());
+        for command in joining.handle(began.elapsed(), event) {
+            let ended = |outcome: Result<joining::Event, Exit>| Some(outcome.unwrap_or_else(joining::Event::Ended));
+            match command {
+                joining::Command::Seek => next = ended(coming.seek()),
+                joining::Command::Open { device, threads, null } => {
+                    next = ended(coming.open(open, &device, threads, null));
                 }
-                if lost.is_none_or(|since| since.elapsed() > worker.patience) {
-                    return Err(HostError::Refused(why));
+                joining::Command::Meet { seat, reach } => {
+                    next = coming.meet(seat, reach).err().map(joining::Event::Ended)
                 }
-                thread::sleep(RETRY);
+                joining::Command::TurnAway => coming.turn_away(),
+                joining::Command::TakePart => {
+                    let nobody = || Exit::Lost("nobody was met".into());
+                    let exit = coming.member().map_or_else(nobody, |member| take_part(member, &worker.roots));
+                    next = Some(joining::Event::Ended(exit));
+                }
+                joining::Command::HangUp => coming.hang_up(),
+                joining::Command::Rest => {
+                    coming.rest();
+                    next = Some(joining::Event::Tick);
+                }
+                joining::Command::Finish(outcome) => return outcome.map_err(HostError::Refused),
             }
-        }
-    }
-    Ok(())
-}
-
-fn join(Worker { join, rank, listen, .. }: &Worker, open: &Open<'_>) -> Result<Member, End> {
-    let (address, key, encryption) = join.find()?;
-    let pass = |purpose, term| Pass { key: key.clone(), term, purpose };
-    let why = |e: &dyn std::fmt::Display| format!("cannot join the job at {address}: {e}");
-    let lost = |e: &dyn std::fmt::Display| End::Lost(why(e));
-    let refused = |e: &dyn std::fmt::Display| End::Refused(HostError::Refused(why(e)));
-    let access = Access::new(&key, address.ip(), encryption).map_err(End::Refused)?;
-    let asked_for = listen.map(|address| access.bind(address)).transpose().map_err(End::Refused)?;
-    let joining = pass(Purpose::Control, JOINING);
-    let socket = access.dial(address, &joining, Party::Joining, Party::Driver).map_err(|e| lost(&e))?;
-    let here = socket.local().map_err(|e| refused(&e))?.ip();
-    let port = asked_for.map_or_else(|| access.bind((here, 0).into()), Ok).map_err(End::Refused)?;
-    let (line, mut from_driver) = attend(socket).map_err(|e| lost(&e))?;
-    crash::point("joining");
-    let (version, process, mut address) = (VERSION.to_string(), std::process::id(), port.address());
-    if address.ip().is_unspecified() {
-        // Everywhere: the others try where this one reaches the driver from.
-        address.set_ip(here);
-    }
-    line.say(&Report::Join { version, address, process, rank: *rank }, &[]).map_err(|e| lost(&e))?;
-    let (term, rank, workers, device, null) = match from_driver.hear().map_err(|e| lost(&e))?.0 {
-        Order::Welcome { term, rank, workers, device, threads, null } => {
-            let opened = open(&device, threads as usize).map_err(|e| refused(&e))?;
-            (term, rank, workers, if null { Box::new(Null(opened)) } else { opened }, null)
-        }
-        Order::Refuse(why) => return Err(refused(&why)),
-        Order::Leave => return Err(End::Left),
-        other => return Err(refused(&format!("the driver begins with {other:?}"))),
-    };
-    let (events, happened) = mpsc::channel();
-    let heard = events.clone();
-    let hearing = from_driver.each(move |said| {
-        // Whoever is told may have gone.
-        let _ = heard.send(match said {
-            Ok((order, bytes)) => Event::Order(order, bytes),
-            Err(error) => Event::DriverGone(format!("the driver is gone: {error}")),
-        });
-    });
-    hearing.map_err(|e| refused(&e))?;
-    let (me, pass) = (Party::Worker(rank), pass(Purpose::Data, term));
-    let listener = Listener::open(port, access.tls.clone(), pass.clone(), me).map_err(End::Refused)?;
-    match meet(me, rank, &workers, &access, listener, &pass, &happened) {
-        Ok(peers) => {
-            Ok(Member { key, term, rank, workers: workers.len(), device, null, line, peers, events, happened })
-        }
-        Err(end) => {
-            line.hang_up();
-            Err(end)
         }
     }
 }
 
 /// From the first order of a term to the last.
-fn take_part(member: Member, roots: &[Root]) -> End {
+fn take_part(member: Member, roots: &[Root]) -> Exit {
     let rank = member.rank;
     match see_through(member, roots.to_vec()) {
         Ok(end) => end,
-        Err(error) => End::Refused(HostError::Refused(format!("rank {rank}: {error}"))),
+        Err(error) => Exit::Refused(format!("rank {rank}: {error}")),
     }
 }
 
-fn see_through(member: Member, roots: Vec<Root>) -> Result<End, HostError> {
+fn see_through(member: Member, roots: Vec<Root>) -> Result<Exit, HostError> {
     let Member { key, term, rank, workers, device, null, line, peers, events, happened } = member;
     let broke = Mutex::new(events.clone());
     let on_break = move |cause: &Cause| {
@@ -212,7 +153,7 @@ fn see_through(member: Member, roots: Vec<Root>) -> Result<End, HostError> {
     let working = working.spawn(move || hands.work(to_do)).map_err(HostError::io("cannot start a thread"))?;
     let end = match line.say(&Report::Ready, &[]) {
         Ok(()) => decide(happened, &line, &abort, &position, &jobs, &ballots),
-        Err(e) => End::Lost(format!("the driver is gone: {e}")),
+        Err(e) => Exit::Lost(format!("the driver is gone: {e}")),
     };
     // Whatever it is doing: it ends when nobody wants it any more. Only then may it join again.
     abort.raise();
@@ -221,71 +162,10 @@ fn see_through(member: Member, roots: Vec<Root>) -> Result<End, HostError> {
     let _ = working.join();
     line.hang_up();
     Ok(match end {
-        End::Lost(why) => End::Lost(format!("rank {rank}: {why}")),
-        End::Refused(HostError::Refused(why)) => End::Refused(HostError::Refused(format!("rank {rank}: {why}"))),
-        end => end,
+        Exit::Lost(why) => Exit::Lost(format!("rank {rank}: {why}")),
+        Exit::Refused(why) => Exit::Refused(format!("rank {rank}: {why}")),
+        Exit::Left => Exit::Left,
     })
-}
-
-/// Connections to all others: to those of a higher rank it goes, the others come. `happened` tells that nobody waits for it
-/// any more.
-fn meet(
-    me: Party,
-    rank: u16,
-    workers: &[SocketAddr],
-    access: &Access,
-    listener: Listener<(Party, Stream)>,
-    pass: &Pass,
-    happened: &Receiver<Event>,
-) -> Result<Vec<(Party, Stream)>, End> {
-    let lost = |to: Party, e: &dyn std::fmt::Display| End::Lost(format!("{me} cannot reach {to}: {e}"));
-    let (mut peers, of) = (Vec::with_capacity(workers.len()), striped::connections(workers.len()));
-    for (other, address) in workers.iter().enumerate().skip(usize::from(rank) + 1) {
-        let to = Party::Worker(other as u16);
-        for number in 0..of {
-            let socket = access.dial(*address, pass, me, to).map_err(|e| lost(to, &e))?;
-            let mut stream = socket.into_blocking().map_err(|e| lost(to, &e))?;
-            striped::announce(&mut stream, number, of).map_err(|e| lost(to, &e))?;
-            peers.push((to, number, stream));
-        }
-    }
-    crash::point("meeting");
-    let mut awaited: Vec<Party> = (0..rank).map(Party::Worker).chain([Party::Driver]).collect();
-    let (until, mut last) = (Instant::now() + MEETING_LIMIT, None);
-    while !awaited.is_empty() {
-        match happened.try_recv() {
-            Ok(Event::DriverGone(why)) => return Err(End::Lost(why)),
-            Ok(Event::Order(Order::Leave, _)) => return Err(End::Left),
-            Ok(other) => return Err(End::Lost(format!("{me} is not joined to the others yet, and hears {other:?}"))),
-            Err(_) => {}
-        }
-        match listener.next(RETRY) {
-            Some(Ok((party, mut stream))) => {
-                let said = if party == Party::Driver { Ok((0, 1)) } else { striped::announced(&mut stream) };
-                let known = |number| peers.iter().any(|(p, n, _)| (*p, *n) == (party, number));
-                match said {
-                    Ok((number, of)) if awaited.contains(&party) && !known(number) => {
-                        peers.push((party, number, stream));
-                        if peers.iter().filter(|(p, ..)| *p == party).count() == usize::from(of) {
-                            awaited.retain(|p| *p != party);
-                        }
-                    }
-                    Ok(_) => last = Some(format!("{party} came twice, or should not have come")),
-                    Err(error) => last = Some(format!("{party} does not say which connection it is: {error}")),
-                }
-            }
-            Some(Err(why)) => last = Some(why),
-            None if Instant::now() > until => {
-                let names: Vec<String> = awaited.iter().map(Party::to_string).collect();
-                let last = last.map_or(String::new(), |l| format!("; refused: {l}"));
-                let why = format!("{} did not connect within {MEETING_LIMIT:?}{last}", names.join(", "));
-                return Err(End::Lost(format!("{me}: {why}")));
-            }
-            None => {}
-        }
-    }
-    peers.sort_by_key(|(_, number, _)| *number);
-    Ok(peers.into_iter().map(|(party, _, stream)| (party, stream)).collect())
 }
 
 /// The machine, until it leaves.
@@ -296,9 +176,9 @@ fn decide(
     position: &Position,
     jobs: &Sender<Job>,
     ballots: &Sender<bool>,
-) -> End {
+) -> Exit {
     let mut machine = Machine::new();
-    let gone = |e: std::io::Error| End::Lost(format!("the driver is gone: {e}"));
+    let gone = |e: std::io::Error| Exit::Lost(format!("the driver is gone: {e}"));
     loop {
         let event = match happened.recv_timeout(BEAT) {
             Ok(event) => event,
@@ -308,7 +188,7 @@ fn decide(
                     Err(error) => return gone(error),
                 }
             }
-            Err(RecvTimeoutError::Disconnected) => return End::Lost("nobody is left who could say anything".into()),
+            Err(RecvTimeoutError::Disconnected) => return Exit::Lost("nobody is left who could say anything".into()),
         };
         for command in machine.handle(event) {
             match command {
@@ -324,9 +204,7 @@ fn decide(
                 }
                 Command::Stop => abort.raise(),
                 Command::Decide { commit } => drop(ballots.send(commit)),
-                Command::Exit(Exit::Left) => return End::Left,
-                Command::Exit(Exit::Lost(why)) => return End::Lost(why),
-                Command::Exit(Exit::Refused(why)) => return End::Refused(HostError::Refused(why)),
+                Command::Exit(exit) => return exit,
             }
         }
     }

@@ -57,6 +57,8 @@ fn gather(gathering: &mut Gathering, world: usize, patience: Duration) -> Result
         patience,
         device: &|rank| names(world)[usize::from(rank)].clone(),
         begin: &|| Ok(term.fetch_add(1, Ordering::Relaxed) + 1),
+        before: &Vec::new,
+        note: &|_| Ok(()),
         fence: &|_| (),
         give_up: &|| false,
     })

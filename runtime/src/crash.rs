@@ -6,7 +6,7 @@
 //! processes are started anew goes through all lines, and the folder shows that it did.
 
 use std::fs::{File, read_to_string};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -39,7 +39,11 @@ pub fn point(name: &str) {
 
 fn read() -> Vec<Line> {
     let Some(folder) = std::env::var_os(CRASH_VARIABLE).map(PathBuf::from) else { return vec![] };
-    let text = read_to_string(folder.join("plan")).unwrap_or_default();
+    parse(&read_to_string(folder.join("plan")).unwrap_or_default(), &folder)
+}
+
+/// Lines that make no sense plan nothing.
+fn parse(text: &str, folder: &Path) -> Vec<Line> {
     let line = |(i, line): (usize, &str)| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [who, point, count] = words[..] else { return None };
@@ -62,5 +66,20 @@ fn pass(plan: &[Line], point: &str) {
                 std::thread::park();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_make_no_sense_plan_nothing() {
+        let text = "worker2 mid-hop 40\n\n  driver\tvoted 1 \nworker1 body\na b c\na b -1\na b 99999999999999999999\na b 1 d\n\u{0} \u{fffd} 0\n";
+        let plan = parse(text, Path::new("crashes"));
+        let read: Vec<_> = plan.iter().map(|l| (&*l.who, &*l.point, l.left.load(Ordering::Relaxed))).collect();
+        assert_eq!(read, [("worker2", "mid-hop", 40), ("driver", "voted", 1), ("\u{0}", "\u{fffd}", 0)]);
+        let markers: Vec<_> = plan.iter().map(|l| l.marker.to_string_lossy().into_owned()).collect();
+        assert_eq!(markers, ["crashes/fired-1", "crashes/fired-3", "crashes/fired-9"]);
     }
 }

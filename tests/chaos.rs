@@ -91,3 +91,28 @@ fn whoever_is_killed_wherever_the_numbers_are_the_same() {
     assert_eq!(disturbed["digest"], undisturbed["digest"], "{said}");
     assert_eq!(disturbed["steps"], undisturbed["steps"]);
 }
+
+/// A trace of a job that goes on with one worker less: it holds what was done since, and can be read.
+#[test]
+fn a_trace_outlives_a_worker() {
+    let (crashes, file) =
+        (Folder::new("traced"), std::env::temp_dir().join(format!("thalweg-trace-{}", std::process::id())));
+    std::fs::write(crashes.0.join("plan"), "worker1 body-done 30\n").expect("room");
+    for (restarts, devices) in [("1", 2), ("0", 1)] {
+        let _ = std::fs::remove_file(crashes.0.join("fired-1"));
+        let launch =
+            ["launch", "-n", "2", "--restarts", restarts, "--", "thalweg", "demo", "--leaves", "2", "--steps", "60"];
+        let trace = ["--trace", file.to_str().expect("a plain path"), "--profile"];
+        let out = thalweg(&[&launch[..], &trace].concat(), Some(&crashes));
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(out.status.success() && said.contains("going on with"), "{said}");
+        let text = std::fs::read_to_string(&file).expect("it was written");
+        let trace: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let events = trace["traceEvents"].as_array().expect("events");
+        let of_workers: std::collections::BTreeSet<u64> =
+            events.iter().filter(|e| e["cat"] == "launch").filter_map(|e| e["pid"].as_u64()).collect();
+        assert!(events.len() > 1000, "{} events", events.len());
+        assert_eq!(of_workers.len(), devices, "{} events of {of_workers:?}", events.len());
+    }
+    std::fs::remove_file(&file).expect("it was written");
+}

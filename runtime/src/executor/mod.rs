@@ -202,7 +202,7 @@ impl Executor {
     }
     /// Takes the place of another executor: who holds its flag holds this one's.
     pub(crate) fn follow(&mut self, other: &Executor) {
-        (self.abort, self.wait_limit) = (other.abort.clone(), other.wait_limit);
+        (self.abort, self.wait_limit, self.made) = (other.abort.clone(), other.wait_limit, other.made);
     }
     /// Makes room for variables on every device; as many numbers as there are devices. Called once, before anything is loaded.
     pub fn reserve_state(&mut self, bytes: &[u64]) -> Result<(), DeviceError> {

@@ -223,13 +223,34 @@ impl Session {
     pub fn start_trace(&mut self, keep: usize) {
         self.time(true);
         self.executor.watch_channels(true);
+        let (steps, session, behind) = (VecDeque::new(), vec![], self.clocks());
+        self.recorder.trace = Some(Tracer { keep: keep.max(1), seen: 0, steps, session, behind });
+    }
+    fn clocks(&self) -> Vec<Behind> {
         let executor = &self.executor;
         let behind = executor.devices().iter().enumerate().map(|(i, d)| match executor.is_clock(i) {
             true => Behind::default(),
             false => Behind::of(&**d, executor),
         });
-        let (steps, session, behind) = (VecDeque::new(), vec![], behind.collect());
-        self.recorder.trace = Some(Tracer { keep: keep.max(1), seen: 0, steps, session, behind });
+        behind.collect()
+    }
+    /// Has devices that took the place of others watched as those were. They have clocks of their own; and where they are not
+    /// as many as before, the steps so far are those of other devices.
+    pub(super) fn watch_again(&mut self) {
+        if !self.recorder.is_on() {
+            return;
+        }
+        self.time(true);
+        if self.recorder.trace.is_some() {
+            self.executor.watch_channels(true);
+            let behind = self.clocks();
+            if let Some(tracer) = &mut self.recorder.trace {
+                if tracer.behind.len() != behind.len() {
+                    tracer.steps.clear();
+                }
+                tracer.behind = behind;
+            }
+        }
     }
     /// Stops noting; the last steps since the start.
     pub fn finish_trace(&mut self) -> Trace {

@@ -241,6 +241,7 @@ impl Session {
             }
         }
         (self.executor, self.planner, self.spread) = (executor, planner, spread);
+        self.watch_again();
         match &journal.from {
             Origin::Start => self.fill()?,
             Origin::Copy => self.spread.write_all(&mut self.executor, &journal.copy)?,

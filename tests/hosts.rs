@@ -312,10 +312,10 @@ fn nobody_outlives_a_driver_that_is_not_started_anew() {
 
 /// Being asked to end is no reason to start anew.
 #[test]
-fn nobody_outlives_a_driver_that_was_interrupted() {
+fn nobody_outlives_a_driver_that_was_asked_to_end() {
     let job = Running::start("5", FOR_EVER);
     let driver = job.driver;
-    let (code, said, _) = job.after(driver, Signal::INT, Duration::from_secs(10));
+    let (code, said, _) = job.after(driver, Signal::TERM, Duration::from_secs(10));
     assert!(code != Some(0) && !said.contains("started anew"), "{code:?} {said}");
 }
 

@@ -81,6 +81,7 @@ impl Recovery for Again {
         eprintln!("going on with {workers} after {took:.2} s: from {from}, {replayed} steps done again");
     }
     fn has_more(&mut self) -> bool {
-        self.world < self.meeting.job.expected() && self.meeting.gathering.has_waiting()
+        // Whether somebody waits costs nothing to know, how many are expected a file.
+        self.meeting.gathering.has_waiting() && self.world < self.meeting.job.expected()
     }
 }

@@ -26,8 +26,8 @@ const LONG_TIMES: u32 = 10;
 /// Prefixes of plans' hashes that are kept.
 const PLANS_KEPT: usize = 64;
 
-/// Workers that have come together. Dropped, or with the executor that is made of them, they leave, unless their term was
-/// [ended](Connections::end) before.
+/// Workers that have come together. Dropped, or with the executor that is made of them, they leave, unless another
+/// term was begun before.
 pub struct Workers {
     pub(crate) connections: Arc<Connections>,
     pub(crate) happened: Receiver<Event>,

@@ -191,9 +191,9 @@ impl Job {
     pub fn fence(&self, process: u32) -> Result<(), HostError> {
         self.replace(&format!("{FENCED}{process}"), b"")
     }
-    /// Whether that was said.
-    pub fn is_fenced(&self, process: u32) -> bool {
-        self.folder.join(format!("{FENCED}{process}")).exists()
+    /// Whether that was said. It is said of one process, and not of the next with the same number.
+    pub fn take_fence(&self, process: u32) -> bool {
+        fs::remove_file(self.folder.join(format!("{FENCED}{process}"))).is_ok()
     }
     /// Says which directories driver and workers know by the same names.
     ///

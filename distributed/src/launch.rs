@@ -22,6 +22,8 @@ use crate::{HostError, JOB_VARIABLE, Job, JobKey, Reach, WORLD_VARIABLE};
 const LAUNCHER_VARIABLE: &str = "THALWEG_LAUNCHER";
 /// How often the launcher looks who has ended.
 const LOOK: Duration = Duration::from_millis(5);
+/// How often it looks whether one that does not answer is to be ended.
+const FENCE_LOOK: Duration = Duration::from_millis(100);
 /// How long workers may stay once the driver has ended, and a driver whose workers did not start.
 const PARTING_LIMIT: Duration = Duration::from_secs(5);
 
@@ -165,21 +167,34 @@ struct Crew<'a> {
     workers: Vec<Kept>,
     /// Since when somebody is missing who has not come yet.
     missed: Option<Instant>,
+    /// When it was last looked whether somebody is to be ended.
+    fenced: Instant,
 }
 
 impl<'a> Crew<'a> {
     fn start(what: &'a Launch, job: &'a Job) -> Result<Self, HostError> {
         let workers = (0..what.world).map(|rank| what.worker(job, rank)).collect::<Result<_, _>>()?;
-        Ok(Self { what, job, workers, missed: None })
+        Ok(Self { what, job, workers, missed: None, fenced: Instant::now() })
     }
-    /// Starts those anew that have ended.
-    fn look(&mut self, restarts: &mut u32) -> Result<(), HostError> {
-        for (worker, rank) in self.workers.iter_mut().zip(0..) {
+    /// Ends those that the driver wants to be ended.
+    fn fence(&mut self) {
+        if self.fenced.elapsed() < FENCE_LOOK {
+            return;
+        }
+        self.fenced = Instant::now();
+        for worker in self.workers.iter_mut().filter(|w| w.ended.is_none()) {
             let process = worker.child.id();
-            if worker.ended.is_none() && self.job.is_fenced(process) {
+            if self.job.take_fence(process) {
                 eprintln!("the worker of process {process} does not answer, and is ended");
                 let _ = worker.child.kill();
             }
+        }
+    }
+    /// Starts those anew that have ended.
+    fn look(&mut self, restarts: &mut u32) -> Result<(), HostError> {
+        self.fence();
+        for (worker, rank) in self.workers.iter_mut().zip(0..) {
+            let process = worker.child.id();
             let Some(status) = worker.look() else { continue };
             // Where nobody has ever come together, one that ends by itself would do so again.
             let hopeless = status.code().is_some() && self.job.terms()? == 0;
@@ -187,6 +202,8 @@ impl<'a> Crew<'a> {
                 *restarts -= 1;
                 eprintln!("the worker of process {process} {}; it is started anew", how(status));
                 *worker = self.what.worker(self.job, rank)?;
+                // What was said of another process with its number.
+                self.job.take_fence(worker.child.id());
                 continue;
             }
             if !status.success() {

@@ -268,7 +268,7 @@ impl Session {
     /// The plan of a program for given extents, made if need be.
     pub fn plan(&mut self, program: &str, bindings: &Bindings) -> Result<Arc<Plan>, RunError> {
         let index = self.program(program)?;
-        let ready = self.ready(index, bindings.clone())?;
+        let ready = self.survive(|session| session.ready(index, bindings.clone()))?;
         Ok(self.ready[ready].step.plan.clone())
     }
 

@@ -106,5 +106,5 @@ fn the_driver_is_answered_line_by_line() {
     }
     assert_eq!(last["reps"], 2);
     assert!(last["extra"]["rel_err"].as_f64().is_some_and(|e| e <= 1e-4));
-    assert!(serve("allreduce", &["rep"]).is_empty(), "a case that is not there is not ready");
+    assert!(serve("no_such_case", &["rep"]).is_empty(), "a case that is not there is not ready");
 }

@@ -112,6 +112,32 @@ fn whatever_is_lost_is_done_again() {
     }
 }
 
+/// A save that comes to nothing right after one that has removed its predecessor: it is gone on from the one in between.
+#[test]
+fn a_save_that_fails_does_not_hide_the_one_before() {
+    let undisturbed = train(&mut session(&[]).0, |_, _| ());
+    let folder = std::env::temp_dir().join(format!("thalweg-recovery-hidden-{}", std::process::id()));
+    // Within step 9: a step is a body and a tail.
+    let (mut lost, seen) = session(&[18]);
+    lost.keep_checkpoints(1);
+    let saved = train(&mut lost, |session, k| match k {
+        3 => drop(session.save_and_wait(&folder).expect("room")),
+        8 => {
+            session.save(&folder).expect("room");
+            // What a save that was killed has left, and cannot be removed as a file.
+            let left = folder.join("tmp-manifest-0-99");
+            std::fs::create_dir(&left).expect("room");
+            session.save(&folder).expect("it begins").wait().expect_err("it cannot tidy up");
+            std::fs::remove_dir(&left).expect("it is there");
+        }
+        _ => {}
+    });
+    assert_eq!(saved, undisturbed);
+    let all = seen.lock().expect("no panic").clone();
+    assert!(matches!(&all[..], [(Origin::Checkpoint { id, .. }, 0)] if id.step == 9), "{all:?}");
+    std::fs::remove_dir_all(&folder).expect("it was made");
+}
+
 /// What is set in other ways is gone on from as well; and what would fail again is an error, not a loss.
 #[test]
 fn resumed_weights_and_resets_are_remembered() {

@@ -180,6 +180,8 @@ impl Session {
     /// A save has begun.
     pub(crate) fn remember_save(&mut self, saving: &Saving, directory: &std::path::Path) {
         if let Some(journal) = &mut self.journal {
+            // The save before has ended by now, and may have removed what it would be gone on from.
+            journal.settle();
             journal.saving = Some((saving.clone(), journal.entries.len(), directory.into()));
         }
     }

@@ -52,6 +52,9 @@ fn name_of(path: &Path) -> String {
 /// Takes the bytes of variables: the variable's place in the manifest, the first byte's place in the variable, bytes.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(usize, usize, &[u8]);
 
+/// Whether a checkpoint, of which the manifest has been read, is the one that is wanted.
+pub(super) type Accept<'a> = &'a dyn Fn(&Path, &Manifest) -> Result<(), CheckpointError>;
+
 /// A checkpoint whose manifest and headers are sound; its bytes have still to be checked.
 pub(super) struct Checkpoint {
     /// Of the manifest.
@@ -202,6 +205,14 @@ pub(super) fn covered(v: &VariableEntry) -> Result<(), String> {
     whole.then_some(()).ok_or_else(|| format!("the pieces of `{}` are not all of it, each element once", v.name))
 }
 
+/// A checkpoint that is wanted, and of which every byte is right.
+fn whole(directory: &Path, id: CheckpointId, accept: Accept<'_>, sink: Sink<'_>) -> Result<Checkpoint, Fault> {
+    let mut found = Checkpoint::open(directory, id)?;
+    accept(&found.path, &found.manifest).map_err(Fault::Stop)?;
+    found.check(sink)?;
+    Ok(found)
+}
+
 fn read_manifest(path: &Path) -> Result<Manifest, Fault> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|f| f.take(LONGEST_MANIFEST).read_to_end(&mut bytes));
@@ -217,19 +228,14 @@ fn read_manifest(path: &Path) -> Result<Manifest, Fault> {
 /// The newest checkpoint of a directory whose every byte is right, and those newer ones that are not.
 pub(super) fn newest(
     directory: &Path,
-    accept: &dyn Fn(&Path, &Manifest) -> Result<(), CheckpointError>,
+    accept: Accept<'_>,
     sink: Sink<'_>,
 ) -> Result<(Checkpoint, Vec<Damaged>), CheckpointError> {
     'list: loop {
         let published = disk::list(directory)?.unwrap_or_default().published;
         let mut damaged = Vec::new();
         for id in published.iter().rev() {
-            let checked = Checkpoint::open(directory, *id).and_then(|mut found| {
-                accept(&found.path, &found.manifest).map_err(Fault::Stop)?;
-                found.check(sink)?;
-                Ok(found)
-            });
-            match checked {
+            match whole(directory, *id, accept, sink) {
                 Ok(found) => return Ok((found, damaged)),
                 Err(Fault::Stop(error)) => return Err(error),
                 // Not damaged but gone: whoever saves here has saved more since, and keeps only so many.
@@ -249,15 +255,10 @@ pub(super) fn newest(
 pub(super) fn exactly(
     directory: &Path,
     id: CheckpointId,
-    accept: &dyn Fn(&Path, &Manifest) -> Result<(), CheckpointError>,
+    accept: Accept<'_>,
     sink: Sink<'_>,
 ) -> Result<Checkpoint, CheckpointError> {
-    let checked = Checkpoint::open(directory, id).and_then(|mut found| {
-        accept(&found.path, &found.manifest).map_err(Fault::Stop)?;
-        found.check(sink)?;
-        Ok(found)
-    });
-    checked.map_err(|fault| match fault {
+    whole(directory, id, accept, sink).map_err(|fault| match fault {
         Fault::Stop(error) => error,
         Fault::Damaged(why) => {
             CheckpointError::AllDamaged { directory: directory.into(), damaged: vec![Damaged { id, why }] }

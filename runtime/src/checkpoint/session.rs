@@ -78,9 +78,7 @@ impl Session {
         let buffer = &mut self.saver.buffer;
         let accept = |path: &Path, manifest: &super::Manifest| variables.check(path, manifest, same);
         // The model's variables are those of the manifest, in the same order, or `accept` had refused.
-        let mut sink = |i: usize, offset: usize, bytes: &[u8]| {
-            buffer[variables.slots[i].offset + offset..][..bytes.len()].copy_from_slice(bytes);
-        };
+        let mut sink = |i: usize, offset: usize, bytes: &[u8]| variables.put(buffer, i, offset, bytes);
         let (found, damaged) = newest(directory, &accept, &mut sink)?;
         let key = key_of(directory)?;
         self.write_state()?;
@@ -115,7 +113,7 @@ impl Session {
         let variables = self.variables();
         let (cursors, step) = (self.cursors.committed(), self.step());
         let state = match self.begin_shards(&target, step)? {
-            Some(sharded) => State::There(Some(sharded)),
+            Some(sharded) => State::There(sharded),
             None => {
                 self.read_state(&variables)?;
                 State::Here(std::mem::take(&mut self.saver.buffer))
@@ -174,9 +172,7 @@ impl Session {
         let variables = self.variables();
         let mut state = Vec::new();
         reserve(&mut state, variables.bytes)?;
-        let mut sink = |i: usize, offset: usize, bytes: &[u8]| {
-            state[variables.slots[i].offset + offset..][..bytes.len()].copy_from_slice(bytes);
-        };
+        let mut sink = |i: usize, offset: usize, bytes: &[u8]| variables.put(&mut state, i, offset, bytes);
         exactly(directory, id, &|path, manifest| variables.check(path, manifest, Same::Variables), &mut sink)?;
         self.spread.write_all(&mut self.executor, &state)?;
         self.executor.mended();

@@ -16,7 +16,7 @@ use super::error::CheckpointError;
 use super::manifest::{Digest, PieceEntry, ShardEntry, VariableEntry};
 use super::names::{CheckpointId, Part, Place, temporary};
 use super::read::covered;
-use super::tensors::{Layout, Tensor, TensorFile};
+use super::tensors::{Layout, ReadError, Tensor, TensorFile};
 use super::write::write_shard;
 use crate::crash;
 use crate::device::{Device, DeviceError};
@@ -68,6 +68,14 @@ pub struct ShardOrder {
     pub place: Place,
     /// What is in it.
     pub pieces: Vec<PieceOrder>,
+}
+
+impl ShardOrder {
+    /// The files that this takes: one for each part of which there is something.
+    fn files(&self) -> impl Iterator<Item = (Part, String)> {
+        let parts = Part::ALL.into_iter().filter(|part| self.pieces.iter().any(|piece| piece.part == *part));
+        parts.map(|part| (part, part.file(self.id, self.place)))
+    }
 }
 
 /// A piece of a variable.
@@ -136,17 +144,14 @@ impl Shard {
     pub fn write(&self) -> Result<ShardReport> {
         let Self { order, directory, copies } = self;
         let mut files = vec![];
-        for part in Part::ALL {
+        for (part, name) in order.files() {
             let pieces = order.pieces.iter().zip(copies).filter(|(piece, _)| piece.part == part);
-            let tensors: Vec<Tensor<'_>> =
-                pieces.map(|(p, bytes)| Tensor { name: &p.tensor, ty: &p.ty, bytes }).collect();
-            if !tensors.is_empty() {
-                let name = part.file(order.id, order.place);
-                // Of somebody who was asked before, and is gone.
-                disk::remove(&directory.join(temporary(&name)))?;
-                files.push(write_shard(directory, &name, &Layout::of(tensors)?)?);
-                crash::point("writing");
-            }
+            let tensors = pieces.map(|(p, bytes)| Tensor { name: &p.tensor, ty: &p.ty, bytes });
+            let layout = Layout::of(tensors.collect())?;
+            // Of somebody who was asked before, and is gone.
+            disk::remove(&directory.join(temporary(&name)))?;
+            files.push(write_shard(directory, &name, &layout)?);
+            crash::point("writing");
         }
         Ok(ShardReport { files, digests: copies.iter().map(|c| blake3::hash(c).into()).collect() })
     }
@@ -218,21 +223,20 @@ impl Sharded {
         Some(Self { id, orders, devices: busy, pending: vec![], pieces })
     }
     /// All files and variables, once all workers are done.
-    pub(super) fn finish(self, directory: &Path) -> Result<(Vec<ShardEntry>, Vec<VariableEntry>)> {
+    pub(super) fn finish(&mut self, directory: &Path) -> Result<(Vec<ShardEntry>, Vec<VariableEntry>)> {
         let Self { id, orders, pending, pieces, .. } = self;
+        let (pending, pieces) = (std::mem::take(pending), std::mem::take(pieces));
         // All of them, before anything is given up: nobody may be writing still.
         let reports: Vec<_> = pending.into_iter().map(|pending| pending()).collect();
         let reports = reports.into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
         let mut files: Vec<(Part, usize, ShardEntry)> = vec![];
         for (at, (order, report)) in orders.iter().zip(&reports).enumerate() {
-            let parts = Part::ALL.into_iter().filter(|part| order.pieces.iter().any(|p| p.part == *part));
-            let names: Vec<(Part, String)> = parts.map(|part| (part, part.file(id, order.place))).collect();
-            let same = names.iter().map(|(_, name)| name).eq(report.files.iter().map(|f| &f.file));
+            let same = order.files().map(|(_, name)| name).eq(report.files.iter().map(|f| f.file.clone()));
             if !same || report.digests.len() != order.pieces.len() {
                 let why = format!("shard {} of {id} is not what was asked for", order.place.index + 1);
                 return Err(CheckpointError::Internal(why));
             }
-            files.extend(names.iter().zip(&report.files).map(|((part, _), file)| (*part, at, file.clone())));
+            files.extend(order.files().zip(&report.files).map(|((part, _), file)| (part, at, file.clone())));
         }
         files.sort_by_key(|(part, at, _)| (*part, *at));
         let place_of = |part: Part, at: usize| files.iter().position(|(p, a, _)| (*p, *a) == (part, at));
@@ -248,17 +252,13 @@ impl Sharded {
                 }
                 // Nobody has seen all of it: it is read as it was written.
                 None => {
-                    let file =
-                        |p: &PieceEntry| directory.join(temporary(&part.file(id, orders[usize::from(p.shard)].place)));
-                    let unreadable = |why: String| CheckpointError::Internal(format!("`{}`: {why}", variable.name));
-                    let open = |p: &PieceEntry| {
-                        let file = TensorFile::open(&file(p)).map_err(|e| unreadable(e.to_string()))?;
-                        Ok::<_, CheckpointError>(file)
-                    };
                     let bytes = assemble(&variable, &pieces, &mut |piece, sink| {
-                        open(piece)?.read(&piece.tensor(&variable), sink).map_err(|e| unreadable(e.to_string()))
-                    })?;
-                    blake3::hash(&bytes).into()
+                        let name = part.file(*id, orders[usize::from(piece.shard)].place);
+                        let mut file = TensorFile::open(&directory.join(temporary(&name)))?;
+                        file.read(&piece.tensor(&variable), sink)
+                    });
+                    let unreadable = |e: ReadError| CheckpointError::Internal(format!("`{}`: {e}", variable.name));
+                    blake3::hash(&bytes.map_err(unreadable)?).into()
                 }
             };
             let place = |mut piece: PieceEntry| {

@@ -62,6 +62,10 @@ impl Variables {
         slots.sort_by(|a, b| a.name.cmp(&b.name));
         Self { graph: graph.name.clone(), hash: graph.hash(), seed: graph.seed, slots, bytes: layout.bytes }
     }
+    /// Puts bytes of the slot at place `at` into a copy of all, from `offset` of the variable on.
+    pub(super) fn put(&self, copy: &mut [u8], at: usize, offset: usize, bytes: &[u8]) {
+        copy[self.slots[at].offset + offset..][..bytes.len()].copy_from_slice(bytes);
+    }
     /// The slot of this name.
     pub(super) fn find(&self, name: &str) -> Option<&Slot> {
         self.slots.binary_search_by(|s| (*s.name).cmp(name)).ok().map(|i| &self.slots[i])
@@ -116,7 +120,7 @@ pub(super) struct Snapshot {
 pub(super) enum State {
     Here(Vec<u8>),
     /// With the workers, who write it.
-    There(Option<Sharded>),
+    There(Sharded),
 }
 
 /// Makes room for `bytes`, unless there is room already.

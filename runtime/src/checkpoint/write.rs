@@ -12,7 +12,7 @@ use super::error::CheckpointError;
 use super::manifest::{Digest, FORMAT, GraphName, Manifest, ShardEntry, VariableEntry};
 use super::names::{CheckpointId, Part, Place, temporary};
 use super::read::Checkpoint;
-use super::snapshot::{ModelDigest, Snapshot, State};
+use super::snapshot::{ModelDigest, Snapshot, State, Variables};
 use super::tensors::{Layout, Tensor};
 
 use crate::crash;
@@ -104,7 +104,7 @@ pub(super) fn write(target: &Target, snapshot: &mut Snapshot, keep: usize) -> Ou
     match contents(target, snapshot, id).and_then(|contents| publish(target, snapshot, contents, id)) {
         Ok(digest) => finish(target, id, digest, keep),
         Err(error) => {
-            abandon(target, id);
+            abandon(target);
             Outcome { result: Err(error), published: None }
         }
     }
@@ -119,8 +119,7 @@ enum Begun {
 fn begin(target: &Target, snapshot: &Snapshot) -> Result<Begun> {
     let state = match &snapshot.state {
         State::Here(state) => state,
-        State::There(Some(sharded)) => return Ok(Begun::New(sharded.id)),
-        State::There(None) => return Err(CheckpointError::Internal("a copy that was written already".into())),
+        State::There(sharded) => return Ok(Begun::New(sharded.id)),
     };
     clean(target)?;
     if let Some((id, digest)) = already(target, snapshot, state) {
@@ -150,7 +149,7 @@ fn already(target: &Target, snapshot: &Snapshot, state: &[u8]) -> Option<(Checkp
     // A damaged one, or one that cannot be read, is no reason not to save.
     let mut found = Checkpoint::open(&target.directory, id).ok()?;
     let m = &found.manifest;
-    let same = m.digest == digest_of(&variables_of(snapshot, state))
+    let same = m.digest == digest_of(&variables_of(&snapshot.variables, state))
         && m.cursors == cursors(snapshot)
         && m.graph == graph_name(snapshot);
     let digest = m.digest;
@@ -166,9 +165,12 @@ fn graph_name(snapshot: &Snapshot) -> GraphName {
     GraphName { name: v.graph.to_string(), hash: Digest(v.hash.0), seed: v.seed }
 }
 
-fn variables_of(snapshot: &Snapshot, state: &[u8]) -> Vec<VariableEntry> {
-    let slots = snapshot.variables.slots.iter();
-    slots.map(|slot| VariableEntry { digest: blake3::hash(&state[slot.range()]).into(), ..slot.entry() }).collect()
+fn variables_of(variables: &Variables, state: &[u8]) -> Vec<VariableEntry> {
+    variables
+        .slots
+        .iter()
+        .map(|slot| VariableEntry { digest: blake3::hash(&state[slot.range()]).into(), ..slot.entry() })
+        .collect()
 }
 
 /// The hash of all variables.
@@ -184,10 +186,10 @@ fn contents(
     snapshot: &mut Snapshot,
     id: CheckpointId,
 ) -> Result<(Vec<ShardEntry>, Vec<VariableEntry>)> {
-    if let State::There(sharded) = &mut snapshot.state {
-        return sharded.take().map(|s| s.finish(&target.directory)).expect("it was there a moment ago");
-    }
-    let State::Here(state) = &snapshot.state else { unreachable!("it is here or there") };
+    let state = match &mut snapshot.state {
+        State::Here(state) => &*state,
+        State::There(sharded) => return sharded.finish(&target.directory),
+    };
     let mut shards = Vec::new();
     for part in Part::ALL {
         let slots = snapshot.variables.slots.iter().filter(|s| Part::of(s.kind) == part);
@@ -197,7 +199,7 @@ fn contents(
             shards.push(write_shard(&target.directory, &part.file(id, Place::ONLY), &Layout::of(tensors)?)?);
         }
     }
-    Ok((shards, variables_of(snapshot, state)))
+    Ok((shards, variables_of(&snapshot.variables, state)))
 }
 
 /// Everything up to the instant at which readers find it.
@@ -252,12 +254,10 @@ pub(super) fn write_shard(directory: &Path, name: &str, layout: &Layout<'_>) -> 
 
 /// Takes back what a save that failed has written, as far as the disk lets us: it may be full. What stays behind, the
 /// next save removes.
-fn abandon(target: &Target, id: CheckpointId) {
-    _ = disk::remove(&target.at(&temporary(&id.manifest())));
-    let is_of_it =
-        |path: &Path| path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.contains(&format!("-{id}")));
+fn abandon(target: &Target) {
+    // Whoever else saves here is locked out: what is unfinished is this save's, or of one that was killed.
     let left = disk::list(&target.directory).ok().flatten().unwrap_or_default().leftovers;
-    left.iter().filter(|path| is_of_it(path)).for_each(|path| _ = disk::remove(path));
+    left.iter().for_each(|path| _ = disk::remove(path));
 }
 
 /// Removes checkpoints older than the newest `keep` that are whole, as far as this session knows.

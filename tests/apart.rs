@@ -4,30 +4,19 @@
 
 #![allow(missing_docs)]
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const THALWEG: &str = env!("CARGO_BIN_EXE_thalweg");
+use command::{THALWEG, said, summary, thalweg};
+
 const DEMO: [&str; 6] = ["demo", "--json", "--leaves", "4", "--steps", "50"];
-
-fn thalweg(arguments: &[&str]) -> Output {
-    Command::new(THALWEG).args(arguments).output().expect("it starts")
-}
-
-fn said(out: &Output) -> String {
-    String::from_utf8_lossy(&out.stderr).into_owned()
-}
-
-#[track_caller]
-fn summary(out: &Output) -> serde_json::Value {
-    assert!(out.status.success(), "{}", said(out));
-    let text = String::from_utf8_lossy(&out.stdout);
-    serde_json::from_str(text.lines().last().expect("a summary")).expect("JSON")
-}
 
 /// An address of this machine that is not loopback. Nothing is sent to find it.
 fn address() -> Option<IpAddr> {

@@ -6,11 +6,14 @@
 #![cfg(target_os = "linux")]
 #![allow(missing_docs)]
 
-use std::path::PathBuf;
+#[path = "common/command.rs"]
+mod command;
+
 use std::process::{Command, Output};
 use std::time::Instant;
 
-const THALWEG: &str = env!("CARGO_BIN_EXE_thalweg");
+use command::{Folder, THALWEG, said, summary, thalweg};
+
 const STEPS: &str = "400";
 
 /// Who is killed at which point, when it passes it for which time.
@@ -38,54 +41,29 @@ const KILLS: &[(&str, &str, u32)] = &[
     ("driver", "restoring", 40),
 ];
 
-struct Folder(PathBuf);
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("thalweg-chaos-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-}
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn thalweg(arguments: &[&str], crashes: Option<&Folder>) -> Output {
-    let mut command = Command::new(THALWEG);
-    command.args(arguments);
-    if let Some(folder) = crashes {
-        command.env("THALWEG_CRASH", &folder.0);
-    }
-    command.output().expect("it starts")
-}
-
-fn summary(out: &Output) -> serde_json::Value {
-    let said = String::from_utf8_lossy(&out.stderr);
-    assert!(out.status.success(), "{said}");
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    serde_json::from_str(text.lines().last().expect("a summary")).expect("JSON")
+/// Runs the command; its processes crash as the plan in this folder says.
+fn with_crashes(arguments: &[&str], crashes: &Folder) -> Output {
+    Command::new(THALWEG).args(arguments).env("THALWEG_CRASH", crashes.path()).output().expect("it starts")
 }
 
 #[test]
 fn whoever_is_killed_wherever_the_numbers_are_the_same() {
     let demo = ["demo", "--json", "--leaves", "4", "--steps", STEPS];
-    let undisturbed = summary(&thalweg(&demo, None));
-    let (crashes, saves) = (Folder::new("crashes"), Folder::new("saves"));
+    let undisturbed = summary(&thalweg(&demo));
+    let (crashes, saves) = (Folder::new("chaos-crashes"), Folder::new("chaos-saves"));
     let plan: Vec<String> = KILLS.iter().map(|(who, point, count)| format!("{who} {point} {count}\n")).collect();
-    std::fs::write(crashes.0.join("plan"), plan.concat()).expect("room");
+    std::fs::write(crashes.at("plan"), plan.concat()).expect("room");
     let restarts = (KILLS.len() + 4).to_string();
-    let root = format!("saves={}", saves.0.display());
+    let root = format!("saves={}", saves.path().display());
     let launch = ["launch", "-n", "4", "--restarts", &restarts, "--root", &root, "--", "thalweg"];
-    let save = ["--save", saves.0.to_str().expect("a plain path"), "--save-every", "20"];
+    let save = ["--save", saves.path().to_str().expect("a plain path"), "--save-every", "20"];
     let started = Instant::now();
-    let out = thalweg(&[&launch[..], &demo, &save].concat(), Some(&crashes));
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    let out = with_crashes(&[&launch[..], &demo, &save].concat(), &crashes);
+    let said = said(&out);
     println!("{said}\n{} kills in {:.1} s", KILLS.len(), started.elapsed().as_secs_f64());
     let disturbed = summary(&out);
     for (line, (who, point, count)) in (1..).zip(KILLS) {
-        let fired = crashes.0.join(format!("fired-{line}")).exists();
+        let fired = crashes.at(&format!("fired-{line}")).exists();
         assert!(fired, "{who} never came to {point} for the {count}. time:\n{said}");
     }
     assert_eq!(disturbed["digest"], undisturbed["digest"], "{said}");
@@ -95,16 +73,16 @@ fn whoever_is_killed_wherever_the_numbers_are_the_same() {
 /// A trace of a job that goes on with one worker less: it holds what was done since, and can be read.
 #[test]
 fn a_trace_outlives_a_worker() {
-    let (crashes, file) =
-        (Folder::new("traced"), std::env::temp_dir().join(format!("thalweg-trace-{}", std::process::id())));
-    std::fs::write(crashes.0.join("plan"), "worker1 body-done 30\n").expect("room");
+    let crashes = Folder::new("chaos-traced");
+    let file = crashes.at("trace.json");
+    std::fs::write(crashes.at("plan"), "worker1 body-done 30\n").expect("room");
     for (restarts, devices) in [("1", 2), ("0", 1)] {
-        let _ = std::fs::remove_file(crashes.0.join("fired-1"));
+        let _ = std::fs::remove_file(crashes.at("fired-1"));
         let launch =
             ["launch", "-n", "2", "--restarts", restarts, "--", "thalweg", "demo", "--leaves", "2", "--steps", "60"];
         let trace = ["--trace", file.to_str().expect("a plain path"), "--profile"];
-        let out = thalweg(&[&launch[..], &trace].concat(), Some(&crashes));
-        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        let out = with_crashes(&[&launch[..], &trace].concat(), &crashes);
+        let said = said(&out);
         assert!(out.status.success() && said.contains("going on with"), "{said}");
         let text = std::fs::read_to_string(&file).expect("it was written");
         let trace: serde_json::Value = serde_json::from_str(&text).expect("JSON");
@@ -114,5 +92,4 @@ fn a_trace_outlives_a_worker() {
         assert!(events.len() > 1000, "{} events", events.len());
         assert_eq!(of_workers.len(), devices, "{} events of {of_workers:?}", events.len());
     }
-    std::fs::remove_file(&file).expect("it was written");
 }

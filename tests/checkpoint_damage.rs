@@ -5,7 +5,8 @@ mod common;
 
 use std::os::unix::fs::FileExt;
 
-use common::state::{self, Folder};
+use common::command::Folder;
+use common::state;
 use thalweg::runtime::checkpoint::inspect;
 use thalweg::runtime::{CheckpointError, Same};
 

@@ -11,6 +11,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use common::command::Folder;
 use common::state;
 
 /// Every call by which a save changes a file system, or learns what is in it.
@@ -82,7 +83,7 @@ fn child(directory: &Path, strace: &[&str]) -> Output {
 }
 
 /// Saves steps 1 and 2, and leaves what a save of step 3 leaves that was killed early, and late.
-fn prepared(folder: &state::Folder) -> PathBuf {
+fn prepared(folder: &Folder) -> PathBuf {
     let directory = folder.at("prepared");
     let mut session = state::session();
     for step in [1, 2] {
@@ -138,7 +139,7 @@ fn traced(directory: &Path) -> (Vec<Call>, BTreeMap<String, usize>) {
 }
 
 /// For every call of a save after `prepared`: its name, and which of its thread's calls of that name it is.
-fn every_call(folder: &state::Folder, prepared: &Path) -> Vec<(String, usize)> {
+fn every_call(folder: &Folder, prepared: &Path) -> Vec<(String, usize)> {
     let directory = folder.at("traced");
     state::copy(prepared, &directory);
     every_call_into(&directory)
@@ -178,7 +179,7 @@ fn a_save_killed_at_any_call_loses_nothing() {
     if !strace() {
         return;
     }
-    let folder = state::Folder::new("killed");
+    let folder = Folder::new("killed");
     let (prepared, directory) = (prepared(&folder), folder.at("run"));
     let (mut before, mut after) = (0, 0);
     for (name, when) in every_call(&folder, &prepared) {
@@ -200,7 +201,7 @@ fn a_first_save_killed_at_any_call_leaves_it_or_nothing() {
     if !strace() {
         return;
     }
-    let folder = state::Folder::new("first");
+    let folder = Folder::new("first");
     let (mut nothing, mut whole) = (0, 0);
     for (name, when) in every_call_into(&folder.at("traced")) {
         let directory = folder.at("run");
@@ -229,7 +230,7 @@ fn a_disk_that_fails_at_any_call_gives_an_error_and_loses_nothing() {
     if !strace() {
         return;
     }
-    let folder = state::Folder::new("failing");
+    let folder = Folder::new("failing");
     let (prepared, directory) = (prepared(&folder), folder.at("run"));
     let mut failures = 0;
     for (name, when) in every_call(&folder, &prepared) {
@@ -268,7 +269,7 @@ fn a_full_or_read_only_disk_gives_an_error_until_it_is_mended() {
     if !strace() {
         return;
     }
-    let folder = state::Folder::new("full");
+    let folder = Folder::new("full");
     let (prepared, directory) = (prepared(&folder), folder.at("run"));
     for (name, when) in every_call(&folder, &prepared) {
         let (errno, said) = match name.as_str() {
@@ -321,7 +322,7 @@ fn the_child_on_a_small_disk() {
 /// A real one: a file system of 64 KiB, in a mount namespace of its own that ends with the child.
 #[test]
 fn a_disk_that_is_really_full_gives_an_error_and_loses_nothing() {
-    let folder = state::Folder::new("tmpfs");
+    let folder = Folder::new("tmpfs");
     let disk = folder.at("disk");
     std::fs::create_dir(&disk).expect("room");
     let mount = "mount -t tmpfs -o size=64k none \"$0\" && exec \"$@\"";
@@ -352,7 +353,7 @@ fn everything_is_synced_before_the_next_thing_relies_on_it() {
     if !strace() {
         return;
     }
-    let folder = state::Folder::new("order");
+    let folder = Folder::new("order");
     let (prepared, directory) = (prepared(&folder), folder.at("run"));
     state::copy(&prepared, &directory);
     let (calls, _) = traced(&directory);

@@ -4,30 +4,24 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use common::state::{self, Folder};
+use common::command::{self, Folder, THALWEG, thalweg};
+use common::state;
 use thalweg::graph::Init;
 use thalweg::prelude::*;
 use thalweg::runtime::checkpoint::{CheckpointId, inspect, published};
 use thalweg::runtime::{CheckpointError, ReferenceDevice, Same, Session};
 
-fn thalweg(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_thalweg")).args(arguments).output().expect("the command runs")
-}
-
 #[track_caller]
 fn stdout(arguments: &[&str]) -> String {
-    let output = thalweg(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
+    command::printed(&thalweg(arguments))
 }
 
 /// The digest in the demo's last line.
 #[track_caller]
 fn demo_digest(arguments: &[&str]) -> String {
-    let text = stdout(&[&["demo", "--json"], arguments].concat());
-    let last: serde_json::Value = serde_json::from_str(text.lines().last().expect("a line")).expect("JSON");
+    let last = command::summary(&thalweg(&[&["demo", "--json"], arguments].concat()));
     last["digest"].as_str().expect("a digest").to_string()
 }
 
@@ -81,7 +75,7 @@ fn a_demo_killed_again_and_again_ends_as_if_it_had_not_been() {
     let whole = demo_digest(&["--passes", "15"]);
     let mut kills = 0;
     for wanted in [7, 35, 70, 105] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+        let mut child = Command::new(THALWEG)
             .args(arguments)
             .arg(&directory)
             .stdout(Stdio::null())

@@ -1,15 +1,15 @@
 //! The command as people meet it: what it prints, where, and what it says when something is wrong.
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::process::{Command, Output, Stdio};
 
-fn thalweg(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_thalweg")).args(arguments).output().expect("the command runs")
-}
+use command::{THALWEG, thalweg};
 
+#[track_caller]
 fn stdout(arguments: &[&str]) -> String {
-    let output = thalweg(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
+    command::printed(&thalweg(arguments))
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn a_graph_that_was_shown_is_read_again() {
 
     std::fs::write(&file, text.replace("conv2d %0", "conv2d %77")).expect("room");
     let output = thalweg(&["graph", "show", path]);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said = command::said(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(said.contains("line ") && said.contains("%77 has not been declared"), "{said}");
     std::fs::remove_dir_all(&folder).expect("it was there");
@@ -57,7 +57,7 @@ fn unknown_programs_and_files_are_named() {
 fn a_reader_that_leaves_early_is_no_error() {
     let plan = &["plan", "--program", "train", "--bind", "batch=64"][..];
     for arguments in [plan, &["demo", "--passes", "1"], &["devices"], &["graph", "show"]] {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_thalweg"))
+        let mut child = Command::new(THALWEG)
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -65,7 +65,7 @@ fn a_reader_that_leaves_early_is_no_error() {
             .expect("the command runs");
         drop(child.stdout.take());
         let output = child.wait_with_output().expect("it ends");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = command::said(&output);
         assert!(output.status.success() && !said.contains("panicked"), "{arguments:?}: {said}");
     }
 }
@@ -130,7 +130,7 @@ fn devices_are_listed_with_what_is_not_used_and_why() {
 fn what_is_measured_is_kept_and_shown() {
     let cache = std::env::temp_dir().join(format!("thalweg-cache-{}", std::process::id()));
     let run = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_thalweg"));
+        let mut command = Command::new(THALWEG);
         command.args(arguments).env("XDG_CACHE_HOME", &cache).output().expect("the command runs")
     };
     let gpus = |output: &Output| -> Vec<serde_json::Value> {
@@ -197,7 +197,7 @@ fn a_plan_is_shown_to_be_sound_or_what_is_wrong_with_it_is_said() {
         (&["verify", "--devices", "cpu:0,cpu:1", "--leaves", "1"], "cannot be spread over 2 devices"),
     ] {
         let output = thalweg(arguments);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let said = command::said(&output);
         assert!(output.status.code() == Some(1) && said.contains(why), "{arguments:?}: {said}");
     }
     std::fs::remove_file(&file).expect("it was there");
@@ -208,7 +208,7 @@ fn a_plan_is_shown_to_be_sound_or_what_is_wrong_with_it_is_said() {
 fn a_step_is_explained_compared_and_drawn() {
     let folder = std::env::temp_dir().join(format!("thalweg-explain-{}", std::process::id()));
     let run = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_thalweg"));
+        let mut command = Command::new(THALWEG);
         command.args(arguments).env("XDG_CACHE_HOME", &folder).output().expect("the command runs")
     };
     let two = ["explain", "--model", "mlp_train", "--devices", "cpu:0,cpu:1", "--leaves", "4"];

@@ -5,38 +5,33 @@
 #![cfg(target_os = "linux")]
 #![allow(missing_docs)]
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use command::{Folder, THALWEG, printed, said, thalweg};
 use rustix::process::{Pid, Signal, kill_process};
 
-const THALWEG: &str = env!("CARGO_BIN_EXE_thalweg");
-
-fn thalweg(arguments: &[&str]) -> Output {
-    Command::new(THALWEG).args(arguments).output().expect("it starts")
-}
-
 /// The last line of a demo of 50 steps over four leaves.
-fn summary(before: &[&str], after: &[&str]) -> serde_json::Value {
+#[track_caller]
+fn demo(before: &[&str], after: &[&str]) -> serde_json::Value {
     let demo = ["demo", "--json", "--leaves", "4", "--steps", "50"];
-    let arguments = [before, &demo, after].concat();
-    let out = thalweg(&arguments);
-    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
-    let text = String::from_utf8(out.stdout).expect("text");
-    serde_json::from_str(text.lines().last().expect("a summary")).expect("JSON")
+    command::summary(&thalweg(&[before, &demo, after].concat()))
 }
 
 #[test]
 fn several_processes_give_the_digest_of_one() {
-    let one = summary(&[], &[]);
+    let one = demo(&[], &[]);
     for (strategy, worlds) in
         [("dp", &["1", "2", "3", "4"][..]), ("zero1", &["2", "3"]), ("pp", &["2", "4"]), ("ps", &["2", "3", "4"])]
     {
         for world in worlds {
-            let several = summary(&["launch", "-n", world, "--", "thalweg"], &["--strategy", strategy]);
+            let several = demo(&["launch", "-n", world, "--", "thalweg"], &["--strategy", strategy]);
             assert_eq!(several["digest"], one["digest"], "{several}");
             assert_eq!(several["world"].to_string(), *world, "{several}");
             assert_eq!(several["test_accuracy"], one["test_accuracy"], "{several}");
@@ -49,8 +44,8 @@ fn several_processes_give_the_digest_of_one() {
 #[test]
 fn as_many_bytes_cross_as_within_one_process() {
     for strategy in ["dp", "pp", "ps"] {
-        let there = summary(&["launch", "-n", "2", "--", "thalweg"], &["--strategy", strategy]);
-        let here = summary(&[], &["--strategy", strategy, "--devices", "cpu:0,cpu:1"]);
+        let there = demo(&["launch", "-n", "2", "--", "thalweg"], &["--strategy", strategy]);
+        let here = demo(&[], &["--strategy", strategy, "--devices", "cpu:0,cpu:1"]);
         assert_eq!(there["bytes_sent"], here["bytes_sent"], "{strategy}");
     }
 }
@@ -58,34 +53,31 @@ fn as_many_bytes_cross_as_within_one_process() {
 /// Thirty steps here and twenty there, either way: the digest of fifty.
 #[test]
 fn a_checkpoint_is_the_same_whoever_saves_it_and_whoever_goes_on() {
-    let one = summary(&[], &[]);
+    let one = demo(&[], &[]);
     let launch = ["launch", "-n", "2", "--", "thalweg"];
     for (i, (first, then)) in [(&launch[..], &[][..]), (&[], &launch)].into_iter().enumerate() {
-        let folder = std::env::temp_dir().join(format!("thalweg-hosts-{i}-{}", std::process::id()));
-        let save = ["--save", folder.to_str().expect("a plain path")];
-        let demo = ["demo", "--json", "--leaves", "4", "--steps", "30"];
-        let out = thalweg(&[first, &demo, &save].concat());
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-        let resumed = summary(then, &[&save[..], &["--resume"]].concat());
+        let folder = Folder::new(&format!("hosts-{i}"));
+        let save = ["--save", folder.path().to_str().expect("a plain path")];
+        let thirty = ["demo", "--json", "--leaves", "4", "--steps", "30"];
+        printed(&thalweg(&[first, &thirty, &save].concat()));
+        let resumed = demo(then, &[&save[..], &["--resume"]].concat());
         assert_eq!((&resumed["digest"], &resumed["steps"]), (&one["digest"], &one["steps"]), "{resumed}");
-        std::fs::remove_dir_all(&folder).expect("it was there");
     }
 }
 
 /// Shards of as many workers as there were, read by any other number; and whatever is wrong with one of them is found.
 #[test]
 fn workers_save_what_they_hold() {
-    let one = summary(&[], &[]);
-    let root = std::env::temp_dir().join(format!("thalweg-shards-{}", std::process::id()));
+    let one = demo(&[], &[]);
+    let root = Folder::new("shards");
     for (strategy, least) in [("dp", 4), ("zero1", 8), ("pp", 4)] {
-        let folder = root.join(strategy);
+        let folder = root.at(strategy);
         std::fs::create_dir_all(&folder).expect("a folder");
-        let shared = format!("runs={}", root.display());
+        let shared = format!("runs={}", root.path().display());
         let launch = ["launch", "-n", "4", "--root", &shared, "--", "thalweg"];
-        let demo = ["demo", "--json", "--leaves", "4", "--steps", "30", "--strategy", strategy];
+        let thirty = ["demo", "--json", "--leaves", "4", "--steps", "30", "--strategy", strategy];
         let save = ["--save", folder.to_str().expect("a plain path"), "--save-every", "10"];
-        let out = thalweg(&[&launch[..], &demo, &save].concat());
-        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        printed(&thalweg(&[&launch[..], &thirty, &save].concat()));
         let listed = |suffix: &str| {
             let names = std::fs::read_dir(&folder).expect("it is there").flatten();
             names.map(|f| f.path()).filter(|p| p.to_string_lossy().ends_with(suffix)).collect::<Vec<_>>()
@@ -106,24 +98,22 @@ fn workers_save_what_they_hold() {
         }
         for (then, workers) in [(&[][..], "1"), (&["launch", "-n", "3", "--root", &shared, "--", "thalweg"], "3")] {
             // Each on from there: what the other has saved since is out of the way.
-            let copy = root.join(format!("{strategy}-{workers}"));
+            let copy = root.at(&format!("{strategy}-{workers}"));
             std::fs::create_dir(&copy).expect("room");
             for file in std::fs::read_dir(&folder).expect("it is there").flatten() {
                 std::fs::copy(file.path(), copy.join(file.file_name())).expect("room");
             }
-            let resumed = summary(then, &["--save", copy.to_str().expect("a plain path"), "--resume"]);
+            let resumed = demo(then, &["--save", copy.to_str().expect("a plain path"), "--resume"]);
             assert_eq!((&resumed["digest"], &resumed["steps"]), (&one["digest"], &one["steps"]), "{resumed}");
         }
     }
-    std::fs::remove_dir_all(&root).expect("it was there");
 }
 
 /// Each pair, whatever engine or launcher there is or is not.
 #[test]
 fn the_doctor_measures_every_pair() {
     let out = thalweg(&["doctor", "-n", "3", "--json"]);
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    let text = String::from_utf8(out.stdout).expect("text");
+    let text = printed(&out);
     let pairs: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
     assert_eq!(pairs.len(), 3, "{text}");
     for pair in &pairs {
@@ -131,9 +121,8 @@ fn the_doctor_measures_every_pair() {
         let (seconds, rate) = (number("seconds"), number("bytes_per_second"));
         assert!((1e-7..0.1).contains(&seconds) && (1e7..1e12).contains(&rate), "{pair}");
     }
-    let table = thalweg(&["launch", "-n", "2", "--", "thalweg", "doctor"]);
-    let said = String::from_utf8_lossy(&table.stdout).into_owned();
-    assert!(said.contains("2 workers of version") && said.contains("GB/s"), "{said}");
+    let table = printed(&thalweg(&["launch", "-n", "2", "--", "thalweg", "doctor"]));
+    assert!(table.contains("2 workers of version") && table.contains("GB/s"), "{table}");
 }
 
 #[test]
@@ -143,17 +132,16 @@ fn what_a_job_cannot_do_is_said() {
         (&["devices"], "ended without asking for its 2 workers"),
     ] {
         let out = thalweg(&[&["launch", "-n", "2", "--", "thalweg"], arguments].concat());
-        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        let said = said(&out);
         assert!(out.status.code() == Some(1) && said.contains(says), "{arguments:?}: {said}");
     }
-    let folder = std::env::temp_dir().join(format!("thalweg-hosts-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    let key = folder.join("key");
+    let folder = Folder::new("hosts-key");
+    let key = folder.at("key");
     std::fs::write(&key, "00").expect("room");
     let key = key.to_str().expect("a plain path");
     let join = |address: &str| {
         let out = thalweg(&["worker", "--join", address, "--key", key]);
-        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned())
+        (out.status.code(), said(&out))
     };
     let (code, said) = join("127.0.0.1:1");
     assert!(code == Some(1) && said.contains("chmod 600"), "{said}");
@@ -167,7 +155,6 @@ fn what_a_job_cannot_do_is_said() {
     private(&"a".repeat(64));
     let (code, said) = join("127.0.0.1:1");
     assert!(code == Some(1) && said.contains("cannot join the job at 127.0.0.1:1"), "{said}");
-    std::fs::remove_dir_all(&folder).expect("it was there");
 }
 
 /// A job in the middle of its training: the launcher, and the processes it has started.
@@ -250,7 +237,7 @@ impl Running {
         println!("all had ended {:?} after {signal:?}", started.elapsed());
         let out = self.launcher.wait_with_output().expect("it has ended");
         let last = self.last.join().expect("it has read");
-        (out.status.code(), String::from_utf8_lossy(&out.stderr).into_owned(), last)
+        (out.status.code(), said(&out), last)
     }
 }
 
@@ -259,10 +246,7 @@ const FOR_EVER: &str = "100000000";
 
 /// The digest of so many steps over two leaves.
 fn digest(steps: &str) -> serde_json::Value {
-    let out = thalweg(&["demo", "--json", "--leaves", "2", "--steps", steps]);
-    let text = String::from_utf8(out.stdout).expect("text");
-    let last: serde_json::Value = serde_json::from_str(text.lines().last().expect("a summary")).expect("JSON");
-    last["digest"].clone()
+    command::summary(&thalweg(&["demo", "--json", "--leaves", "2", "--steps", steps]))["digest"].clone()
 }
 
 /// Replaced by one that is started in its place, or by those that are left: the numbers are those of an undisturbed job.
@@ -285,16 +269,14 @@ fn a_killed_worker_is_named_and_the_job_goes_on() {
 /// Nobody is left to go on with, and it says what to do.
 #[test]
 fn a_job_without_workers_ends() {
-    let folder = std::env::temp_dir().join(format!("thalweg-nobody-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder");
-    std::fs::write(folder.join("plan"), "worker0 body-done 20\n").expect("room");
+    let folder = Folder::new("nobody");
+    std::fs::write(folder.at("plan"), "worker0 body-done 20\n").expect("room");
     let out = Command::new(THALWEG)
         .args(["launch", "-n", "1", "--restarts", "0", "--", "thalweg", "demo", "--steps", "50"])
-        .env("THALWEG_CRASH", &folder)
+        .env("THALWEG_CRASH", folder.path())
         .output()
         .expect("it starts");
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    std::fs::remove_dir_all(&folder).expect("it was there");
+    let said = said(&out);
     assert_eq!(out.status.code(), Some(1), "{said}");
     for says in ["rank 0", "0 of 1 workers joined", "resume from its last checkpoint"] {
         assert!(said.contains(says), "{says}: {said}");
@@ -359,20 +341,17 @@ fn processes_that_an_engine_starts_alike_become_a_job() {
             .spawn()
             .expect("it starts")
     };
-    let one = summary(&[], &[]);
+    let one = demo(&[], &[]);
     for world in [3, 1] {
         // Rank 0 last: nobody has to be first.
         let mut all: Vec<Child> = (0..world).rev().map(|rank| start(rank, world)).collect();
         let driver = all.pop().expect("rank 0").wait_with_output().expect("it ends");
-        let said = String::from_utf8_lossy(&driver.stderr).into_owned();
-        assert!(driver.status.success(), "{said}");
-        let last = String::from_utf8_lossy(&driver.stdout).lines().last().map(str::to_string);
-        let last: serde_json::Value = serde_json::from_str(&last.expect("a summary")).expect("JSON");
+        let last = command::summary(&driver);
         let workers = if world == 1 { 1 } else { world - 1 };
-        assert_eq!((&last["digest"], &last["world"]), (&one["digest"], &workers.into()), "{said}");
+        assert_eq!((&last["digest"], &last["world"]), (&one["digest"], &workers.into()), "{}", said(&driver));
         for worker in all {
             let out = worker.wait_with_output().expect("it ends");
-            assert!(out.status.success() && out.stdout.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+            assert!(out.status.success() && out.stdout.is_empty(), "{}", said(&out));
         }
     }
     let out = Command::new(THALWEG)
@@ -380,6 +359,6 @@ fn processes_that_an_engine_starts_alike_become_a_job() {
         .envs([("RANK", "0"), ("WORLD_SIZE", "2"), ("SLURM_PROCID", "1"), ("SLURM_STEP_NUM_TASKS", "2")])
         .output()
         .expect("it starts");
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    let said = said(&out);
     assert!(out.status.code() == Some(1) && said.contains("two engines disagree"), "{said}");
 }

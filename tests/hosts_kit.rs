@@ -4,17 +4,15 @@
 #![cfg(target_os = "linux")]
 #![allow(missing_docs)]
 
-use std::process::Command;
+#[path = "common/command.rs"]
+mod command;
 
-const THALWEG: &str = env!("CARGO_BIN_EXE_thalweg");
+use command::{said, summary, thalweg};
 
 /// The last line of a run, which has to succeed.
 #[track_caller]
 fn last_line(arguments: &[&str]) -> serde_json::Value {
-    let out = Command::new(THALWEG).args(arguments).output().expect("it starts");
-    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
-    let text = String::from_utf8(out.stdout).expect("text");
-    serde_json::from_str(text.lines().last().expect("a line")).expect("JSON")
+    summary(&thalweg(arguments))
 }
 
 fn launched<'a>(world: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
@@ -64,11 +62,10 @@ fn distributed_cases_start_their_own_workers() {
     assert_eq!((timed["threads"].as_u64(), timed["extra"]["procs"].as_u64()), (Some(1), Some(2)), "{timed}");
     assert!(timed["median_s"].as_f64().expect("a time") > 0.0 && timed["cpu_s"].is_null(), "{timed}");
     // The driver of the kit asks every peer for every case.
-    let out =
-        Command::new(THALWEG).args(["kit", "--case", "ps_of_nothing", "--procs", "2"]).output().expect("it starts");
+    let out = thalweg(&["kit", "--case", "ps_of_nothing", "--procs", "2"]);
     assert!(out.status.success() && out.stdout.is_empty());
-    let out = Command::new(THALWEG).args(["kit", "--case", "ps_mlp_train_p2"]).output().expect("it starts");
-    let said = String::from_utf8_lossy(&out.stderr);
+    let out = thalweg(&["kit", "--case", "ps_mlp_train_p2"]);
+    let said = said(&out);
     assert!(!out.status.success() && said.contains("1 of 1 devices cannot be parameter servers"), "{said}");
 }
 

@@ -3,22 +3,23 @@
 
 #![allow(missing_docs)]
 
-use std::collections::BTreeMap;
-use std::process::Command;
+#[path = "common/command.rs"]
+mod command;
 
+use std::collections::BTreeMap;
+
+use command::{printed, summary};
 use thalweg::kit::{Case, Reference, rel_err};
 use thalweg::prelude::*;
 
 #[track_caller]
 fn thalweg(arguments: &[&str]) -> String {
-    let out = Command::new(env!("CARGO_BIN_EXE_thalweg")).args(arguments).output().expect("it starts");
-    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8(out.stdout).expect("text")
+    printed(&command::thalweg(arguments))
 }
 
 fn demo(devices: &str, more: &[&str]) -> serde_json::Value {
-    let said = thalweg(&[&["demo", "--json", "--steps", "30", "--leaves", "4", "--devices", devices], more].concat());
-    serde_json::from_str(said.lines().last().expect("a summary")).expect("JSON")
+    let demo = ["demo", "--json", "--steps", "30", "--leaves", "4", "--devices", devices];
+    summary(&command::thalweg(&[&demo, more].concat()))
 }
 
 /// Also where weights are rounded for products, and updates skipped when the loss was scaled too much.

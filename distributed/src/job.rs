@@ -145,10 +145,6 @@ impl Job {
     pub fn folder(&self) -> &Path {
         &self.folder
     }
-    /// Whether it is over: the launcher has removed it.
-    pub fn is_over(&self) -> bool {
-        !self.folder.exists()
-    }
     /// Says where the driver takes connections.
     ///
     /// # Errors
@@ -323,7 +319,7 @@ mod tests {
         job.publish("127.0.0.1:7".parse().expect("an address")).expect("it is written");
         assert_eq!(job.address().expect("an address").port(), 7);
         job.forget();
-        assert!(job.is_over());
+        assert!(!job.folder().exists());
     }
 
     #[test]

@@ -4,18 +4,17 @@
 //! With `--null` nothing is added up and no checksum taken: the same plan, hops, bytes, sockets and processes, that much and
 //! no more. What a collective takes beyond it is its own.
 
-use std::ffi::OsString;
 use std::io::{Write, stdout};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
-use thalweg::distributed::launch;
 use thalweg::hosts;
 use thalweg::kit::allreduce::AllReduce;
 use thalweg::prelude::Reduction;
 
-use super::kit::{peak_rss_mb, say};
+use super::kit::{median, peak_rss_mb, say};
+use super::workers;
 
 /// What else is said of `allreduce`.
 #[derive(Args, Clone)]
@@ -68,18 +67,7 @@ impl AllReduces {
     ) -> anyhow::Result<()> {
         let launched = std::env::var_os(thalweg::distributed::JOB_VARIABLE).is_some();
         if let Some(world) = procs.filter(|_| !launched) {
-            // Once more, as the driver of a job.
-            let program = std::env::current_exe()?;
-            let driver: Vec<OsString> = std::env::args_os().collect();
-            for size in &sizes {
-                let mut driver = driver.clone();
-                if let Some(at) = driver.iter().position(|a| a == "--case") {
-                    driver[at + 1] = format!("allreduce_{size}").into();
-                }
-                let code = launch::launch(&launch::Launch::undisturbed(world, driver, program.clone()))?;
-                anyhow::ensure!(code == 0, "the job of {world} workers ended with {code}");
-            }
-            return Ok(());
+            return sizes.iter().try_for_each(|size| workers::launch_this(&format!("allreduce_{size}"), world));
         }
         let job = hosts::launched()?;
         let job = job.ok_or_else(|| anyhow::anyhow!("--procs has to say how many processes `allreduce` is over"))?;
@@ -104,7 +92,7 @@ impl AllReduces {
         reduce.step()?;
         let (world, sent) = (reduce.world(), (reduce.bytes_sent() - sent) / u64::from(calls));
         times.sort_by(f64::total_cmp);
-        let median = f64::midpoint(times[(times.len() - 1) / 2], times[times.len() / 2]);
+        let median = median(&times);
         let algbw = bytes as f64 / median / 1e9;
         let busbw = algbw * 2.0 * (world - 1) as f64 / world as f64;
         let mode = if self.null { "null" } else { "plan" };

@@ -13,7 +13,7 @@ use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg::prelude::*;
 use thalweg::runtime::checkpoint::published;
 
-use super::devices::Where;
+use super::place::Where;
 use super::trace::Tracing;
 use super::{digits_model, picture, profile};
 

@@ -12,8 +12,8 @@ use thalweg::graph::plan::Plan;
 use thalweg::kit::{Case, NAMES};
 use thalweg::prelude::*;
 
-use super::devices::Where;
 use super::digits_model;
+use super::place::Where;
 
 /// `thalweg explain`.
 #[derive(Args)]

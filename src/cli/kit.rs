@@ -16,7 +16,7 @@ use thalweg::kit::{self, Case, NAMES, Options, Reference, rel_err};
 use thalweg::runtime::ProfileRow;
 
 use super::allreduce::{self, AllReduces};
-use super::devices::Where;
+use super::place::Where;
 use super::trace::Tracing;
 use super::workers;
 
@@ -301,7 +301,6 @@ impl Runner {
             times.sort_by(f64::total_cmp);
             times
         };
-        let median = |times: &[f64]| f64::midpoint(times[(times.len() - 1) / 2], times[times.len() / 2]);
         let (wall, cpu) = (sorted(0), sorted(1));
         json!({
             "case": case, "framework": "thalweg", "mode": "plan", "version": env!("CARGO_PKG_VERSION"),
@@ -310,6 +309,11 @@ impl Runner {
             "peak_rss_mb": peak_rss_mb(), "extra": extra,
         })
     }
+}
+
+/// The median of sorted times.
+pub(super) fn median(times: &[f64]) -> f64 {
+    f64::midpoint(times[(times.len() - 1) / 2], times[times.len() / 2])
 }
 
 /// Prints one line of JSON, at once.

@@ -10,6 +10,7 @@ pub(crate) mod inspect;
 pub(crate) mod kit;
 pub(crate) mod launch;
 pub(crate) mod picture;
+pub(crate) mod place;
 pub(crate) mod plan;
 pub(crate) mod profile;
 pub(crate) mod trace;

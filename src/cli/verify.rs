@@ -16,8 +16,8 @@ use thalweg::graph::plan::trial::{Judge, Row, Table, Trial, Verdict};
 use thalweg::graph::plan::{Certificate, Endpoint, Fault, Peak, Plan};
 use thalweg::kit::NAMES;
 
-use super::devices::Where;
 use super::digits_model;
+use super::place::Where;
 
 /// `thalweg verify`.
 #[derive(Args)]

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+pub(crate) mod command;
 pub(crate) mod models;
 pub(crate) mod state;
 

@@ -1,7 +1,7 @@
 //! A session whose variables are of every type and kind, and of every odd size, with values that follow from a number:
 //! what tests of checkpoints save and expect back.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use thalweg::graph::builder::Builder;
 use thalweg::graph::{DType, Graph, Init, Shape, Site, VarKind};
@@ -83,26 +83,6 @@ pub(crate) fn newest(directory: &Path) -> u64 {
     assert_eq!(found.damaged, []);
     assert_eq!(found.manifest.digest.to_string(), digest(found.manifest.step));
     found.manifest.step
-}
-
-/// A directory of this test's own, removed when it is dropped.
-pub(crate) struct Folder(PathBuf);
-
-impl Folder {
-    pub(crate) fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("thalweg-{name}-{}", std::process::id()));
-        _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("room for a folder");
-        Self(path)
-    }
-    pub(crate) fn at(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-}
-impl Drop for Folder {
-    fn drop(&mut self) {
-        _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Names in a directory, sorted.

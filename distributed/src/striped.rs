@@ -5,6 +5,7 @@
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::Shutdown;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -112,30 +113,32 @@ impl Inbound {
         room.chunks_mut(CHUNK_BYTES).enumerate().for_each(|(part, room)| rooms[part % over].push((part, room)));
         let (ends, mut rooms) = (&self.ends, rooms.into_iter());
         let own = rooms.next().unwrap_or_default();
+        // The first is the cause: what the others see may come of their being ended for it.
+        let cause = Mutex::new(None);
+        let refuse = |refused: Refused| {
+            cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(refused);
+            // Nobody waits for a value that will not be whole.
+            shut(ends);
+        };
         thread::scope(|scope| {
             let mut others = vec![];
             for (number, (stream, rooms)) in (2..).zip(self.more.iter_mut().zip(rooms)) {
                 let reading = thread::Builder::new().name(format!("part {number}"));
                 let read = move || {
                     let read = parts(header, None, count, stream, rooms, checked);
-                    // Nobody waits for a value that will not be whole.
-                    read.map_err(|e| on_connection(e, number, over)).inspect_err(|_| shut(ends))
+                    let _ = read.map_err(|e| refuse(on_connection(e, number, over)));
                 };
-                others.push(reading.spawn_scoped(scope, read));
+                match reading.spawn_scoped(scope, read) {
+                    Ok(reading) => others.push(reading),
+                    Err(e) => refuse(Refused::Frame(FrameError::Io(format!("cannot start a thread: {e}")))),
+                }
             }
-            let first = parts(header, Some(header), count, &mut self.first, own, checked);
-            let first = first.inspect_err(|_| shut(ends));
-            let mut refused: Vec<Refused> = first.err().into_iter().collect();
-            for other in others {
-                let read = other.map_err(|e| Refused::Frame(FrameError::Io(format!("cannot start a thread: {e}"))));
-                let joined = read.and_then(|reading| {
-                    let panicked = |_| Err(Refused::Wrong("internal error, please report: its reader panicked".into()));
-                    reading.join().unwrap_or_else(panicked)
-                });
-                refused.extend(joined.err().inspect(|_| shut(ends)));
+            let _ = parts(header, Some(header), count, &mut self.first, own, checked).map_err(refuse);
+            if others.into_iter().any(|reading| reading.join().is_err()) {
+                refuse(Refused::Wrong("internal error, please report: its reader panicked".into()));
             }
-            deepest(refused)
-        })
+        });
+        cause.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
     /// Reads a value that nobody wants any more: in the order in which it was written, so that nobody waits for the other.
     pub(crate) fn drop_value(&mut self, header: Header, spare: &mut Vec<u8>, checked: bool) -> Result<(), Refused> {
@@ -181,19 +184,6 @@ fn on_connection(refused: Refused, number: usize, over: usize) -> Refused {
         Refused::Wrong(what) if over > 1 => Refused::Wrong(format!("connection {number} of {over}: {what}")),
         other => other,
     }
-}
-
-/// That the others were ended is the cause of nothing: what was wrong with bytes that came says more.
-fn deepest(refused: Vec<Refused>) -> Result<(), Refused> {
-    let mut all = refused;
-    let depth = |refused: &Refused| match refused {
-        Refused::Frame(error) => u8::from(error.is_damage()),
-        Refused::Wrong(_) => 1,
-        Refused::Closed => 0,
-    };
-    // The first of the deepest.
-    all.sort_by_key(|r| std::cmp::Reverse(depth(r)));
-    all.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// A value that came by one connection; gives how many bytes it has.

@@ -1,8 +1,17 @@
 //! A tensor with its data, in host memory: what users feed and fetch, what the interpreter computes with. Bytes rather than
 //! an enum of vectors, so that moving data never asks what it is; and from the beginning of a cache line on, because devices
-//! read and write large arrays where they lie, a vector at a time.
+//! read and write large arrays where they lie, a vector at a time. Memory of somebody else's is read where it lies, too, and
+//! copied once somebody wants to write.
+
+use std::sync::Arc;
 
 use crate::types::{DType, TensorType};
+
+/// Memory of somebody else's that an [`Array`] may read, such as another library's tensor.
+pub trait HostBytes: Send + Sync {
+    /// The bytes: as many each time, at the same place.
+    fn bytes(&self) -> &[u8];
+}
 
 /// Element types that have a Rust counterpart.
 pub trait Element: bytemuck::Pod {
@@ -18,10 +27,16 @@ elements!(u8 => U8, u32 => U32, i32 => I32, i64 => I64, half::f16 => F16, half::
 pub struct Array {
     dtype: DType,
     shape: Vec<u64>,
-    words: Vec<u64>,
-    /// The word with which the first whole line begins. Asking for aligned memory would be simpler, but the system hands out
-    /// large zeros for nothing only without that.
-    first: usize,
+    memory: Memory,
+}
+
+/// Where the elements are.
+enum Memory {
+    /// From `first` on, the word with which the first whole line begins. Asking for aligned memory would be simpler, but the
+    /// system hands out large zeros for nothing only without that.
+    Own { words: Vec<u64>, first: usize },
+    /// Somebody else's, to be read.
+    Borrowed(Arc<dyn HostBytes>),
 }
 
 /// Words in a cache line.
@@ -37,7 +52,25 @@ impl Array {
         let bytes = usize::try_from(elements).ok().and_then(|n| n.checked_mul(dtype.size_bytes())).expect("it fits");
         let words = vec![0u64; bytes.div_ceil(8) + LINE - 1];
         let first = words.as_ptr().align_offset(8 * LINE).min(LINE - 1);
-        Self { dtype, shape: shape.to_vec(), words, first }
+        Self { dtype, shape: shape.to_vec(), memory: Memory::Own { words, first } }
+    }
+    /// A tensor whose elements are `memory`, row-major, which is read where it lies for as long as the tensor lives. Copied
+    /// now where it does not begin with a whole element.
+    ///
+    /// # Panics
+    /// If it has not as many bytes as `shape` says.
+    #[track_caller]
+    pub fn borrowing(dtype: DType, shape: &[u64], memory: Arc<dyn HostBytes>) -> Self {
+        let bytes = memory.bytes();
+        let elements = shape.iter().try_fold(1u64, |n, d| n.checked_mul(*d)).expect("the number of elements fits");
+        let want = elements.checked_mul(dtype.size_bytes() as u64);
+        assert_eq!(want, Some(bytes.len() as u64), "bytes of {dtype}{shape:?}");
+        if bytes.as_ptr().align_offset(dtype.size_bytes()) != 0 {
+            let mut own = Self::zeros(dtype, shape);
+            own.bytes_mut().copy_from_slice(bytes);
+            return own;
+        }
+        Self { dtype, shape: shape.to_vec(), memory: Memory::Borrowed(memory) }
     }
     /// A tensor of `data`.
     ///
@@ -84,12 +117,22 @@ impl Array {
     }
     /// The elements' bytes, in order.
     pub fn bytes(&self) -> &[u8] {
-        &bytemuck::cast_slice(&self.words[self.first..])[..self.len() * self.dtype.size_bytes()]
+        match &self.memory {
+            Memory::Own { words, first } => {
+                &bytemuck::cast_slice(&words[*first..])[..self.len() * self.dtype.size_bytes()]
+            }
+            Memory::Borrowed(memory) => memory.bytes(),
+        }
     }
     /// The elements' bytes, to write.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let n = self.len() * self.dtype.size_bytes();
-        &mut bytemuck::cast_slice_mut(&mut self.words[self.first..])[..n]
+        loop {
+            match self.memory {
+                Memory::Borrowed(_) => *self = self.clone(),
+                Memory::Own { ref mut words, first } => return &mut bytemuck::cast_slice_mut(&mut words[first..])[..n],
+            }
+        }
     }
     /// The elements.
     ///
@@ -171,6 +214,25 @@ impl std::fmt::Debug for Array {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct Others(Vec<u64>, usize);
+    impl HostBytes for Others {
+        fn bytes(&self) -> &[u8] {
+            &bytemuck::cast_slice(&self.0)[self.1..][..8]
+        }
+    }
+
+    #[test]
+    fn memory_of_others_is_read_where_it_lies_and_never_written() {
+        let others = Arc::new(Others(vec![1 << 32, 7], 0));
+        let mut array = Array::borrowing(DType::U32, &[2], others.clone());
+        assert_eq!((array.bytes().as_ptr(), array.as_slice::<u32>()), (others.bytes().as_ptr(), &[0, 1][..]));
+        array.as_mut_slice::<u32>()[0] = 5;
+        assert_eq!((array.as_slice::<u32>(), others.0[0]), (&[5, 1][..], 1 << 32));
+        // From the middle of an element on.
+        let odd = Array::borrowing(DType::U32, &[2], Arc::new(Others(vec![1 << 32, 7], 3)));
+        assert_eq!(odd.as_slice::<u32>(), [1 << 8, 7 << 8]);
+    }
 
     #[test]
     fn every_array_and_every_copy_begins_with_a_line() {

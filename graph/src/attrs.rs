@@ -88,8 +88,49 @@ pub enum AttrError {
     NoSuchOp(String),
 }
 
+/// What is to be known of an attribute without a value at hand: for documents and for other languages.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttrField {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is, as its author has written it.
+    pub doc: String,
+    /// Of which sort it is.
+    pub sort: AttrSort,
+    /// Its value unless another is given.
+    pub default: AttrValue,
+}
+
+/// Which values an attribute takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum AttrSort {
+    Bool,
+    Int,
+    Float,
+    Text,
+    DType,
+    Ints,
+    /// Two integers, for height and width.
+    Pair,
+    Shape,
+}
+
+/// The text of a doc comment's lines, each as the compiler has it: `doc = " text"`.
+pub fn doc_text(lines: &[&str]) -> String {
+    let text = |line: &&str| {
+        let quoted = line.trim().strip_prefix("doc")?.trim_start().strip_prefix('=')?.trim();
+        let text = quoted.trim_start_matches(['r', '#']).trim_end_matches('#');
+        let text = text.strip_prefix('"')?.strip_suffix('"')?.to_string();
+        Some(if quoted.starts_with('r') { text } else { text.replace("\\\"", "\"").replace("\\\\", "\\") })
+    };
+    lines.iter().filter_map(text).map(|l| l.trim().to_string()).collect::<Vec<_>>().join("\n")
+}
+
 /// A Rust type that can be an attribute.
 pub trait Attr: Sized + Clone {
+    /// Of which sort it is.
+    const SORT: AttrSort;
     /// As it is held in text and bytes.
     fn to_value(&self) -> AttrValue;
     /// Back again; `None` for a value of another sort.
@@ -101,8 +142,9 @@ pub trait Attr: Sized + Clone {
 }
 
 macro_rules! attr {
-    ($($rust:ty: $variant:ident, $to:expr, $from:expr;)*) => { $(
+    ($($rust:ty: $variant:ident, $sort:ident, $to:expr, $from:expr;)*) => { $(
         impl Attr for $rust {
+            const SORT: AttrSort = AttrSort::$sort;
             fn to_value(&self) -> AttrValue { let to: fn(&$rust) -> _ = $to; AttrValue::$variant(to(self)) }
             fn from_value(value: &AttrValue) -> Option<Self> {
                 let AttrValue::$variant(v) = value else { return None };
@@ -113,15 +155,16 @@ macro_rules! attr {
     )* };
 }
 attr! {
-    bool: Bool, |b| *b, |b: &bool| Some(*b);
-    i64: Int, |i| *i, |i: &i64| Some(*i);
-    u64: Int, |i| *i as i64, |i: &i64| Some(*i as u64);
-    String: Text, |s| s.clone(), |s: &String| Some(s.clone());
-    DType: DType, |d| *d, |d: &DType| Some(*d);
-    Vec<i64>: Ints, |v| v.clone(), |v: &Vec<i64>| Some(v.clone());
-    [u64; 2]: Ints, |v| v.map(|x| x as i64).to_vec(), |v: &Vec<i64>| pair(v);
+    bool: Bool, Bool, |b| *b, |b: &bool| Some(*b);
+    i64: Int, Int, |i| *i, |i: &i64| Some(*i);
+    u64: Int, Int, |i| *i as i64, |i: &i64| Some(*i as u64);
+    String: Text, Text, |s| s.clone(), |s: &String| Some(s.clone());
+    DType: DType, DType, |d| *d, |d: &DType| Some(*d);
+    Vec<i64>: Ints, Ints, |v| v.clone(), |v: &Vec<i64>| Some(v.clone());
+    [u64; 2]: Ints, Pair, |v| v.map(|x| x as i64).to_vec(), |v: &Vec<i64>| pair(v);
 }
 impl Attr for f64 {
+    const SORT: AttrSort = AttrSort::Float;
     fn to_value(&self) -> AttrValue {
         AttrValue::Float(*self)
     }
@@ -134,6 +177,7 @@ impl Attr for f64 {
     }
 }
 impl Attr for Shape {
+    const SORT: AttrSort = AttrSort::Shape;
     fn to_value(&self) -> AttrValue {
         AttrValue::Shape(self.clone())
     }
@@ -156,6 +200,10 @@ fn pair(v: &[i64]) -> Option<[u64; 2]> {
 pub trait Attrs: Sized + Clone + Default + fmt::Debug + Send + Sync + 'static {
     /// Every attribute's name.
     const NAMES: &'static [&'static str];
+    /// What the op is, as its author has written it.
+    fn doc() -> String;
+    /// What there is to know of every attribute.
+    fn fields() -> Vec<AttrField>;
     /// The attributes that differ from their defaults.
     fn attrs(&self) -> AttrList;
     /// Back again.
@@ -176,6 +224,19 @@ macro_rules! attrs {
         }
         impl $crate::attrs::Attrs for $name {
             const NAMES: &'static [&'static str] = &[$(stringify!($field)),*];
+            fn doc() -> String {
+                $crate::attrs::doc_text(&[$(stringify!($doc)),*])
+            }
+            #[allow(unused_variables)]
+            fn fields() -> Vec<$crate::attrs::AttrField> {
+                let default = Self::default();
+                vec![$($crate::attrs::AttrField {
+                    name: stringify!($field),
+                    doc: $crate::attrs::doc_text(&[$(stringify!($fdoc)),*]),
+                    sort: <$ty as $crate::attrs::Attr>::SORT,
+                    default: $crate::attrs::Attr::to_value(&default.$field),
+                }),*]
+            }
             #[allow(unused_variables, unused_mut)]
             fn attrs(&self) -> $crate::attrs::AttrList {
                 let (default, mut list) = (Self::default(), Vec::new());

@@ -30,6 +30,8 @@ struct Inner {
     pin: Option<Pin>,
     /// What derived nodes inherit, innermost last.
     inherit: Vec<Inherit>,
+    /// Whether what has been declared may be declared again, and is then the same.
+    shares: bool,
     /// Random streams handed out per scope.
     streams: BTreeMap<Arc<str>, u64>,
     inputs: BTreeMap<Arc<str>, Value>,
@@ -130,7 +132,13 @@ impl Builder {
         site: Site,
     ) -> Option<VarId> {
         let (path, site) = (self.path(name), self.site_or(site));
-        let twin = self.inner.borrow().graph.variable(&path).is_some();
+        let twin = self.inner.borrow().graph.variable(&path);
+        if let Some(id) = twin.filter(|_| self.inner.borrow().shares)
+            && self.with_graph(|g| g.state[id].ty == ty && g.state[id].kind == kind)
+        {
+            return Some(id);
+        }
+        let twin = twin.is_some();
         if twin || ty.size_bytes().is_none() {
             let what = if twin { "there is one of that name" } else { "a variable's extents are numbers" };
             let help = if twin {
@@ -264,6 +272,14 @@ impl Builder {
         let outer = std::mem::replace(&mut self.inner.borrow_mut().scope, path);
         let out = body();
         self.inner.borrow_mut().scope = outer;
+        out
+    }
+    /// Where `body` declares a variable that is there already, with the same type, it is that one: so layers are called twice
+    /// with the same weights.
+    pub fn shared<T>(&self, body: impl FnOnce() -> T) -> T {
+        let outer = std::mem::replace(&mut self.inner.borrow_mut().shares, true);
+        let out = body();
+        self.inner.borrow_mut().shares = outer;
         out
     }
     /// What `body` declares runs there, unless an inner call says otherwise.

@@ -30,7 +30,7 @@ pub mod verify;
 pub mod watch;
 pub mod wire;
 
-pub use array::{Array, Element};
+pub use array::{Array, Element, HostBytes};
 pub use builder::Builder;
 pub use cluster::Cluster;
 pub use diagnostic::Diagnostic;

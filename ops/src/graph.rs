@@ -54,6 +54,23 @@ impl Graph {
     pub fn scope<T>(&self, name: &str, body: impl FnOnce() -> T) -> T {
         self.builder.scope(name, body)
     }
+    /// Variables that `body` declares and that are there already, with the same types, are those: a layer that is called a second
+    /// time, in the same scope, has the weights that it had.
+    ///
+    /// ```
+    /// use thalweg_graph::{DType::F32, shape};
+    /// use thalweg_ops::{Graph, nn::*};
+    ///
+    /// let g = Graph::new("twins");
+    /// let (left, right) = (g.input("left", F32, shape![4, 8]), g.input("right", F32, shape![4, 8]));
+    /// let tower = Sequential::new("tower").push("fc", Linear::new(3));
+    /// let distance = tower.call(left) - g.shared(|| tower.call(right));
+    /// g.program("compare").outputs([distance.named("distance")]);
+    /// assert_eq!(g.finish().unwrap().state.len(), 2);
+    /// ```
+    pub fn shared<T>(&self, body: impl FnOnce() -> T) -> T {
+        self.builder.shared(body)
+    }
     /// What `body` declares, with its gradients, is stage `stage` of a pipeline, from 0; so are the variables that it reads
     /// first. See [`Strategy::pipeline`](thalweg_graph::Strategy::pipeline).
     pub fn stage<T>(&self, stage: u16, body: impl FnOnce() -> T) -> T {
@@ -140,7 +157,8 @@ pub struct ProgramBuilder<'g> {
     precision: Precision,
     name: Arc<str>,
     inputs: Option<Vec<Value>>,
-    outputs: Vec<Value>,
+    /// Those without a name have that of their tensors.
+    outputs: Vec<(Option<Arc<str>>, Value)>,
     updates: Vec<(VarId, Value)>,
     site: Site,
 }
@@ -148,7 +166,12 @@ pub struct ProgramBuilder<'g> {
 impl<'g> ProgramBuilder<'g> {
     /// What it returns, by the names that the tensors were given.
     pub fn outputs<const N: usize>(mut self, outputs: [Tensor<'g>; N]) -> Self {
-        self.outputs.extend(outputs.map(Tensor::value));
+        self.outputs.extend(outputs.map(|t| (None, t.value())));
+        self
+    }
+    /// Returns a tensor as `name`, whatever it is called itself.
+    pub fn output(mut self, name: &str, tensor: Tensor<'g>) -> Self {
+        self.outputs.push((Some(name.into()), tensor.value()));
         self
     }
     /// States which inputs it takes: needing another one is a mistake.
@@ -180,8 +203,10 @@ impl Drop for ProgramBuilder<'_> {
             let next = step(self.builder) + 1.0;
             updates.extend(step_variable(self.builder, &self.site).map(|id| (id, next.value())));
         }
-        let name =
-            |(i, v): (usize, &Value)| (self.builder.node(*v).name.unwrap_or_else(|| format!("output{i}").into()), *v);
+        let name = |(i, (name, v)): (usize, &(Option<Arc<str>>, Value))| {
+            let name = name.clone().or_else(|| self.builder.node(*v).name);
+            (name.unwrap_or_else(|| format!("output{i}").into()), *v)
+        };
         let outputs: Vec<_> = self.outputs.iter().enumerate().map(name).collect();
         self.builder.program(&self.name, outputs, updates, self.site.clone());
         if let Some(stated) = &self.inputs {

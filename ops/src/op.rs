@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use thalweg_graph::attrs::{AttrList, Attrs};
+use thalweg_graph::attrs::{AttrField, AttrList, Attrs};
 use thalweg_graph::kernel::{BufferType, Kernel};
 use thalweg_graph::op::{DynOp, GradientOf, InHalf, MakeOp, Mode, OpError, Registry, Schema};
 use thalweg_graph::{Bindings, Builder, TensorType, Types, Value};
@@ -118,6 +118,10 @@ pub struct OpRow {
     make: MakeOp,
     /// The op's samples.
     pub samples: fn() -> Vec<DynSample>,
+    /// What it is, as its author has written it.
+    pub doc: fn() -> String,
+    /// Its attributes.
+    pub fields: fn() -> Vec<AttrField>,
 }
 
 impl OpRow {
@@ -127,6 +131,8 @@ impl OpRow {
             schema: const { &T::SCHEMA },
             make: |attrs, _| Ok(erase(T::from_attrs(T::SCHEMA.name, attrs)?)),
             samples: || T::samples().into_iter().map(Sample::erase).collect(),
+            doc: T::doc,
+            fields: T::fields,
         }
     }
     /// Makes the op known to text and bytes.

@@ -1,0 +1,106 @@
+//! Where to run and how a model is spread, as Python says it: names of devices, and the strategies of the Rust library.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
+use thalweg::{PipelineSchedule, Reduction};
+
+use crate::errors::exception;
+
+/// Devices, by name or as a file describes them.
+#[pyclass(frozen, module = "thalweg._thalweg")]
+pub(crate) struct Cluster(pub(crate) thalweg::Cluster);
+
+#[pymethods]
+impl Cluster {
+    /// All cores of this machine, as one device.
+    #[staticmethod]
+    #[pyo3(signature = (threads=None))]
+    fn local(threads: Option<usize>) -> Self {
+        Self(threads.map_or_else(thalweg::Cluster::local, thalweg::Cluster::cpu))
+    }
+    /// These devices: `cpu` for all cores, `cpu:0` and `cpu:1` for two of one thread each, `gpu:0` for an adapter.
+    #[staticmethod]
+    fn named(py: Python<'_>, names: Vec<String>) -> PyResult<Self> {
+        let mut devices = vec![];
+        for name in &names {
+            let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
+            match (kind, number.parse::<usize>()) {
+                ("cpu", Ok(_)) if names.len() == 1 && !name.contains(':') => return Ok(Self::local(None)),
+                ("cpu", Ok(i)) => devices.push(DeviceSpec::new(format!("cpu:{i}"), DeviceKind::Cpu, 1)),
+                ("gpu", Ok(i)) => devices.push(thalweg::Cluster::gpu(i).devices.remove(0)),
+                ("reference", _) => devices.push(DeviceSpec::new("reference", DeviceKind::Reference, 1)),
+                _ => {
+                    let what = format!("there is no device `{name}`: name `cpu`, `cpu:1`, `gpu` or `gpu:1`");
+                    return Err(exception(py, "ClusterError", &what));
+                }
+            }
+        }
+        Ok(Self(thalweg::Cluster::of(devices)))
+    }
+    /// As a TOML text describes it.
+    #[staticmethod]
+    fn from_toml(py: Python<'_>, text: &str) -> PyResult<Self> {
+        thalweg::Cluster::from_toml(text).map(Self).map_err(|e| exception(py, "ClusterError", &e.to_string()))
+    }
+    #[getter]
+    fn devices(&self) -> Vec<String> {
+        self.0.devices.iter().map(|d| d.name.to_string()).collect()
+    }
+}
+
+/// How a model is spread over several devices.
+#[pyclass(frozen, module = "thalweg._thalweg")]
+pub(crate) struct Strategy(pub(crate) thalweg::Strategy);
+
+#[pymethods]
+impl Strategy {
+    /// `kind` is `dp`, `zero1`, `pp`, `ps` or `auto`.
+    #[new]
+    #[expect(clippy::too_many_arguments, reason = "as Python calls it")]
+    #[pyo3(signature = (kind, *, stages=None, servers=None, leaves=None, microbatches=None, schedule=None, tensor_parallel=None, shard=None, fast=false))]
+    fn new(
+        kind: &str,
+        stages: Option<u16>,
+        servers: Option<u16>,
+        leaves: Option<u16>,
+        microbatches: Option<u16>,
+        schedule: Option<&str>,
+        tensor_parallel: Option<u16>,
+        shard: Option<Vec<(String, u16)>>,
+        fast: bool,
+    ) -> PyResult<Self> {
+        let wrong = |what: String| PyValueError::new_err(what);
+        let mut strategy = match kind {
+            "dp" => thalweg::Strategy::data_parallel(),
+            "zero1" => thalweg::Strategy::data_parallel().shard_state(),
+            "pp" => thalweg::Strategy::pipeline(stages.ok_or_else(|| wrong("a pipeline needs `stages`".into()))?),
+            "ps" => thalweg::Strategy::servers(servers.unwrap_or(1)),
+            "auto" => thalweg::Strategy::auto(),
+            _ => return Err(wrong(format!("there is no strategy `{kind}`; there are dp, zero1, pp, ps, auto"))),
+        };
+        strategy = match schedule {
+            None => strategy,
+            Some("1f1b") => strategy.schedule(PipelineSchedule::OneForwardOneBackward),
+            Some("gpipe") => strategy.schedule(PipelineSchedule::GPipe),
+            Some(other) => return Err(wrong(format!("there is no schedule `{other}`; there are 1f1b, gpipe"))),
+        };
+        if let Some(devices) = tensor_parallel {
+            strategy = strategy.tensor_parallel(devices);
+        }
+        strategy = shard.into_iter().flatten().fold(strategy, |s, (name, axis)| s.shard(&name, axis));
+        if let Some(count) = microbatches {
+            strategy = strategy.microbatches(count);
+        }
+        if let Some(leaves) = leaves {
+            strategy = strategy.leaves(leaves);
+        }
+        if fast {
+            strategy = strategy.reduction(Reduction::Fast);
+        }
+        Ok(Self(strategy))
+    }
+    fn __repr__(&self) -> String {
+        format!("Strategy({})", self.0)
+    }
+}

@@ -1,0 +1,131 @@
+//! Data of the Rust library: data sets in memory, and loaders that make batches of them in an order that follows from (seed, pass) alone and is
+//! resumed from a checkpoint. Batches go to a step as they are, and to Python as NumPy's arrays.
+
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::exceptions::PyKeyError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use thalweg::data;
+use thalweg::{Array, Error};
+
+use crate::errors::{detached, raised};
+use crate::memory::{Memory, array, numpy};
+use crate::model::Model;
+
+/// Named arrays of as many samples.
+#[pyclass(frozen, module = "thalweg._thalweg")]
+pub(crate) struct Dataset(data::Dataset);
+
+/// Some samples, as a step takes them.
+#[pyclass(frozen, mapping, module = "thalweg._thalweg")]
+pub(crate) struct Batch(pub(crate) data::Dataset);
+
+/// Settings for reading a data set in batches.
+#[pyclass(frozen, module = "thalweg._thalweg")]
+pub(crate) struct Loader(data::Loader);
+
+/// Batches, one after the other.
+#[pyclass(frozen, module = "thalweg._thalweg")]
+pub(crate) struct Batches(Mutex<data::Batches>);
+
+/// The digits that come with the library: to train on, and to test on.
+#[pyfunction]
+pub(crate) fn digits(py: Python<'_>) -> PyResult<(Dataset, Dataset)> {
+    let (train, test) = data::digits().map_err(|e| raised(py, e))?;
+    Ok((Dataset(train), Dataset(test)))
+}
+
+#[pymethods]
+impl Dataset {
+    /// From arrays by their names.
+    #[new]
+    fn new(py: Python<'_>, fields: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let field = |(name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| -> PyResult<(String, Array)> {
+            Ok((name.extract()?, array(&value, None)?))
+        };
+        let fields = fields.iter().map(field).collect::<PyResult<Vec<_>>>()?;
+        data::Dataset::new(fields).map(Self).map_err(|e| raised(py, e.into()))
+    }
+    fn __len__(&self) -> usize {
+        self.0.len()
+    }
+    /// These samples, by number.
+    fn select(&self, rows: Vec<usize>) -> PyResult<Self> {
+        match rows.iter().find(|row| **row >= self.0.len()) {
+            Some(row) => Err(pyo3::exceptions::PyIndexError::new_err(format!("there is no sample {row}"))),
+            None => Ok(Self(self.0.select(&rows))),
+        }
+    }
+    /// All of it as one batch.
+    fn all(&self) -> Batch {
+        Batch(self.0.clone())
+    }
+    #[pyo3(signature = (batch, shuffle, epochs, drop_last, prefetch, name))]
+    fn loader(
+        &self,
+        batch: usize,
+        shuffle: Option<u64>,
+        epochs: u64,
+        drop_last: bool,
+        prefetch: usize,
+        name: String,
+    ) -> Loader {
+        let mut loader = data::Loader::new(self.0.clone()).batch(batch).epochs(epochs).prefetch(prefetch).named(name);
+        if let Some(seed) = shuffle {
+            loader = loader.shuffle(seed);
+        }
+        Loader(if drop_last { loader.drop_last() } else { loader })
+    }
+}
+
+#[pymethods]
+impl Batch {
+    fn __len__(&self) -> usize {
+        self.0.feeds().len()
+    }
+    fn keys(&self) -> Vec<String> {
+        self.0.feeds().iter().map(|(name, _)| name.to_string()).collect()
+    }
+    fn __getitem__<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let array = self.0.get(name).ok_or_else(|| PyKeyError::new_err(name.to_string()))?;
+        numpy(py, Memory::of(array.clone()))
+    }
+}
+
+#[pymethods]
+impl Loader {
+    /// Batches of one pass.
+    #[getter]
+    fn steps_per_pass(&self) -> u64 {
+        self.0.steps_per_pass()
+    }
+    /// Batches from where the model's cursor stands; from the first, counted by nobody, without a model.
+    #[pyo3(signature = (model=None))]
+    fn batches(&self, py: Python<'_>, model: Option<&Model>) -> PyResult<Batches> {
+        let batches = match model {
+            Some(model) => model.with(py, |model| model.batches(&self.0))?,
+            None => self.0.iter(),
+        };
+        Ok(Batches(Mutex::new(batches)))
+    }
+}
+
+impl Batches {
+    /// The next batch, if there is one. Call it without Python's lock.
+    pub(crate) fn next(&self) -> Option<Result<data::Dataset, Error>> {
+        let next = self.0.lock().unwrap_or_else(PoisonError::into_inner).next();
+        next.map(|batch| batch.map_err(Error::from))
+    }
+}
+
+#[pymethods]
+impl Batches {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
+        let next = detached(py, || self.next())?;
+        next.transpose().map(|batch| batch.map(Batch)).map_err(|e| raised(py, e))
+    }
+}

@@ -1,0 +1,121 @@
+"""Data: batches in an order that follows from (seed, pass) alone, so that a run can be repeated, and resumed from a checkpoint.
+
+Any iterable of arrays by name trains a model as well; what is here is also resumed where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from . import _thalweg
+from ._thalweg import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ._arrays import ArrayLike
+
+__all__ = ["Batch", "Batches", "Dataset", "Loader", "digits"]
+
+
+class Dataset:
+    """Named arrays of as many samples.
+
+    >>> import numpy as np
+    >>> from thalweg.data import Dataset
+    >>> data = Dataset(x=np.arange(10, dtype=np.float32), y=np.arange(10, dtype=np.int32))
+    >>> [batch["y"].tolist() for batch in data.batches(4)]
+    [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    """
+
+    def __init__(self, fields: Mapping[str, ArrayLike] | None = None, /, **named: ArrayLike) -> None:
+        self._native = _thalweg.Dataset({**(fields or {}), **named})
+
+    @classmethod
+    def _wrap(cls, native: _thalweg.Dataset) -> Dataset:
+        data = cls.__new__(cls)
+        data._native = native
+        return data
+
+    def __len__(self) -> int:
+        return len(self._native)
+
+    def select(self, rows: Sequence[int]) -> Dataset:
+        """These samples, by number."""
+        return Dataset._wrap(self._native.select(list(rows)))
+
+    def all(self) -> Batch:
+        """All samples as one batch: ``model.eval(test.all())``."""
+        return self._native.all()
+
+    def batches(
+        self,
+        size: int,
+        *,
+        shuffle: int | None = None,
+        epochs: int = 1,
+        drop_last: bool = False,
+        prefetch: int = 0,
+        name: str = "data",
+    ) -> Loader:
+        """Batches of so many samples.
+
+        Args:
+            shuffle: A seed: another order each pass.
+            epochs: Passes in all, those before a checkpoint included.
+            drop_last: Leave out what is left of a pass once it does not fill a batch.
+            prefetch: Threads that read ahead.
+            name: What the cursor is kept under; a model that learns from several loaders needs a name for each.
+        """
+        return Loader(self._native.loader(size, shuffle, epochs, drop_last, prefetch, name), epochs)
+
+
+class Loader:
+    """Settings for reading data in batches. Gone through by itself it begins with the first; ``model.batches(loader)`` begins where
+    the model stands."""
+
+    def __init__(self, native: _thalweg.Loader, epochs: int) -> None:
+        self._native = native
+        self.epochs = epochs
+
+    @property
+    def steps_per_pass(self) -> int:
+        """Batches in a pass."""
+        return self._native.steps_per_pass
+
+    def __len__(self) -> int:
+        return self.steps_per_pass * self.epochs
+
+    def __iter__(self) -> Iterator[Batch]:
+        return Batches(self._native.batches(None), self)
+
+
+class Batches(Iterator[Batch]):
+    """Batches, one after the other."""
+
+    def __init__(self, native: _thalweg.Batches, loader: Loader) -> None:
+        self._native = native
+        self.loader = loader
+
+    def __next__(self) -> Batch:
+        return next(self._native)
+
+    def __length_hint__(self) -> int:
+        return len(self.loader)
+
+
+def digits() -> tuple[Dataset, Dataset]:
+    """1,437 handwritten digits to train on and 360 to test on (Alpaydin and Kaynak, CC BY 4.0): ``image`` f32[n, 1, 8, 8] in 0..=1, and
+    ``label`` i32[n].
+
+    >>> from thalweg.data import digits
+    >>> train, test = digits()
+    >>> len(train), len(test), test.all()["image"].shape
+    (1437, 360, (360, 1, 8, 8))
+    """
+    train, test = _thalweg.digits()
+    return Dataset._wrap(train), Dataset._wrap(test)
+
+
+Mapping.register(Batch)

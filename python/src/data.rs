@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyIterator};
 use thalweg::data;
 use thalweg::{Array, Error};
 
@@ -86,6 +86,15 @@ impl Batch {
     }
     fn keys(&self) -> Vec<String> {
         self.0.feeds().iter().map(|(name, _)| name.to_string()).collect()
+    }
+    fn values<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        self.keys().iter().map(|name| self.__getitem__(py, name)).collect()
+    }
+    fn items<'py>(&self, py: Python<'py>) -> PyResult<Vec<(String, Bound<'py, PyAny>)>> {
+        Ok(self.keys().into_iter().zip(self.values(py)?).collect())
+    }
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        self.keys().into_pyobject(py)?.try_iter()
     }
     fn __getitem__<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         let array = self.0.get(name).ok_or_else(|| PyKeyError::new_err(name.to_string()))?;

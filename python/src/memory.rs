@@ -61,24 +61,24 @@ pub(crate) fn array(value: &Bound<'_, PyAny>, wanted: Option<DType>) -> PyResult
     if let Some(buffer) = plain
         && let Some(dtype) = dtype_of(buffer.format(), buffer.item_size())
     {
-        return Ok(over(buffer, dtype));
+        return Ok(over(buffer, dtype, false));
     }
     static CONVERT: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let py = value.py();
     let convert =
         CONVERT.get_or_try_init(py, || Ok::<_, PyErr>(py.import("thalweg._arrays")?.getattr("as_buffer")?.unbind()))?;
-    let (buffer, name): (Bound<'_, PyAny>, String) =
+    let (buffer, name, is_scalar): (Bound<'_, PyAny>, String, bool) =
         convert.bind(py).call1((value, wanted.map(DType::name)))?.extract()?;
     let buffer = PyUntypedBuffer::get(&buffer)?;
     let dtype = crate::types::dtype(&name)?;
     if !buffer.is_c_contiguous() || buffer.item_size() != dtype.size_bytes() {
         return Err(PyTypeError::new_err(format!("this is no array of {name}")));
     }
-    Ok(over(buffer, dtype))
+    Ok(over(buffer, dtype, is_scalar))
 }
 
-fn over(buffer: PyUntypedBuffer, dtype: DType) -> Array {
-    let shape: Vec<u64> = buffer.shape().iter().map(|n| *n as u64).collect();
+fn over(buffer: PyUntypedBuffer, dtype: DType, is_scalar: bool) -> Array {
+    let shape: Vec<u64> = if is_scalar { vec![] } else { buffer.shape().iter().map(|n| *n as u64).collect() };
     Array::borrowing(dtype, &shape, Arc::new(Lent { buffer }))
 }
 

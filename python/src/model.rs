@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyAttributeError, PyKeyError};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyIterator, PyString};
 use thalweg::graph::Bindings;
 use thalweg::prelude::Compile;
 use thalweg::runtime::{AbortFlag, DeviceError, RunError};
@@ -358,6 +358,15 @@ impl Outputs {
     }
     fn keys(&self) -> Vec<String> {
         self.0.iter().map(|(n, _)| n.to_string()).collect()
+    }
+    fn values<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        self.keys().iter().map(|name| self.__getitem__(py, name)).collect()
+    }
+    fn items<'py>(&self, py: Python<'py>) -> PyResult<Vec<(String, Bound<'py, PyAny>)>> {
+        Ok(self.keys().into_iter().zip(self.values(py)?).collect())
+    }
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        self.keys().into_pyobject(py)?.try_iter()
     }
     fn __len__(&self) -> usize {
         self.0.iter().count()

@@ -18,7 +18,7 @@
 True
 """
 
-from . import _thalweg, data, init, nn, ops, optim
+from . import _functions, _thalweg, data, init, nn, ops, optim
 from ._arrays import ArrayLike, DTypeLike
 from ._cluster import Cluster, Strategy
 from ._errors import (
@@ -35,7 +35,6 @@ from ._errors import (
     UnknownNameError,
 )
 from ._functions import *  # noqa: F403
-from ._functions import __all__ as _functions
 from ._graph import Axes, Extent, Graph, Operand, Shape, Tensor
 from ._model import Feeds, Model, Program, Variable
 from ._progress import progress
@@ -79,4 +78,4 @@ __all__ = [
     "optim",
     "progress",
 ]
-__all__ += _functions
+__all__ += _functions.__all__

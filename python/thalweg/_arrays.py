@@ -60,17 +60,18 @@ def dtype_name(dtype: DTypeLike) -> str:
         return "f32"
     elif dtype is int:
         return "i64"
-    # `torch.float32` and the like say their names in their last word.
-    name = str(dtype).rpartition(".")[2] if type(dtype).__module__.startswith("torch") else np.dtype(dtype).name
     try:
+        # `torch.float32` and the like say their names in their last word.
+        name = str(dtype).rpartition(".")[2] if type(dtype).__module__.startswith("torch") else np.dtype(dtype).name
         return _NAMES[name]
-    except KeyError:
+    except (KeyError, TypeError):
         known = ", ".join(_SHORT)
-        raise TypeError(f"thalweg has no element type {name}; there are {known}") from None
+        raise TypeError(f"thalweg has no element type {dtype!r}; there are {known}") from None
 
 
-def as_buffer(value: Any, wanted: str | None) -> tuple[Any, str]:
-    """Something with a buffer in row-major order, and its element type's short name; for what the native half cannot read itself."""
+def as_buffer(value: Any, wanted: str | None) -> tuple[Any, str, bool]:
+    """Something with a buffer in row-major order, its element type's short name, and whether it has no axes (a buffer has one); for what
+    the native half cannot read itself."""
     from ._graph import Tensor
 
     if isinstance(value, Tensor):
@@ -90,8 +91,9 @@ def as_buffer(value: Any, wanted: str | None) -> tuple[Any, str]:
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     short = _NAMES[array.dtype.name]
-    array = np.ascontiguousarray(array).reshape(array.shape)
-    return (array.view(np.uint16) if short == "bf16" else array), short
+    # Of at least one axis.
+    buffer = np.ascontiguousarray(array)
+    return (buffer.view(np.uint16) if short == "bf16" else buffer), short, array.ndim == 0
 
 
 def _by_dlpack(value: Any) -> np.ndarray[Any, Any]:

@@ -353,9 +353,8 @@ def split(x: Tensor, sections: int | Sequence[int], axis: int = 0) -> list[Tenso
 
 def flip(x: Tensor, axis: int) -> Tensor:
     """The elements along an axis in reverse."""
-    extent = x.shape[axis]
-    last = x.graph._apply("extent", (), {"shape": (extent,), "dtype": "i32"}) - 1
-    return take(x, last - x.graph.arange(extent), axis)
+    places = x.graph.arange(x.shape[axis])
+    return take(x, places.max() - places, axis)
 
 
 def pad(x: Tensor, widths: Sequence[tuple[Extent, Extent]], value: float = 0.0) -> Tensor:
@@ -414,7 +413,7 @@ def avg_pool(
 
 def attention(query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
     """Means of values, weighted by how well their keys fit a query: ``softmax(q @ k.T / sqrt(d)) @ v``, all [.., time, features]."""
-    return ops.attention(query, key, value, causal=causal)
+    return ops.attention(query, key, value, causal=causal)[0]
 
 
 # Indices.

@@ -61,8 +61,8 @@ class Graph:
     """
 
     def __init__(self, name: str = "model", seed: int = 0) -> None:
-        self.name = name
-        self.seed = seed
+        self.name: str = name
+        self.seed: int = seed
         self._native = _thalweg.Graph(name, seed)
         self._scope = ""
         self._pin: tuple[int | None, str | None] = (None, None)
@@ -260,6 +260,8 @@ class Graph:
 
 
 def _number(x: object) -> float:
+    if isinstance(x, (str, bytes)):
+        raise TypeError(f"expected a tensor or a number, got {type(x).__name__}")
     # NumPy's scalars are numbers; its arrays are not, however small.
     if hasattr(x, "shape") and getattr(x, "shape", None) != ():
         raise TypeError(
@@ -431,7 +433,8 @@ class Tensor:
     def __or__(self, other: Tensor) -> Tensor:
         return self._apply("select", self, self, other)
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        return id(self)
 
     # What it refuses.
 

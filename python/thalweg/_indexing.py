@@ -6,6 +6,7 @@ import operator
 from typing import TYPE_CHECKING, Any
 
 from ._graph import Extent, Index, Tensor
+from ._thalweg import Dim
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,17 @@ def _place(index: int, extent: Extent, axis: int) -> Extent:
         if not -extent <= index < extent:
             raise IndexError(f"index {index} is out of range for axis {axis} with {extent} elements")
         return index % extent
-    return index if index >= 0 else extent - (-index)
+    return index if index >= 0 else _before(extent, -index, axis)
+
+
+def _before(extent: Dim, back: int, axis: int) -> Extent:
+    """The place so far from the end."""
+    try:
+        return extent - back
+    except ValueError:
+        raise IndexError(
+            f"place -{back} of axis {axis}, whose extent `{extent}` has a name: it may be shorter; declare it as a number"
+        ) from None
 
 
 def _bounds(item: slice, extent: Extent, axis: int) -> tuple[Extent, Extent, int]:
@@ -110,20 +121,20 @@ def _bounds(item: slice, extent: Extent, axis: int) -> tuple[Extent, Extent, int
             _number(item.start), _number(item.stop), step
         ).indices(extent)
         return start, max(start, stop), step
-    return _bound(item.start, extent, 0), _bound(item.stop, extent, extent), step
+    return _bound(item.start, extent, 0, axis), _bound(item.stop, extent, extent, axis), step
 
 
 def _number(bound: Any) -> int | None:
     return None if bound is None else operator.index(bound)
 
 
-def _bound(bound: Any, extent: Extent, default: Extent) -> Extent:
+def _bound(bound: Any, extent: Dim, default: Extent, axis: int) -> Extent:
     if bound is None:
         return default
-    if not isinstance(bound, int) and not hasattr(bound, "__index__"):
+    if isinstance(bound, Dim):
         return bound
     number = operator.index(bound)
-    return number if number >= 0 else extent - (-number)
+    return number if number >= 0 else _before(extent, -number, axis)
 
 
 def _length(start: Extent, stop: Extent, step: int, axis: int) -> Extent:
@@ -131,4 +142,11 @@ def _length(start: Extent, stop: Extent, step: int, axis: int) -> Extent:
         return -(-(stop - start) // step)
     if step != 1:
         raise IndexError(f"a step of {step} along axis {axis}, whose extent has a name: steps are for numbers")
-    return stop - start if not _same(start, 0) else stop
+    if _same(start, 0):
+        return stop
+    try:
+        return stop - start
+    except ValueError:
+        raise IndexError(
+            f"{start}:{stop} of axis {axis}, whose extent has a name: it may be shorter; declare it as a number"
+        ) from None

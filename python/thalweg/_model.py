@@ -39,12 +39,12 @@ class Program:
     def __init__(self, model: _thalweg.Model, name: str) -> None:
         self._model = model
         self._run = model.run
-        self.name = name
+        self.name: str = name
 
     @overload
     def __call__(self, feeds: Feeds | Batch, /) -> Outputs: ...
     @overload
-    def __call__(self, **feeds: ArrayLike) -> Outputs: ...
+    def __call__(self, /, **feeds: ArrayLike) -> Outputs: ...
     def __call__(self, batch: Any = None, /, **feeds: ArrayLike) -> Outputs:
         """One step. Arrays in row-major order are read where they lie; outputs are arrays by name."""
         return self._run(self.name, feeds if batch is None else batch)
@@ -71,9 +71,9 @@ class Model:
     """
 
     def __init__(self, graph: Graph, native: _thalweg.Model) -> None:
-        self.graph = graph
+        self.graph: Graph = graph
         self._native = native
-        self.programs = {name: Program(native, name) for name in native.programs}
+        self.programs: dict[str, Program] = {name: Program(native, name) for name in native.programs}
         """Programs by name."""
 
     if TYPE_CHECKING:
@@ -252,4 +252,4 @@ class _Trace:
         self._native.finish_trace(self._path)
 
 
-Mapping.register(Outputs)
+Mapping.register(Outputs)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

@@ -77,7 +77,7 @@ class Loader:
 
     def __init__(self, native: _thalweg.Loader, epochs: int) -> None:
         self._native = native
-        self.epochs = epochs
+        self.epochs: int = epochs
 
     @property
     def steps_per_pass(self) -> int:
@@ -96,7 +96,7 @@ class Batches(Iterator[Batch]):
 
     def __init__(self, native: _thalweg.Batches, loader: Loader) -> None:
         self._native = native
-        self.loader = loader
+        self.loader: Loader = loader
 
     def __next__(self) -> Batch:
         return next(self._native)
@@ -118,4 +118,4 @@ def digits() -> tuple[Dataset, Dataset]:
     return Dataset._wrap(train), Dataset._wrap(test)
 
 
-Mapping.register(Batch)
+Mapping.register(Batch)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

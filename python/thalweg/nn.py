@@ -60,7 +60,7 @@ class Module:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "__call__" in cls.__dict__:
-            cls.__call__ = _in_scope(cls.__dict__["__call__"])  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+            type.__setattr__(cls, "__call__", _in_scope(cls.__dict__["__call__"]))
 
     def __setattr__(self, name: str, value: object) -> None:
         _name_all(name, value)

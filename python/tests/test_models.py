@@ -1,0 +1,217 @@
+"""Models: names of parameters, weights that are shared, saving and going on, batches, strategies; and the numbers of the Rust library."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import thalweg as tw
+from thalweg import nn, optim
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+COMMAND = os.environ.get("THALWEG")
+
+
+class Block(nn.Module):
+    def __init__(self, features: int) -> None:
+        self.norm, self.fc = nn.LayerNorm(), nn.Linear(features)
+
+    def __call__(self, x: tw.Tensor) -> tw.Tensor:
+        return x + self.fc(self.norm(x))
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        self.blocks = [Block(4) for _ in range(2)]
+        self.heads = {"a": nn.Linear(2), "b": nn.Linear(3, bias=False)}
+        self.tail = nn.Sequential(nn.Linear(5), tw.relu, last=nn.Linear(1))
+
+    def __call__(self, x: tw.Tensor) -> dict[str, tw.Tensor]:
+        for block in self.blocks:
+            x = block(x)
+        return {name: head(x) for name, head in self.heads.items()} | {"tail": self.tail(x)}
+
+
+def test_parameters_are_called_after_what_leads_to_them() -> None:
+    g = tw.Graph()
+    g.program("run", outputs=Net()(g.input("x", "f32", (2, 4))))
+    assert list(g.compile().variables) == [
+        "blocks.0.norm.weight",
+        "blocks.0.norm.bias",
+        "blocks.0.fc.weight",
+        "blocks.0.fc.bias",
+        "blocks.1.norm.weight",
+        "blocks.1.norm.bias",
+        "blocks.1.fc.weight",
+        "blocks.1.fc.bias",
+        "heads.a.weight",
+        "heads.a.bias",
+        "heads.b.weight",
+        "tail.0.weight",
+        "tail.0.bias",
+        "tail.last.weight",
+        "tail.last.bias",
+    ]
+
+
+def test_a_layer_that_is_called_again_has_its_weights() -> None:
+    g = tw.Graph()
+    left, right = g.input("left", "f32", (2, 4)), g.input("right", "f32", (2, 4))
+    net = Net()
+    with g.scope("twins"):
+        one = net(left)["tail"]
+    with g.scope("elsewhere"):
+        two = net(right)["tail"]
+    g.program("run", outputs={"one": one, "two": two})
+    model = g.compile()
+    assert all(name.startswith("twins.") for name in model.variables)
+    x = np.random.default_rng(0).random((2, 4), np.float32)
+    out = model.run("run", {"left": x, "right": x})
+    np.testing.assert_array_equal(out["one"], out["two"])
+    # The same layers in another graph begin anew.
+    h = tw.Graph()
+    h.program("run", outputs={"y": net(h.input("x", "f32", (2, 4)))["tail"]})
+    assert "tail.0.weight" in h.compile().variables
+
+
+def line(rate: float = 0.1) -> tw.Model:
+    g = tw.Graph("line", seed=3)
+    n = g.dim("n", max=64)
+    x, y = g.input("x", "f32", (n,)), g.input("y", "f32", (n,))
+    slope, offset = g.parameter("slope", (), init=tw.init.Normal()), g.parameter("offset", ())
+    loss = ((slope * x + offset - y) ** 2).mean().named("loss")
+    g.program("train", outputs=[loss], update=optim.AdamW(rate, schedule=optim.Schedule.cosine(100, warmup=5)).minimize(loss))
+    g.program("predict", outputs={"y": slope * x + offset})
+    return g.compile()
+
+
+def points() -> tw.data.Dataset:
+    x = np.linspace(-1, 1, 50, dtype=np.float32)
+    return tw.data.Dataset(x=x, y=2 * x + 1)
+
+
+def test_a_run_that_is_resumed_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    loader = points().batches(8, shuffle=1, epochs=6)
+    whole = line()
+    whole.run_many("train", whole.batches(loader))
+    first = line()
+    first.run_many("train", first.batches(loader), steps=17)
+    first.save(tmp_path / "run", wait=True)
+    second = line()
+    assert second.resume_or_init(tmp_path / "nowhere") is None
+    assert second.resume(tmp_path / "run") is not None and second.step == 17
+    for batch in second.batches(loader):
+        second.train(batch)
+    assert (second.digest(), second.step) == (whole.digest(), whole.step) == (whole.digest(), 42)
+    with pytest.raises(tw.CheckpointError, match="nowhere"):
+        second.resume(tmp_path / "nowhere")
+    with pytest.raises(tw.CheckpointError):
+        line(0.2).resume(tmp_path / "run")
+    assert line(0.2).resume(tmp_path / "run", changed=True) is not None
+
+
+def test_weights_are_safetensors(tmp_path: Path) -> None:
+    load = pytest.importorskip("safetensors.numpy").load_file
+    model, path = line(), tmp_path / "weights.safetensors"
+    model.set("slope", 2.5)
+    model.save_weights(path)
+    assert {n: float(a) for n, a in load(path).items()} == {"slope": 2.5, "offset": 0.0}
+    other = line()
+    other.load_weights(path)
+    assert float(other.get("slope")) == 2.5
+    assert other.predict(x=[1.0, 2.0])["y"].tolist() == [2.5, 5.0]
+
+
+def test_batches_are_arrays_by_name() -> None:
+    train, _ = tw.data.digits()
+    loader = train.batches(100, shuffle=4, drop_last=True)
+    batches = list(loader)
+    assert len(batches) == len(loader) == 14
+    images = np.concatenate([b["image"] for b in batches])
+    assert images.shape == (1400, 1, 8, 8) and set(batches[0]) == {"image", "label"}
+    np.testing.assert_array_equal(images, np.concatenate([b["image"] for b in loader]))
+    with pytest.raises(tw.DataError):
+        tw.data.Dataset(x=np.ones(3, np.float32), y=np.ones(4, np.float32))
+
+
+def test_many_steps_are_the_same_steps() -> None:
+    one, many, by_hand = line(), line(), line()
+    x = np.linspace(0, 1, 16, dtype=np.float32)
+    feeds = {"x": x, "y": 3 * x}
+    for _ in range(20):
+        out = one.train(feeds)
+    last = many.run_many("train", feeds, steps=20)
+    by_hand.run_many("train", (feeds for _ in range(20)))
+    assert last is not None and float(last.loss) == float(out.loss)
+    assert one.digest() == many.digest() == by_hand.digest()
+
+
+def test_looking_inside(tmp_path: Path) -> None:
+    g = tw.Graph()
+    x = g.input("x", "f32", (g.dim("n", max=8), 4))
+    hidden = nn.Linear(3).named("fc")(x).tap("hidden")
+    loss = (hidden.relu() ** 2).mean().named("loss")
+    g.program("train", outputs=[loss], update=optim.SGD(0.1, momentum=0.9).minimize(loss))
+    model = g.compile()
+    a = np.random.default_rng(1).random((5, 4), np.float32)
+    seen = model.eval_at(hidden, {"x": a})
+    np.testing.assert_allclose(seen, a @ model.get("fc.weight").T + model.get("fc.bias"), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(model.train(x=a)["hidden"], seen, rtol=1e-6, atol=1e-6)
+    assert model.variables["sgd.v.fc.weight"] == ("slot", "f32", (3, 4))
+    for text in (model.summary("train", n=5), model.explain("train", n=5), model.plan("train", n=5), g.text(), g.dot(), g.mermaid()):
+        assert "fc" in text
+    with model.trace(tmp_path / "trace.json"):
+        model.train(x=a)
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+
+
+def digest(*arguments: str, **environment: str) -> dict[str, object]:
+    out = subprocess.run(
+        [*arguments, sys.executable, str(EXAMPLES / "digits.py")],
+        capture_output=True,
+        text=True,
+        env=os.environ | environment,
+        check=False,
+    )
+    assert out.returncode == 0, out.stderr
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+@pytest.mark.skipif(COMMAND is None, reason="`THALWEG` names no command")
+def test_the_demo_and_its_twin_have_one_digest() -> None:
+    assert COMMAND is not None
+    demo = subprocess.run([COMMAND, "demo", "--json", "--passes", "3"], capture_output=True, text=True, check=True)
+    assert digest(PASSES="3")["digest"] == json.loads(demo.stdout.splitlines()[-1])["digest"]
+
+
+@pytest.mark.skipif(COMMAND is None, reason="`THALWEG` names no command")
+def test_a_launched_script_runs_on_its_workers() -> None:
+    assert COMMAND is not None
+    one = digest(PASSES="2", LEAVES="4")
+    three = digest(COMMAND, "launch", "-n", "3", "--", PASSES="2", LEAVES="4")
+    assert (one["digest"], one["devices"], three["devices"]) == (three["digest"], 1, 3)
+
+
+def test_a_strategy_changes_no_bit() -> None:
+    train, _ = tw.data.digits()
+    digests = set()
+    for devices, strategy in [
+        ("cpu:0", tw.Strategy.data_parallel(leaves=4)),
+        ("cpu:0,cpu:1", tw.Strategy.data_parallel(leaves=4)),
+        ("cpu:0,cpu:1,cpu:2", tw.Strategy.data_parallel(leaves=4, shard_state=True)),
+        ("cpu:0,cpu:1", tw.Strategy.pipeline(2, leaves=4)),
+    ]:
+        sys.path.insert(0, str(EXAMPLES))
+        from digits import digits_model
+
+        model = digits_model().compile(devices, strategy)
+        model.run_many("train", model.batches(train.batches(64, shuffle=0)), steps=5)
+        digests.add(model.digest())
+        assert len(model.devices) == len(devices.split(","))
+    assert len(digests) == 1

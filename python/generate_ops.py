@@ -44,46 +44,55 @@ def literal(attr: dict[str, Any]) -> str:
     return repr(value).replace("'", '"')
 
 
+def broken(indent: str, head: str, parts: list[str], tail: str) -> list[str]:
+    """``head``, parts and ``tail`` on one line, or on one line each where that is too long."""
+    line = f"{indent}{head}{', '.join(parts)}{tail}"
+    if len(line) <= 120:
+        return [line]
+    return [indent + head, *(f"{indent}    {part}," for part in parts), indent + tail]
+
+
 def function(op: dict[str, Any]) -> str:
     """The function of an op."""
-    name = op["name"]
-    operands = [o for o in op["operands"]]
+    name, operands, attrs = op["name"], list(op["operands"]), op["attrs"]
+    assert not keyword.iskeyword(name), name
     variadic = bool(operands) and operands[-1].endswith("*")
     names = [o.rstrip("*") for o in operands]
     if variadic:
-        first = [f"*{names[-1]}: Operand"]
+        parameters = [f"*{names[-1]}: Operand"]
     elif len(names) == 1:
-        first = [f"{names[0]}: Tensor"]
+        parameters = [f"{names[0]}: Tensor"]
     else:
-        first = [f"{n}: Operand" for n in names] or ["graph: Graph"]
-    attrs = [f"{a['name']}: {TYPES[a['sort']]} = {literal(a)}" for a in op["attrs"]]
-    star = ["*"] if attrs and not variadic else []
+        parameters = [f"{n}: Operand" for n in names] or ["graph: Graph"]
+    parameters += ["*"] if attrs and not variadic else []
+    parameters += [f"{a['name']}: {TYPES[a['sort']]} = {literal(a)}" for a in attrs]
     several = len(op["results"]) > 1
     returns = f"tuple[{', '.join(['Tensor'] * len(op['results']))}]" if several else "Tensor"
-    given = f"{names[-1]}" if variadic else f"({', '.join(names)}{',' if len(names) == 1 else ''})"
-    attributes = "{" + ", ".join(f'"{a["name"]}": {value(a)}' for a in op["attrs"]) + "}"
-    tail = f", {attributes}" if op["attrs"] else ""
+    lines = broken("", f"def {name}(", parameters, f") -> {returns}:")
+
     # Links of Rust's documentation are for Rust's.
     doc = re.sub(r"\[(`[^`]+`)\](\([^)]*\))?", r"\1", textwrap.dedent(op["doc"])).strip().replace("\\", "\\\\")
-    lines = [f"def {name}({', '.join(first + star + attrs)}) -> {returns}:", f'    """{doc.splitlines()[0]}']
-    lines += [f"    {line}".rstrip() for line in doc.splitlines()[1:]]
-    if op["attrs"]:
-        lines += ["", "    Args:"]
-        lines += [f"        {a['name']}: {' '.join(a['doc'].split())}" for a in op["attrs"]]
+    text = doc.splitlines()
+    if attrs:
+        text += ["", "Args:", *(f"    {a['name']}: {' '.join(a['doc'].split())}" for a in attrs)]
     if several:
-        lines += ["", f"    Returns {', '.join(op['results'])}."]
-    lines[-1] += '"""' if len(lines) == 2 else ""
-    if len(lines) > 2:
-        lines.append('    """')
-    if several:
-        source = given if not names else f"graph_of({', '.join(names)})"
-        unpacked = ", ".join(f"results[{i}]" for i in range(len(op["results"])))
-        lines += [f'    results = {source}._apply_all("{name}", {given}{tail})', f"    return {unpacked}"]
-    elif not names:
-        lines.append(f'    return graph._apply("{name}", (){tail})')
+        text += ["", f"Returns {', '.join(op['results'])}."]
+    if len(text) == 1:
+        lines.append(f'    """{text[0]}"""')
     else:
-        lines.append(f'    return apply("{name}", {given}{tail})')
-    assert not keyword.iskeyword(name), name
+        lines += [f'    """{text[0]}', *(f"    {line}".rstrip() for line in text[1:]), '    """']
+
+    given = names[-1] if variadic else f"({', '.join(names)}{',' if len(names) == 1 else ''})"
+    arguments = [f'"{name}"', given or "()"]
+    if attrs:
+        arguments.append("{" + ", ".join(f'"{a["name"]}": {value(a)}' for a in attrs) + "}")
+    if several:
+        lines += broken("    ", f"results = graph_of({', '.join(names)})._apply_all(", arguments, ")")
+        lines.append(f"    return {', '.join(f'results[{i}]' for i in range(len(op['results'])))}")
+    elif names:
+        lines += broken("    ", "return apply(", arguments, ")")
+    else:
+        lines += broken("    ", "return graph._apply(", arguments, ")")
     return "\n".join(lines)
 
 

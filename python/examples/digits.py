@@ -56,7 +56,9 @@ def main() -> None:
     if directory is not None:
         model.save(directory, wait=True)
     accuracy = float(model.eval(test.all()).accuracy)
-    print(json.dumps({"digest": model.digest(), "accuracy": accuracy, "steps": model.step, "devices": len(model.devices)}))
+    print(
+        json.dumps({"digest": model.digest(), "accuracy": accuracy, "steps": model.step, "devices": len(model.devices)})
+    )
 
 
 if __name__ == "__main__":

@@ -10,8 +10,16 @@ use std::process::{Command, Output};
 use std::{env, fs};
 
 /// Beside the package's own requirements.
-const PACKAGES: &[&str] =
-    &["numpy>=1.26", "ml_dtypes>=0.5", "pytest>=8", "hypothesis>=6", "safetensors>=0.5", "pyright>=1.1.390", "mypy>=1.13"];
+const PACKAGES: &[&str] = &[
+    "numpy>=1.26",
+    "ml_dtypes>=0.5",
+    "pytest>=8",
+    "hypothesis>=6",
+    "safetensors>=0.5",
+    "pyright>=1.1.390",
+    "mypy>=1.13",
+    "ruff>=0.14",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).into()
@@ -25,8 +33,8 @@ fn built() -> PathBuf {
 /// A Python with the packages, made once.
 fn python() -> Result<PathBuf, String> {
     let venv = built().parent().expect("a folder").join("python-venv");
-    let (python, ready) = (venv.join("bin/python"), venv.join(format!("ready-{}", PACKAGES.len())));
-    if ready.exists() {
+    let (python, ready) = (venv.join("bin/python"), venv.join("ready"));
+    if fs::read_to_string(&ready).is_ok_and(|made_with| made_with == PACKAGES.join("\n")) {
         return Ok(python);
     }
     let names = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
@@ -42,7 +50,7 @@ fn python() -> Result<PathBuf, String> {
     };
     run(Command::new(found).args(["-m", "venv", "--clear"]).arg(&venv))?;
     run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES))?;
-    fs::write(ready, "").map_err(|e| e.to_string())?;
+    fs::write(ready, PACKAGES.join("\n")).map_err(|e| e.to_string())?;
     Ok(python)
 }
 
@@ -100,6 +108,8 @@ fn the_package_passes_its_own_tests() {
     run(&["-m", "pytest", "-p", "no:cacheprovider", "--doctest-modules", "--pyargs", "thalweg", "tests"]);
     run(&["-m", "pyright", "--verifytypes", "thalweg", "--ignoreexternal"]);
     run(&["-m", "pyright"]);
+    run(&["-m", "ruff", "check", "--no-cache"]);
+    run(&["-m", "ruff", "format", "--check", "--no-cache"]);
     run(&["-m", "mypy.stubtest", "--allowlist", "stubtest-allowlist.txt", "thalweg._thalweg"]);
     for example in ["line", "digits"] {
         run(&[&format!("examples/{example}.py")]);

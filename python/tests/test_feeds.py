@@ -52,7 +52,16 @@ def test_whatever_the_memory_is_like() -> None:
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
     odd = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(3, 4)
     assert not odd.flags.aligned or odd.ctypes.data % 4
-    for given in (x, np.asfortranarray(x), np.repeat(x, 2, 1)[:, ::2], x[::-1][::-1], x.astype(">f4"), x.tolist(), odd, memoryview(x)):
+    for given in (
+        x,
+        np.asfortranarray(x),
+        np.repeat(x, 2, 1)[:, ::2],
+        x[::-1][::-1],
+        x.astype(">f4"),
+        x.tolist(),
+        odd,
+        memoryview(x),
+    ):
         np.testing.assert_array_equal(model(x=given)["y"], x)
     readonly = x.copy()
     readonly.flags.writeable = False
@@ -88,7 +97,13 @@ def test_dlpack() -> None:
 def test_torch() -> None:
     torch = pytest.importorskip("torch")
     for name in ("f32", "bf16", "f16", "i64", "bool"):
-        dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16, "i64": torch.int64, "bool": torch.bool}[name]
+        dtype = {
+            "f32": torch.float32,
+            "bf16": torch.bfloat16,
+            "f16": torch.float16,
+            "i64": torch.int64,
+            "bool": torch.bool,
+        }[name]
         x = torch.arange(6).reshape(2, 3).to(dtype)
         y = identity(name, (2, 3)).programs["run"](x=x)["y"]
         assert y.astype(np.float64).tolist() == x.to(torch.float64).tolist()

@@ -42,7 +42,7 @@ def test_a_mistake_within_a_layer_is_drawn_where_the_layer_is_called() -> None:
 
     g = tw.Graph()
     y = Net()(g.input("x", "f32", (2, 5)))
-    with pytest.raises(tw.GraphError, match="return self.conv"):
+    with pytest.raises(tw.GraphError, match=r"return self\.conv"):
         y.shape  # noqa: B018
 
 

@@ -86,7 +86,9 @@ def line(rate: float = 0.1) -> tw.Model:
     x, y = g.input("x", "f32", (n,)), g.input("y", "f32", (n,))
     slope, offset = g.parameter("slope", (), init=tw.init.Normal()), g.parameter("offset", ())
     loss = ((slope * x + offset - y) ** 2).mean().named("loss")
-    g.program("train", outputs=[loss], update=optim.AdamW(rate, schedule=optim.Schedule.cosine(100, warmup=5)).minimize(loss))
+    g.program(
+        "train", outputs=[loss], update=optim.AdamW(rate, schedule=optim.Schedule.cosine(100, warmup=5)).minimize(loss)
+    )
     g.program("predict", outputs={"y": slope * x + offset})
     return g.compile()
 
@@ -164,7 +166,14 @@ def test_looking_inside(tmp_path: Path) -> None:
     np.testing.assert_allclose(seen, a @ model.get("fc.weight").T + model.get("fc.bias"), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(model.train(x=a)["hidden"], seen, rtol=1e-6, atol=1e-6)
     assert model.variables["sgd.v.fc.weight"] == ("slot", "f32", (3, 4))
-    for text in (model.summary("train", n=5), model.explain("train", n=5), model.plan("train", n=5), g.text(), g.dot(), g.mermaid()):
+    for text in (
+        model.summary("train", n=5),
+        model.explain("train", n=5),
+        model.plan("train", n=5),
+        g.text(),
+        g.dot(),
+        g.mermaid(),
+    ):
         assert "fc" in text
     with model.trace(tmp_path / "trace.json"):
         model.train(x=a)

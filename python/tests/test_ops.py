@@ -76,9 +76,7 @@ BINARY = {
 @pytest.mark.parametrize("name", BINARY)
 @given(shapes=hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=4), data=st.data())
 @QUICK
-def test_functions_of_two_broadcast(
-    run: Run, name: str, shapes: hnp.BroadcastableShapes, data: st.DataObject
-) -> None:
+def test_functions_of_two_broadcast(run: Run, name: str, shapes: hnp.BroadcastableShapes, data: st.DataObject) -> None:
     ours, numpys = BINARY[name]
     a, b = (data.draw(arrays(s)) for s in shapes.input_shapes)
     np.testing.assert_array_equal(run(ours, a, b), numpys(a, b))
@@ -98,7 +96,9 @@ def test_numbers_on_either_side(run: Run, a: np.ndarray, b: float) -> None:
 @given(x=arrays(hnp.array_shapes(min_dims=1, max_dims=4, max_side=4)), data=st.data())
 @QUICK
 def test_reductions(run: Run, name: str, x: np.ndarray, data: st.DataObject) -> None:
-    axes = data.draw(st.none() | st.integers(-x.ndim, x.ndim - 1) | st.sets(st.integers(0, x.ndim - 1), min_size=1).map(tuple))
+    axes = data.draw(
+        st.none() | st.integers(-x.ndim, x.ndim - 1) | st.sets(st.integers(0, x.ndim - 1), min_size=1).map(tuple)
+    )
     keep = data.draw(st.booleans())
     if name == "prod":
         x = np.clip(x, -2, 2)

@@ -6,6 +6,7 @@ name for as their bits, numbers and lists.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import ml_dtypes
@@ -98,10 +99,8 @@ def as_buffer(value: Any, wanted: str | None) -> tuple[Any, str, bool]:
 
 def _by_dlpack(value: Any) -> np.ndarray[Any, Any]:
     if str(getattr(value, "dtype", "")) == "torch.bfloat16":
-        # NumPy's DLPack knows no such type; its bits are the same.
-        import torch  # pyright: ignore[reportMissingImports]
-
-        bits = np.from_dlpack(value.detach().contiguous().view(torch.int16))
+        # NumPy's DLPack knows no such type; its bits are the same. Whoever has made the tensor has imported it.
+        bits = np.from_dlpack(value.detach().contiguous().view(sys.modules["torch"].int16))
         return bits.view(ml_dtypes.bfloat16)
     if getattr(value, "requires_grad", False):
         value = value.detach()

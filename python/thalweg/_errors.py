@@ -44,8 +44,12 @@ class Diagnostic(TypedDict):
 class GraphError(Error, ValueError):
     """Mistakes of a model, all of them at once, drawn at your own lines."""
 
-    diagnostics: list[Diagnostic] = []
+    diagnostics: list[Diagnostic]
     """The same as data."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.diagnostics = []
 
 
 class RunError(Error, RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import ops
@@ -348,7 +349,7 @@ def split(x: Tensor, sections: int | Sequence[int], axis: int = 0) -> list[Tenso
         sections = [extent // sections * i for i in range(1, sections)]
     ends: list[int | None] = [0, *sections, None]
     before = (slice(None),) * axis
-    return [x[(*before, slice(a, b))] for a, b in zip(ends, ends[1:])]
+    return [x[(*before, slice(a, b))] for a, b in pairwise(ends)]
 
 
 def flip(x: Tensor, axis: int) -> Tensor:
@@ -384,9 +385,7 @@ def conv2d(
     groups: int = 1,
 ) -> Tensor:
     """Convolution of images [N, C, H, W] by a weight [out, in / groups, h, w]."""
-    return ops.conv2d(
-        image, weight, stride=_pair(stride), pad=_pair(pad), dilation=_pair(dilation), groups=groups
-    )
+    return ops.conv2d(image, weight, stride=_pair(stride), pad=_pair(pad), dilation=_pair(dilation), groups=groups)
 
 
 def max_pool(
@@ -451,5 +450,3 @@ def gradients(of: Tensor, wrt: Sequence[Tensor]) -> list[Tensor]:
     array([2., 4., 6.], dtype=float32)
     """
     return of.graph.gradients(of, wrt)
-
-

@@ -97,9 +97,7 @@ class Graph:
         from .init import as_native
 
         native = as_native(init)
-        return Tensor(
-            self, self._native.parameter(self._place, here(), name, dtype_name(dtype), tuple(shape), native)
-        )
+        return Tensor(self, self._native.parameter(self._place, here(), name, dtype_name(dtype), tuple(shape), native))
 
     def full(self, shape: Sequence[Extent], value: float, dtype: DTypeLike = "f32") -> Tensor:
         """``value`` everywhere."""
@@ -442,7 +440,9 @@ class Tensor:
         return TypeError(f"{what}: it is a tensor of a graph, and has a value only while a program runs; {use}")
 
     def __bool__(self) -> bool:
-        raise self._no_value("a tensor is neither true nor false", "choose between tensors with `tw.where(condition, a, b)`")
+        raise self._no_value(
+            "a tensor is neither true nor false", "choose between tensors with `tw.where(condition, a, b)`"
+        )
 
     def __iter__(self) -> Iterator[Tensor]:
         if self.ndim and isinstance(self.shape[0], int):
@@ -467,7 +467,9 @@ class Tensor:
         raise self._no_value("a tensor is no array", "use the functions of `thalweg`: `tw.exp(x)` for `np.exp(x)`")
 
     def __reduce__(self) -> Any:
-        raise TypeError("a tensor belongs to its graph and cannot be pickled alone; save a model with `model.save_weights`")
+        raise TypeError(
+            "a tensor belongs to its graph and cannot be pickled alone; save a model with `model.save_weights`"
+        )
 
     def __copy__(self) -> Tensor:
         return self
@@ -573,7 +575,11 @@ class Tensor:
     def broadcast_to(self, shape: Sequence[Extent]) -> Tensor:
         """Repeated to fill ``shape``."""
         extents = tuple(shape)
-        return self if not self._value.poison and self.shape == extents else self._apply("broadcast_to", self, shape=extents)
+        return (
+            self
+            if not self._value.poison and self.shape == extents
+            else self._apply("broadcast_to", self, shape=extents)
+        )
 
     def astype(self, dtype: DTypeLike) -> Tensor:
         """Converted to another element type."""
@@ -705,5 +711,3 @@ def _extents(given: Sequence[Any]) -> Shape:
     if len(given) == 1 and isinstance(given[0], Sequence):
         return tuple(given[0])
     return tuple(d if isinstance(d, Dim) else operator.index(d) for d in given)
-
-

@@ -49,7 +49,11 @@ def indexed(x: Tensor, index: Sequence[Index]) -> Tensor:
         steps.append(step)
         axis += 1
     out = x
-    if any(not _same(a, 0) for a in starts) or any(not _same(a, b) for a, b in zip(stops, x.shape)) or any(s != 1 for s in steps):
+    if (
+        any(not _same(a, 0) for a in starts)
+        or any(not _same(a, b) for a, b in zip(stops, x.shape))
+        or any(s != 1 for s in steps)
+    ):
         attrs: dict[str, Any] = {"starts": tuple(starts), "stops": tuple(stops)}
         if any(s != 1 for s in steps):
             attrs["steps"] = steps
@@ -67,7 +71,7 @@ def _same(a: Extent, b: Extent) -> bool:
 def _spelled_out(x: Tensor, index: Sequence[Index]) -> list[int | slice | Tensor | None]:
     """With all axes named: without an ellipsis."""
     for item in index:
-        if isinstance(item, (bool, list, tuple)) or hasattr(item, "__array__") and not isinstance(item, Tensor):
+        if isinstance(item, (bool, list, tuple)) or (hasattr(item, "__array__") and not isinstance(item, Tensor)):
             if getattr(item, "ndim", None) == 0 and not isinstance(item, bool):
                 continue
             raise IndexError(
@@ -117,9 +121,7 @@ def _bounds(item: slice, extent: Extent, axis: int) -> tuple[Extent, Extent, int
     if step <= 0:
         raise IndexError(f"a step of {step} along axis {axis}: steps are positive; reverse with `tw.flip`")
     if isinstance(extent, int):
-        start, stop, _ = slice(
-            _number(item.start), _number(item.stop), step
-        ).indices(extent)
+        start, stop, _ = slice(_number(item.start), _number(item.stop), step).indices(extent)
         return start, max(start, stop), step
     return _bound(item.start, extent, 0, axis), _bound(item.stop, extent, extent, axis), step
 

@@ -89,7 +89,9 @@ class Model:
                 return self.__dict__.setdefault(name, programs[name])
             except KeyError:
                 known = ", ".join(programs)
-                raise AttributeError(f"the model has neither a program nor an attribute `{name}`; its programs are {known}") from None
+                raise AttributeError(
+                    f"the model has neither a program nor an attribute `{name}`; its programs are {known}"
+                ) from None
 
     def __dir__(self) -> Iterable[str]:
         return [*super().__dir__(), *self.programs]

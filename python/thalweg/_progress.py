@@ -42,7 +42,12 @@ def progress(items: Iterable[_T], total: int | None = None, what: str = "steps")
             now = time.monotonic()
             if now - last >= (0.2 if looked_at else 10.0) and now - began > 1.0:
                 last, said = now, True
-                print(f"\r{line()}\x1b[K" if looked_at else line(), end="" if looked_at else "\n", file=sys.stderr, flush=True)
+                print(
+                    f"\r{line()}\x1b[K" if looked_at else line(),
+                    end="" if looked_at else "\n",
+                    file=sys.stderr,
+                    flush=True,
+                )
     finally:
         if said:
             print(f"\r{line()}\x1b[K" if looked_at else line(), file=sys.stderr, flush=True)

@@ -7,14 +7,33 @@ from typing import Any, Literal, final
 import numpy as np
 
 _At = tuple[str, int, int]
-_Extent = int | Dim
 _Array = np.ndarray[Any, Any]
 
-__all__: list[str]
+__all__ = [
+    "Batch",
+    "Batches",
+    "Cluster",
+    "Dataset",
+    "Dim",
+    "Graph",
+    "Loader",
+    "Memory",
+    "Model",
+    "Outputs",
+    "Place",
+    "Strategy",
+    "Update",
+    "Value",
+    "__version__",
+    "digits",
+    "ops",
+]
+
 __version__: str
 
 def ops() -> list[dict[str, Any]]: ...
 def digits() -> tuple[Dataset, Dataset]: ...
+
 @final
 class Dim:
     """An extent that has a name, or is computed from such."""
@@ -33,9 +52,13 @@ class Dim:
     def __ne__(self, value: object, /) -> bool: ...
     def __hash__(self) -> int: ...
 
+_Extent = int | Dim
+
 @final
 class Place:
-    def __new__(cls, scope: str, stage: int | None = None, device: str | None = None, shared: bool = False) -> Place: ...
+    def __new__(
+        cls, scope: str, stage: int | None = None, device: str | None = None, shared: bool = False
+    ) -> Place: ...
 
 @final
 class Value:
@@ -141,9 +164,7 @@ class Outputs:
 class Model:
     def run(self, program: str, feeds: Any) -> Outputs: ...
     def repeat(self, program: str, feeds: Any, steps: int) -> Outputs | None: ...
-    def run_batches(
-        self, program: str, batches: Batches, limit: int | None = None
-    ) -> tuple[Outputs | None, int]: ...
+    def run_batches(self, program: str, batches: Batches, limit: int | None = None) -> tuple[Outputs | None, int]: ...
     @property
     def programs(self) -> dict[str, list[str]]: ...
     def variables(self) -> list[tuple[str, str, str, list[int]]]: ...

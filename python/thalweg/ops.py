@@ -82,7 +82,13 @@ __all__ = [
 ]
 
 
-def avg_pool2d(image: Tensor, *, size: tuple[int, int] = (2, 2), stride: tuple[int, int] = (2, 2), pad: tuple[int, int] = (0, 0)) -> Tensor:
+def avg_pool2d(
+    image: Tensor,
+    *,
+    size: tuple[int, int] = (2, 2),
+    stride: tuple[int, int] = (2, 2),
+    pad: tuple[int, int] = (0, 0),
+) -> Tensor:
     """The mean of each window.
 
     Args:
@@ -93,7 +99,15 @@ def avg_pool2d(image: Tensor, *, size: tuple[int, int] = (2, 2), stride: tuple[i
     return apply("avg_pool2d", (image,), {"size": size, "stride": stride, "pad": pad})
 
 
-def conv2d(image: Operand, weight: Operand, *, stride: tuple[int, int] = (1, 1), pad: tuple[int, int] = (0, 0), dilation: tuple[int, int] = (1, 1), groups: int = 1) -> Tensor:
+def conv2d(
+    image: Operand,
+    weight: Operand,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    pad: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+) -> Tensor:
     """Convolution of images.
 
     Args:
@@ -105,7 +119,17 @@ def conv2d(image: Operand, weight: Operand, *, stride: tuple[int, int] = (1, 1),
     return apply("conv2d", (image, weight), {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups})
 
 
-def conv2d_input_grad(ct: Operand, weight: Operand, *, stride: tuple[int, int] = (1, 1), pad: tuple[int, int] = (0, 0), dilation: tuple[int, int] = (1, 1), groups: int = 1, height: int = 0, width: int = 0) -> Tensor:
+def conv2d_input_grad(
+    ct: Operand,
+    weight: Operand,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    pad: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+    height: int = 0,
+    width: int = 0,
+) -> Tensor:
     """The gradient of a convolution by its image.
 
     Args:
@@ -116,10 +140,23 @@ def conv2d_input_grad(ct: Operand, weight: Operand, *, stride: tuple[int, int] =
         height: Height of the image.
         width: Width of the image.
     """
-    return apply("conv2d_input_grad", (ct, weight), {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups, "height": height, "width": width})
+    return apply(
+        "conv2d_input_grad",
+        (ct, weight),
+        {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups, "height": height, "width": width},
+    )
 
 
-def conv2d_weight_grad(image: Operand, ct: Operand, *, stride: tuple[int, int] = (1, 1), pad: tuple[int, int] = (0, 0), dilation: tuple[int, int] = (1, 1), groups: int = 1, kernel: tuple[int, int] = (1, 1)) -> Tensor:
+def conv2d_weight_grad(
+    image: Operand,
+    ct: Operand,
+    *,
+    stride: tuple[int, int] = (1, 1),
+    pad: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+    kernel: tuple[int, int] = (1, 1),
+) -> Tensor:
     """The gradient of a convolution by its weight.
 
     Args:
@@ -129,10 +166,20 @@ def conv2d_weight_grad(image: Operand, ct: Operand, *, stride: tuple[int, int] =
         groups: Groups of channels that do not see each other.
         kernel: Height and width of the weight.
     """
-    return apply("conv2d_weight_grad", (image, ct), {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups, "kernel": kernel})
+    return apply(
+        "conv2d_weight_grad",
+        (image, ct),
+        {"stride": stride, "pad": pad, "dilation": dilation, "groups": groups, "kernel": kernel},
+    )
 
 
-def max_pool2d(image: Tensor, *, size: tuple[int, int] = (2, 2), stride: tuple[int, int] = (2, 2), pad: tuple[int, int] = (0, 0)) -> tuple[Tensor, Tensor]:
+def max_pool2d(
+    image: Tensor,
+    *,
+    size: tuple[int, int] = (2, 2),
+    stride: tuple[int, int] = (2, 2),
+    pad: tuple[int, int] = (0, 0),
+) -> tuple[Tensor, Tensor]:
     """The largest element of each window, and where it was.
 
     Args:
@@ -146,7 +193,16 @@ def max_pool2d(image: Tensor, *, size: tuple[int, int] = (2, 2), stride: tuple[i
     return results[0], results[1]
 
 
-def max_pool2d_grad(ct: Operand, index: Operand, *, size: tuple[int, int] = (2, 2), stride: tuple[int, int] = (2, 2), pad: tuple[int, int] = (0, 0), height: int = 0, width: int = 0) -> Tensor:
+def max_pool2d_grad(
+    ct: Operand,
+    index: Operand,
+    *,
+    size: tuple[int, int] = (2, 2),
+    stride: tuple[int, int] = (2, 2),
+    pad: tuple[int, int] = (0, 0),
+    height: int = 0,
+    width: int = 0,
+) -> Tensor:
     """The gradient of `MaxPool2d`.
 
     Args:
@@ -156,7 +212,11 @@ def max_pool2d_grad(ct: Operand, index: Operand, *, size: tuple[int, int] = (2, 
         height: Height of the image.
         width: Width of the image.
     """
-    return apply("max_pool2d_grad", (ct, index), {"size": size, "stride": stride, "pad": pad, "height": height, "width": width})
+    return apply(
+        "max_pool2d_grad",
+        (ct, index),
+        {"size": size, "stride": stride, "pad": pad, "height": height, "width": width},
+    )
 
 
 def gather(table: Operand, indices: Operand, *, axis: int = 0, outside: float = float("nan")) -> Tensor:
@@ -243,7 +303,14 @@ def iota(graph: Graph, *, axis: int = 0, shape: Sequence[Extent] = (), dtype: st
     return graph._apply("iota", (), {"axis": axis, "shape": tuple(shape), "dtype": dtype})
 
 
-def pad(x: Tensor, *, low: Sequence[Extent] = (), high: Sequence[Extent] = (), inner: Sequence[int] = (), value: float = 0.0) -> Tensor:
+def pad(
+    x: Tensor,
+    *,
+    low: Sequence[Extent] = (),
+    high: Sequence[Extent] = (),
+    inner: Sequence[int] = (),
+    value: float = 0.0,
+) -> Tensor:
     """A tensor with something around it.
 
     Args:
@@ -264,7 +331,13 @@ def reshape(x: Tensor, *, shape: Sequence[Extent] = ()) -> Tensor:
     return apply("reshape", (x,), {"shape": tuple(shape)})
 
 
-def slice(x: Tensor, *, starts: Sequence[Extent] = (), stops: Sequence[Extent] = (), steps: Sequence[int] = ()) -> Tensor:
+def slice(
+    x: Tensor,
+    *,
+    starts: Sequence[Extent] = (),
+    stops: Sequence[Extent] = (),
+    steps: Sequence[int] = (),
+) -> Tensor:
     """Every so-manieth element of a box.
 
     Args:
@@ -438,7 +511,14 @@ def tanh(x: Tensor) -> Tensor:
     return apply("tanh", (x,))
 
 
-def attention(query: Operand, key: Operand, value: Operand, *, causal: bool = False, interleaved: bool = False) -> tuple[Tensor, Tensor]:
+def attention(
+    query: Operand,
+    key: Operand,
+    value: Operand,
+    *,
+    causal: bool = False,
+    interleaved: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Means of values, weighted by how well their keys fit a query.
 
     Args:
@@ -447,11 +527,25 @@ def attention(query: Operand, key: Operand, value: Operand, *, causal: bool = Fa
 
     Returns out, logsumexp.
     """
-    results = graph_of(query, key, value)._apply_all("attention", (query, key, value), {"causal": causal, "interleaved": interleaved})
+    results = graph_of(query, key, value)._apply_all(
+        "attention",
+        (query, key, value),
+        {"causal": causal, "interleaved": interleaved},
+    )
     return results[0], results[1]
 
 
-def attention_grad(query: Operand, key: Operand, value: Operand, d_out: Operand, logsumexp: Operand, delta: Operand, *, causal: bool = False, interleaved: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def attention_grad(
+    query: Operand,
+    key: Operand,
+    value: Operand,
+    d_out: Operand,
+    logsumexp: Operand,
+    delta: Operand,
+    *,
+    causal: bool = False,
+    interleaved: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
     """The gradient of attention.
 
     Args:
@@ -460,11 +554,25 @@ def attention_grad(query: Operand, key: Operand, value: Operand, d_out: Operand,
 
     Returns d_query, d_key, d_value.
     """
-    results = graph_of(query, key, value, d_out, logsumexp, delta)._apply_all("attention_grad", (query, key, value, d_out, logsumexp, delta), {"causal": causal, "interleaved": interleaved})
+    results = graph_of(query, key, value, d_out, logsumexp, delta)._apply_all(
+        "attention_grad",
+        (query, key, value, d_out, logsumexp, delta),
+        {"causal": causal, "interleaved": interleaved},
+    )
     return results[0], results[1], results[2]
 
 
-def batch_norm(x: Operand, weight: Operand, bias: Operand, running_mean: Operand, running_var: Operand, *, groups: int = 1, eps: float = 1e-05, momentum: float = 0.1) -> tuple[Tensor, Tensor, Tensor]:
+def batch_norm(
+    x: Operand,
+    weight: Operand,
+    bias: Operand,
+    running_mean: Operand,
+    running_var: Operand,
+    *,
+    groups: int = 1,
+    eps: float = 1e-05,
+    momentum: float = 0.1,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Normalization of channels over the batch.
 
     Args:
@@ -474,7 +582,11 @@ def batch_norm(x: Operand, weight: Operand, bias: Operand, running_mean: Operand
 
     Returns out, new_running_mean, new_running_var.
     """
-    results = graph_of(x, weight, bias, running_mean, running_var)._apply_all("batch_norm", (x, weight, bias, running_mean, running_var), {"groups": groups, "eps": eps, "momentum": momentum})
+    results = graph_of(x, weight, bias, running_mean, running_var)._apply_all(
+        "batch_norm",
+        (x, weight, bias, running_mean, running_var),
+        {"groups": groups, "eps": eps, "momentum": momentum},
+    )
     return results[0], results[1], results[2]
 
 
@@ -519,7 +631,20 @@ def softmax(x: Tensor, *, axis: int = -1) -> Tensor:
     return apply("softmax", (x,), {"axis": axis})
 
 
-def adamw(param: Operand, grad: Operand, m: Operand, v: Operand, lr: Operand, c1: Operand, c2: Operand, *, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-08, weight_decay: float = 0.01) -> tuple[Tensor, Tensor, Tensor]:
+def adamw(
+    param: Operand,
+    grad: Operand,
+    m: Operand,
+    v: Operand,
+    lr: Operand,
+    c1: Operand,
+    c2: Operand,
+    *,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-08,
+    weight_decay: float = 0.01,
+) -> tuple[Tensor, Tensor, Tensor]:
     """One step of AdamW.
 
     Args:
@@ -530,7 +655,11 @@ def adamw(param: Operand, grad: Operand, m: Operand, v: Operand, lr: Operand, c1
 
     Returns param, m, v.
     """
-    results = graph_of(param, grad, m, v, lr, c1, c2)._apply_all("adamw", (param, grad, m, v, lr, c1, c2), {"beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay})
+    results = graph_of(param, grad, m, v, lr, c1, c2)._apply_all(
+        "adamw",
+        (param, grad, m, v, lr, c1, c2),
+        {"beta1": beta1, "beta2": beta2, "eps": eps, "weight_decay": weight_decay},
+    )
     return results[0], results[1], results[2]
 
 

@@ -1,21 +1,22 @@
-"""Real handwritten digits: data in batches, checkpoints, evaluation. The twin of ``thalweg demo``: the same digest.
+"""Real handwritten digits: data in batches, checkpoints, evaluation. It trains in two halves, each with a model of its own: the second finds the
+checkpoint of the first and goes on with the very next batch, as it would in another process. End it with Ctrl-C and start it again with the same
+directory: it goes on from the last save.
 
-Run it: ``python python/examples/digits.py [DIRECTORY]``. End it with Ctrl-C and start it again with the same directory: it goes on
-from the last save. Launched (``thalweg launch -n 4 -- python python/examples/digits.py``) it runs on four worker processes.
+Run it: ``python python/examples/digits.py runs/digits``, or without a directory, to leave nothing behind. It prints the accuracy on 360 digits
+never trained on, above 97 %. The twin of ``examples/digits.rs``.
 """
 
-import json
-import os
 import sys
+import tempfile
 
 import thalweg as tw
 from thalweg import nn, optim
 
-PASSES = int(os.environ.get("PASSES", "30"))
-LEAVES = int(os.environ.get("LEAVES", "0"))
+PASSES = 30
+BATCH = 64
 
 
-def digits_model() -> tw.Graph:
+def compiled() -> tw.Model:
     g = tw.Graph("digits", seed=0)
     batch = g.dim("batch", max=512)
     image = g.input("image", "f32", (batch, 1, 8, 8))
@@ -37,28 +38,40 @@ def digits_model() -> tw.Graph:
 
     g.program("train", outputs=[loss, accuracy], update=optim.AdamW(3e-3).minimize(loss))
     g.program("eval", outputs=[loss, accuracy])
-    g.program("predict", inputs=[image], outputs={"probs": logits.softmax()})
-    return g
+    return g.compile()
+
+
+def train(directory: str, passes: int) -> float:
+    """Trains until ``passes`` passes are behind the model, those before the checkpoint in ``directory`` included; gives the share of test
+    digits that it gets right."""
+    train, test = tw.data.digits()
+    data = train.batches(BATCH, shuffle=1, epochs=passes)
+    model = compiled()
+    resumed = model.resume_or_init(directory)
+    if resumed is not None:
+        print(f"resumed {resumed} at step {model.step}")
+    else:
+        print(f"no checkpoint in {directory} yet: beginning at step 0")
+    loss, steps = 0.0, 0
+    for batch in model.batches(data):
+        loss += float(model.train(batch).loss)
+        steps += 1
+        if model.step % (5 * data.steps_per_pass) == 0:
+            print(f"pass {model.step // data.steps_per_pass:2}  loss {loss / steps:.4f}")
+            loss, steps = 0.0, 0
+            model.save(directory)  # another thread writes it, while this one trains
+    model.save(directory, wait=True)
+    accuracy = float(model.eval(test.all()).accuracy)
+    passes = model.step // data.steps_per_pass
+    print(f"accuracy {100 * accuracy:.2f} % on {len(test)} test digits after {passes} passes")
+    return accuracy
 
 
 def main() -> None:
-    train, test = tw.data.digits()
-    strategy = tw.Strategy.data_parallel(leaves=LEAVES) if LEAVES else None
-    model = digits_model().compile(strategy=strategy)
-    directory = sys.argv[1] if len(sys.argv) > 1 else None
-    if directory is not None:
-        model.resume_or_init(directory)
-    loader = train.batches(64, shuffle=0, epochs=PASSES)
-    for batch in tw.progress(model.batches(loader)):
-        model.train(batch)
-        if directory is not None and model.step % 100 == 0:
-            model.save(directory)
-    if directory is not None:
-        model.save(directory, wait=True)
-    accuracy = float(model.eval(test.all()).accuracy)
-    print(
-        json.dumps({"digest": model.digest(), "accuracy": accuracy, "steps": model.step, "devices": len(model.devices)})
-    )
+    with tempfile.TemporaryDirectory() as nowhere:
+        directory = sys.argv[1] if len(sys.argv) > 1 else nowhere
+        train(directory, PASSES // 2)
+        assert train(directory, PASSES) >= 0.96
 
 
 if __name__ == "__main__":

@@ -34,6 +34,9 @@ pub(crate) struct Model {
     programs: BTreeMap<String, Vec<(String, DType)>>,
 }
 
+/// A variable: name, kind, element type, extents.
+type Row = (String, String, &'static str, Vec<u64>);
+
 /// Values by the names of inputs, as a step takes them.
 enum Feeds {
     Named(Vec<(String, Array)>),
@@ -196,7 +199,7 @@ impl Model {
         self.programs.iter().map(|(name, inputs)| (name.clone(), names(inputs))).collect()
     }
     /// Names of variables with their kinds, element types and extents.
-    fn variables(&self, py: Python<'_>) -> PyResult<Vec<(String, String, &'static str, Vec<u64>)>> {
+    fn variables(&self, py: Python<'_>) -> PyResult<Vec<Row>> {
         self.with(py, |model| {
             let row = |v: &thalweg::graph::Variable| {
                 let shape = v.ty.shape.fixed().unwrap_or_default();

@@ -104,6 +104,7 @@ fn the_package_passes_its_own_tests() {
         let out = run.output().expect("it starts");
         println!("{}", text(&out));
         assert!(out.status.success(), "{arguments:?}: {}", text(&out));
+        String::from_utf8_lossy(&out.stdout).into_owned()
     };
     run(&["-m", "pytest", "-p", "no:cacheprovider", "--doctest-modules", "--pyargs", "thalweg", "tests"]);
     run(&["-m", "pyright", "--verifytypes", "thalweg", "--ignoreexternal"]);
@@ -111,7 +112,21 @@ fn the_package_passes_its_own_tests() {
     run(&["-m", "ruff", "check", "--no-cache"]);
     run(&["-m", "ruff", "format", "--check", "--no-cache"]);
     run(&["-m", "mypy.stubtest", "--allowlist", "stubtest-allowlist.txt", "thalweg._thalweg"]);
-    for example in ["line", "digits"] {
-        run(&[&format!("examples/{example}.py")]);
+    for name in ["line", "digits", "several_devices", "your_own_layer", "characters"] {
+        let said = run(&[&format!("examples/{name}.py")]);
+        // Losses, accuracies and what was written: to the last digit what the twin in Rust prints, where Cargo has built that.
+        let twin = built().parent().expect("a folder").join("examples").join(name);
+        if twin.exists() {
+            let out = Command::new(twin).current_dir(root()).output().expect("it starts");
+            assert!(out.status.success(), "{name}: {}", text(&out));
+            assert_eq!(without_folders(&said), without_folders(&String::from_utf8_lossy(&out.stdout)), "{name}");
+        }
     }
+}
+
+/// Text without the names of folders that are another's each time.
+fn without_folders(text: &str) -> String {
+    let temporary = env::temp_dir().display().to_string();
+    let word = |word: &str| if word.starts_with(&temporary) { "…".into() } else { word.to_string() };
+    text.lines().map(|line| line.split(' ').map(word).collect::<Vec<_>>().join(" ") + "\n").collect()
 }

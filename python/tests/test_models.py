@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from demo import digits_model
+
 import thalweg as tw
 from thalweg import nn, optim
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+HERE = Path(__file__).parent
 COMMAND = os.environ.get("THALWEG")
 
 
@@ -182,7 +184,7 @@ def test_looking_inside(tmp_path: Path) -> None:
 
 def digest(*arguments: str, **environment: str) -> dict[str, object]:
     out = subprocess.run(
-        [*arguments, sys.executable, str(EXAMPLES / "digits.py")],
+        [*arguments, sys.executable, str(HERE / "demo.py")],
         capture_output=True,
         text=True,
         env=os.environ | environment,
@@ -216,9 +218,6 @@ def test_a_strategy_changes_no_bit() -> None:
         ("cpu:0,cpu:1,cpu:2", tw.Strategy.data_parallel(leaves=4, shard_state=True)),
         ("cpu:0,cpu:1", tw.Strategy.pipeline(2, leaves=4)),
     ]:
-        sys.path.insert(0, str(EXAMPLES))
-        from digits import digits_model
-
         model = digits_model().compile(devices, strategy)
         model.run_many("train", model.batches(train.batches(64, shuffle=0)), steps=5)
         digests.add(model.digest())

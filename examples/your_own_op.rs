@@ -73,7 +73,7 @@ fn main() -> thalweg::Result<()> {
 
     let mut model = g.compile(&Cluster::local())?;
     let xs: Vec<f32> = (0..128).map(|i| i as f32 / 32.0 - 2.0).collect();
-    let ys: Vec<f32> = xs.iter().map(|x| (3.0 * x).sin()).collect();
+    let ys: Vec<f32> = xs.iter().map(|x| (3.0 * f64::from(*x)).sin() as f32).collect();
     let (x, y) = (Array::from_slice(&[128, 1], &xs), Array::from_slice(&[128, 1], &ys));
     let mut loss = f64::NAN;
     for step in 0..600 {

@@ -1,8 +1,7 @@
 //! A graph being declared, for Python. The Rust library keeps open scopes while closures run; Python opens and closes them with `with`, so that here
 //! each call says itself where it is: a [`Place`], and the user's line.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
+use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use thalweg::graph::{DType, Init, Pin, Site};
@@ -12,7 +11,7 @@ use thalweg::{Precision, Tensor};
 use crate::errors::{exception, guarded, mistakes};
 use crate::model::Model;
 use crate::types::{self, Dim};
-use crate::{cluster, layers, optimizers, table};
+use crate::{cluster, custom, layers, optimizers, table};
 
 /// The user's line: file, line and column from 1.
 type At = (String, u32, u32);
@@ -27,6 +26,8 @@ pub(crate) struct Place {
     scope: String,
     pin: Option<Pin>,
     shared: bool,
+    /// Where what is being differentiated is: scope, line and all.
+    derived: bool,
 }
 
 #[pymethods]
@@ -35,7 +36,12 @@ impl Place {
     #[pyo3(signature = (scope, stage=None, device=None, shared=false))]
     fn new(scope: String, stage: Option<u16>, device: Option<&str>, shared: bool) -> Self {
         let pin = stage.map(Pin::Stage).or_else(|| device.map(|d| Pin::On(d.into())));
-        Self { scope, pin, shared }
+        Self { scope, pin, shared, derived: false }
+    }
+    /// Where what is being differentiated is.
+    #[staticmethod]
+    fn derived() -> Self {
+        Self { scope: String::new(), pin: None, shared: false, derived: true }
     }
 }
 
@@ -43,6 +49,9 @@ impl Place {
     /// Declares what `body` declares there, for the user's line.
     fn within<T>(&self, graph: &thalweg::Graph, at: At, body: impl FnOnce() -> T) -> T {
         let builder = graph.builder();
+        if self.derived {
+            return body();
+        }
         let sited = || builder.at_site(site(at), body);
         let pinned = || match &self.pin {
             Some(pin) => builder.pinned(pin.clone(), sited),
@@ -78,13 +87,19 @@ enum Operand<'py> {
 #[pyclass(frozen, module = "thalweg._thalweg")]
 pub(crate) struct Update(pub(crate) thalweg::ops::Update);
 
-/// A graph being declared.
+/// A graph being declared. Whoever asks for a gradient may be asked back for that of an op of Python's, and declares it meanwhile.
 #[pyclass(frozen, module = "thalweg._thalweg")]
-pub(crate) struct Graph(Mutex<thalweg::Graph>);
+pub(crate) struct Graph(ReentrantMutex<thalweg::Graph>);
 
 impl Graph {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, thalweg::Graph> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> ReentrantMutexGuard<'_, thalweg::Graph> {
+        loop {
+            if let Some(graph) = self.0.try_lock() {
+                return graph;
+            }
+            // Whoever has it may be waiting for Python's lock.
+            Python::attach(|py| py.detach(|| std::thread::sleep(std::time::Duration::from_micros(100))));
+        }
     }
     /// Declares something at a place, for the user's line.
     fn declare<T>(
@@ -113,7 +128,7 @@ impl Graph {
 impl Graph {
     #[new]
     fn new(name: &str, seed: u64) -> Self {
-        Self(Mutex::new(thalweg::Graph::new(name).seed(seed)))
+        Self(ReentrantMutex::new(thalweg::Graph::new(name).seed(seed)))
     }
     fn dim(&self, py: Python<'_>, name: &str, low: u64, high: u64, at: At) -> PyResult<Dim> {
         let graph = self.lock();
@@ -169,6 +184,21 @@ impl Graph {
             };
             let operands: Vec<_> = operands.iter().map(operand).collect();
             builder.apply(op, &operands, Site::default()).into_iter().map(Value).collect()
+        })
+    }
+    /// Applies an op that a Python object says.
+    fn apply_custom(
+        &self,
+        py: Python<'_>,
+        place: &Place,
+        at: At,
+        op: &Bound<'_, PyAny>,
+        operands: Vec<PyRef<'_, Value>>,
+    ) -> PyResult<Vec<Value>> {
+        let op = custom::make(op)?;
+        self.declare(py, place, at, |graph| {
+            let operands: Vec<_> = operands.iter().map(|v| v.0).collect();
+            graph.builder().apply(op, &operands, Site::default()).into_iter().map(Value).collect()
         })
     }
     /// Calls a layer, which declares its parameters in the scope.

@@ -2,6 +2,7 @@
 //! use is typed Python over it, so that signatures, docstrings and indexing are Python's own, and no arithmetic is done twice.
 
 mod cluster;
+mod custom;
 mod data;
 mod errors;
 mod graph;

@@ -112,7 +112,7 @@ fn the_package_passes_its_own_tests() {
     run(&["-m", "ruff", "check", "--no-cache"]);
     run(&["-m", "ruff", "format", "--check", "--no-cache"]);
     run(&["-m", "mypy.stubtest", "--allowlist", "stubtest-allowlist.txt", "thalweg._thalweg"]);
-    for name in ["line", "digits", "several_devices", "your_own_layer", "characters"] {
+    for name in ["line", "digits", "several_devices", "your_own_layer", "your_own_op", "characters"] {
         let said = run(&[&format!("examples/{name}.py")]);
         // Losses, accuracies and what was written: to the last digit what the twin in Rust prints, where Cargo has built that.
         let twin = built().parent().expect("a folder").join("examples").join(name);

@@ -18,7 +18,7 @@
 True
 """
 
-from . import _functions, _thalweg, data, init, nn, ops, optim
+from . import _functions, _thalweg, data, init, kernel, nn, ops, optim
 from ._arrays import ArrayLike, DTypeLike
 from ._cluster import Cluster, Strategy
 from ._errors import (
@@ -73,6 +73,7 @@ __all__ = [
     "__version__",
     "data",
     "init",
+    "kernel",
     "nn",
     "ops",
     "optim",

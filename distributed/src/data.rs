@@ -20,7 +20,7 @@ use crate::frame::{FrameError, Header, Kind};
 use crate::message::Cause;
 use crate::stream::Stream;
 use crate::striped::{Inbound, Outbound, Refused, STALL_LIMIT};
-use crate::{HostError, lock, tuning};
+use crate::{HostError, lock, patience, tuning};
 
 /// How much is read at once, so that a small value comes with its header and the next; of a larger one the rest goes straight
 /// to its place.
@@ -96,9 +96,9 @@ impl DataPlane {
         let mut ends = vec![];
         for (peer, stream) in peers {
             tuning::prepare(stream.tcp());
-            stream.set_write_timeout(Some(STALL_LIMIT)).map_err(failed())?;
+            stream.set_write_timeout(Some(patience(STALL_LIMIT))).map_err(failed())?;
             // Between values there is no limit: the header's first byte is waited for again and again.
-            stream.set_read_timeout(Some(STALL_LIMIT)).map_err(failed())?;
+            stream.set_read_timeout(Some(patience(STALL_LIMIT))).map_err(failed())?;
             from.entry(peer).or_default().push(stream.try_clone().map_err(failed())?);
             ends.push(stream.try_clone().map_err(failed())?);
             to.entry(peer).or_default().push(stream);

@@ -14,7 +14,7 @@ use super::{Handle, Hearing, KEEP_ALIVE, Line, QUEUE, WINDOW_BYTES, WIRE_BYTES, 
 use crate::auth::HANDSHAKE_LIMIT;
 use crate::message::{Order, Report};
 use crate::socket::Socket;
-use crate::{background, lock};
+use crate::{background, lock, patience};
 
 /// Attends on this connection. Blocks until the driver has taken the call.
 ///
@@ -36,8 +36,8 @@ async fn call(socket: Socket) -> io::Result<(Line<Report>, Hearing<Order, Report
     let endpoint = Endpoint::from_static("http://driver")
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
-        .http2_keep_alive_interval(interval)
-        .keep_alive_timeout(limit)
+        .http2_keep_alive_interval(patience(interval))
+        .keep_alive_timeout(patience(limit))
         .keep_alive_while_idle(true);
     let channel = endpoint.connect_with_connector(connect).await.map_err(io::Error::other)?;
     let mut client =

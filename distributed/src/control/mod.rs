@@ -24,9 +24,8 @@ pub(crate) use client::attend;
 pub(crate) use pieces::MessageError;
 pub(crate) use server::{Attending, Reception};
 
-use crate::background;
-use crate::lock;
 use crate::socket::Socket;
+use crate::{background, lock, patience};
 use pieces::Pieces;
 use wire::Message;
 
@@ -121,7 +120,7 @@ impl<M: Message> Line<M> {
             Err(TrySendError::Closed(_)) => Err(closed()),
             Err(TrySendError::Full(wire)) => {
                 let sent = async { queue.send(wire).await.map_err(|_| closed()) };
-                background::wait(background::within(STALL_LIMIT, sent))
+                background::wait(background::within(patience(STALL_LIMIT), sent))
             }
         }
     }

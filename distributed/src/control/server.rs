@@ -20,7 +20,7 @@ use crate::listener::{Arrival, Listener, Port};
 use crate::message::{Order, Report};
 use crate::socket::Socket;
 use crate::tls::Tls;
-use crate::{HostError, background, lock};
+use crate::{HostError, background, lock, patience};
 
 /// Somebody who attends.
 pub(crate) struct Attending {
@@ -55,8 +55,8 @@ impl Reception {
             .initial_connection_window_size(WINDOW_BYTES)
             .max_concurrent_streams(1)
             .http2_max_header_list_size(16 << 10)
-            .http2_keepalive_interval(Some(interval))
-            .http2_keepalive_timeout(Some(limit));
+            .http2_keepalive_interval(Some(patience(interval)))
+            .http2_keepalive_timeout(Some(patience(limit)));
         let serving = server.serve_with_incoming(service, UnboundedReceiverStream::new(incoming));
         // It ends when nobody is admitted any more; calls go on.
         background::handle().map_err(HostError::io("cannot start a thread"))?.spawn(serving);

@@ -185,17 +185,19 @@ impl DataPlane {
                 break ended;
             }
         };
-        from.shut();
         let plan = self.lock().running.as_ref().map(|r| r.prepared.plan().clone());
         let place = header.map(|h| Crossing(plan.as_deref(), h).to_string());
         let way = format!("from {peer} to {}", self.me);
         let place = place.map_or(way.clone(), |p| format!("{p}, {way}"));
-        self.fail(match refused {
-            Refused::Closed => return,
-            Refused::Frame(error) if error.is_damage() => Cause::Damage(format!("{place}: {error}")),
-            Refused::Frame(error) => Cause::Unreachable(format!("{place}: {error}")),
-            Refused::Wrong(what) => Cause::Damage(format!("{place}: {what}")),
-        });
+        let cause = match refused {
+            Refused::Closed => None,
+            Refused::Frame(error) if error.is_damage() => Some(Cause::Damage(format!("{place}: {error}"))),
+            Refused::Frame(error) => Some(Cause::Unreachable(format!("{place}: {error}"))),
+            Refused::Wrong(what) => Some(Cause::Damage(format!("{place}: {what}"))),
+        };
+        // Told first: else whoever sends to this peer would say that the connection was closed, and not why.
+        cause.into_iter().for_each(|cause| self.fail(cause));
+        from.shut();
     }
     /// Reads one value or grant. An error comes with the header as far as one was read.
     fn read_one(&self, peer: Party, from: &mut Inbound, spare: &mut Vec<u8>) -> Result<(), (Option<Header>, Refused)> {

@@ -94,7 +94,7 @@ impl Inbound {
     }
     /// Ends all of them, both ways.
     pub(crate) fn shut(&self) {
-        shut(&self.ends);
+        self.ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
     }
     /// The rest of the value that begins with `header`, into all of `room`.
     pub(crate) fn value(&mut self, header: Header, room: &mut [u8], checked: bool) -> Result<(), Refused> {
@@ -119,12 +119,12 @@ impl Inbound {
                 let read = move || {
                     let read = parts(header, None, count, stream, rooms, checked);
                     // Nobody waits for a value that will not be whole.
-                    read.map_err(|e| on_connection(e, number, over)).inspect_err(|_| shut(ends))
+                    read.map_err(|e| on_connection(e, number, over)).inspect_err(|_| hear_no_more(ends))
                 };
                 others.push(reading.spawn_scoped(scope, read));
             }
             let first = parts(header, Some(header), count, &mut self.first, own, checked);
-            let first = first.inspect_err(|_| shut(ends));
+            let first = first.inspect_err(|_| hear_no_more(ends));
             let mut refused: Vec<Refused> = first.err().into_iter().collect();
             for other in others {
                 let read = other.map_err(|e| Refused::Frame(FrameError::Io(format!("cannot start a thread: {e}"))));
@@ -132,7 +132,7 @@ impl Inbound {
                     let panicked = |_| Err(Refused::Wrong("internal error, please report: its reader panicked".into()));
                     reading.join().unwrap_or_else(panicked)
                 });
-                refused.extend(joined.err().inspect(|_| shut(ends)));
+                refused.extend(joined.err().inspect(|_| hear_no_more(ends)));
             }
             deepest(refused)
         })
@@ -166,8 +166,10 @@ impl Inbound {
     }
 }
 
-fn shut(ends: &[Stream]) {
-    ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
+/// Ends what is read of all of them. What is sent goes on until somebody has been told [why](Inbound::shut) it does not: who
+/// sends knows only that it was ended.
+fn hear_no_more(ends: &[Stream]) {
+    ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Read)));
 }
 
 fn out_of_order() -> Refused {

@@ -14,7 +14,7 @@ const PIECE_BYTES: usize = 128 << 10;
 /// Bytes of a header.
 pub(crate) const HEADER_BYTES: usize = 56;
 /// The first bytes of every frame; the last of them is the version.
-const MAGIC: [u8; 4] = *b"TWf1";
+pub(crate) const MAGIC: [u8; 4] = *b"TWf1";
 
 /// What a frame is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -190,7 +190,6 @@ fn failed(error: io::Error) -> FrameError {
 }
 
 /// Writes `bytes` as one frame or several, each after `header` with its own numbers; with their checksums if `checked`.
-#[cfg(test)]
 pub(crate) fn write_all(to: &mut impl Write, header: Header, bytes: &[u8], checked: bool) -> io::Result<()> {
     write_over(&mut [to], header, bytes, checked)
 }

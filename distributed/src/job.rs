@@ -60,10 +60,25 @@ pub struct Model {
 
 /// What a driver has to know that takes the place of another.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-struct JobFile {
+pub(crate) struct JobFile {
     /// The last that was begun.
     term: u32,
     model: Option<Model>,
+}
+
+impl JobFile {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("numbers and text")
+    }
+    /// The first and the third term of a job.
+    pub(crate) fn samples() -> [Self; 2] {
+        let (graph, hash, strategy) = ("digits \"λ\"".to_string(), "5f".repeat(32), "dp".to_string());
+        let model = Model { graph, hash, seed: u64::MAX, leaves: 4, strategy };
+        [Self { term: 1, model: None }, Self { term: 3, model: Some(model) }]
+    }
 }
 
 impl Job {
@@ -263,10 +278,10 @@ impl Job {
             Err(error) => return Err(HostError::io(format!("cannot read {}", path.display()))(error)),
         };
         let malformed = |e| HostError::Job(format!("{} is no job file: {e}", path.display()));
-        serde_json::from_slice(&bytes).map_err(malformed)
+        JobFile::from_bytes(&bytes).map_err(malformed)
     }
     fn write(&self, file: &JobFile) -> Result<(), HostError> {
-        self.replace(FILE, &serde_json::to_vec_pretty(file).expect("numbers and text"))
+        self.replace(FILE, &file.to_bytes())
     }
     /// At every instant the file is what it was, or what it will be.
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), HostError> {

@@ -18,6 +18,8 @@ mod coordinator;
 mod data;
 mod driver;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gathering;
 mod job;
 mod joining;

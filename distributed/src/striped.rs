@@ -199,7 +199,7 @@ fn deepest(refused: Vec<Refused>) -> Result<(), Refused> {
 }
 
 /// A value that came by one connection; gives how many bytes it has.
-fn whole(header: Header, stream: &mut Incoming, room: &mut [u8], checked: bool) -> Result<usize, Refused> {
+pub(crate) fn whole(header: Header, stream: &mut impl Read, room: &mut [u8], checked: bool) -> Result<usize, Refused> {
     let (mut at, mut part) = (0, header);
     loop {
         at += part.payload(stream, &mut room[at..], checked)?;
@@ -235,7 +235,7 @@ fn parts(
 }
 
 /// The header of part `chunk` of the same value.
-fn next_part(of: Header, chunk: u32, stream: &mut Incoming) -> Result<Header, Refused> {
+fn next_part(of: Header, chunk: u32, stream: &mut impl Read) -> Result<Header, Refused> {
     let next = Header::read_next(stream)?;
     let follows = Header { last: next.last, len: next.len, crc: next.crc, chunk, ..of };
     if next == follows { Ok(next) } else { Err(out_of_order()) }

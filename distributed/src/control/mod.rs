@@ -6,7 +6,9 @@
 //! the wire is large, and what is received is never more than what its kind may have.
 
 mod client;
+pub(crate) mod fuzzing;
 mod pieces;
+pub(crate) mod samples;
 mod save;
 mod server;
 mod wire;

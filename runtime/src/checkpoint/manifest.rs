@@ -230,7 +230,7 @@ pub(super) enum ManifestError {
 }
 
 /// What stands behind the last member. Its length is always the same.
-fn tail(checked: &[u8]) -> String {
+pub(super) fn tail(checked: &[u8]) -> String {
     format!(",\n  \"checksum\": \"{}\"\n}}\n", blake3::hash(checked).to_hex())
 }
 

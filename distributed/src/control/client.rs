@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Mutex;
 
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Endpoint, Uri};
@@ -26,11 +27,19 @@ pub(crate) fn attend(socket: Socket) -> io::Result<(Line<Report>, Hearing<Order,
 
 async fn call(socket: Socket) -> io::Result<(Line<Report>, Hearing<Order, Report>)> {
     let (open, handle) = Handle::of(&socket)?;
-    let once = Mutex::new(Some(socket.tagged(open)));
+    call_over(socket.tagged(open), handle).await
+}
+
+/// The same over any connection.
+pub(super) async fn call_over(
+    wire: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    handle: Handle,
+) -> io::Result<(Line<Report>, Hearing<Order, Report>)> {
+    let once = Mutex::new(Some(wire));
     // There is one connection. When it ends nobody makes another: it would have to be authenticated anew.
     let connect = service_fn(move |_: Uri| {
-        let socket = lock(&once).take().map(TokioIo::new);
-        async move { socket.ok_or_else(super::closed) }
+        let wire = lock(&once).take().map(TokioIo::new);
+        async move { wire.ok_or_else(super::closed) }
     });
     let (interval, limit) = KEEP_ALIVE;
     let endpoint = Endpoint::from_static("http://driver")

@@ -2,7 +2,7 @@
 //! and as bytes; checkpoints of them, whole and in shards; what goes between processes, and what engines say. To be run again when a format changes. The other files were made by `runtime/data/tests/fixtures/make.py`
 //! or by hand.
 //!
-//! Expected output: `wrote 49 files`, give or take.
+//! Expected output: `wrote 50 files`, give or take.
 
 use std::path::Path;
 

@@ -27,7 +27,7 @@ fn hear<M: Message + Clone + PartialEq>(mut bytes: &[u8]) -> Result<(), MessageE
         }
         assert!(again.1.is_some_and(|again| again == (message, behind)), "what is said again is the same");
     }
-    Ok(())
+    if pieces.is_empty() { Ok(()) } else { Err(MessageError::Closed) }
 }
 
 /// What a driver may say to a worker.
@@ -63,6 +63,9 @@ pub(crate) fn corpus() -> Vec<(&'static str, String, Vec<u8>)> {
     // A piece that nothing announced.
     let stray = proto::Order { said: Some(proto::order::Said::Piece(vec![1, 2].into())), behind: 0 };
     all.push(("order", "bad-stray-piece".into(), stray.encode_length_delimited_to_vec()));
+    // Of which nothing comes.
+    let promise = Order::Load([7; 32]).to_wire(200 << 20);
+    all.push(("order", "bad-promise".into(), promise.encode_length_delimited_to_vec()));
     let (saved, others): (Vec<_>, Vec<_>) =
         samples::reports().into_iter().partition(|r| matches!(r, Report::Saved(_) | Report::Done { .. }));
     all.push(("report", "others".into(), said(&others, |r| if r.room() > 0 { 3 } else { 0 })));

@@ -60,6 +60,10 @@ impl<M> Default for Pieces<M> {
 }
 
 impl<M: Message> Pieces<M> {
+    /// Whether nothing of a message is there that is not whole.
+    pub(super) fn is_empty(&self) -> bool {
+        self.begun.is_none()
+    }
     /// What has come, once it is whole.
     pub(super) fn add(&mut self, heard: Heard<M>) -> Result<Option<(M, Vec<u8>)>, MessageError> {
         let (message, left) = match (heard, self.begun.take()) {

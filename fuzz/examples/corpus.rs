@@ -67,17 +67,18 @@ fn in_shards(whole: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Erro
         for (at, v) in manifest.variables.iter_mut().filter(|v| Part::of(v.kind) == part).enumerate() {
             let view = tensors.tensor(&v.name)?;
             let cut = v.shape.first().is_some_and(|n| *n > 1);
-            let ranges = if cut { vec![0..1, 1..v.shape[0]] } else { vec![0..v.shape.first().copied().unwrap_or(1)] };
-            let row = view.data().len() / v.shape.first().map_or(1, |n| *n as usize);
-            for (half, rows) in ranges.into_iter().enumerate() {
+            let rows = v.shape.first().copied().unwrap_or(1);
+            let ranges = if cut { vec![(0, 1), (1, rows)] } else { vec![(0, rows)] };
+            let row = view.data().len() / rows as usize;
+            for (half, (begin, end)) in ranges.into_iter().enumerate() {
                 let half = if cut { half } else { at % 2 };
                 let (mut start, mut shape) = (vec![0; v.shape.len()], v.shape.clone());
                 if cut {
-                    (start[0], shape[0]) = (rows.start, rows.end - rows.start);
+                    (start[0], shape[0]) = (begin, end - begin);
                 }
                 let piece = PieceEntry { shard: first + half as u16, start, shape };
                 let shape = piece.shape.iter().map(|n| *n as usize).collect();
-                let data = &view.data()[rows.start as usize * row..rows.end as usize * row];
+                let data = &view.data()[begin as usize * row..end as usize * row];
                 halves[half].push((piece.tensor(v), TensorView::new(view.dtype(), shape, data)?));
                 v.pieces.push(piece);
             }

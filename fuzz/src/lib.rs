@@ -4,15 +4,14 @@
 
 pub mod mutate;
 
-use thalweg_distributed::fuzzing as distributed;
-use thalweg_runtime::checkpoint::fuzzing as checkpoints;
-
 use thalweg_data::{Csv, Images, Limits, idx, npy, npz};
+use thalweg_distributed::fuzzing as distributed;
 use thalweg_graph::DType::{Bool, F32, I64};
 use thalweg_graph::kernel::Kernel;
 use thalweg_graph::plan::Plan;
 use thalweg_graph::plan::simulate::{Free, Options, simulate};
 use thalweg_graph::{Array, Graph, WireError};
+use thalweg_runtime::checkpoint::fuzzing as checkpoints;
 
 /// What files may ask for here: little, so that asking for more shows.
 const LIMITS: Limits = Limits { unpacked_bytes: 1 << 20, pixels: 1 << 16 };

@@ -6,20 +6,18 @@
 //! The driver says numbered words, a few ahead of the answers, with bytes that follow from their numbers. So each end knows what
 //! has to come next, on each connection from the first word on.
 
+mod snapping;
+
 use std::cell::RefCell;
 use std::error::Error;
 use std::net::Ipv4Addr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
 use thalweg_graph::plan::Memory;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
 
 use super::client::call_over;
@@ -27,6 +25,7 @@ use super::server::{Ticket, serve};
 use super::*;
 use crate::auth::{HANDSHAKE_LIMIT, JobKey, Party, Pass, Purpose, examine, in_time, prove};
 use crate::message::{Order, Report};
+use snapping::Wire;
 
 const SEEDS: u64 = 250;
 const WORKERS: usize = 2;
@@ -81,62 +80,6 @@ impl Drop for Watched {
         if std::thread::panicking() {
             self.0.borrow_mut().panics += 1;
         }
-    }
-}
-
-/// A connection that breaks after so many bytes.
-struct Wire {
-    tcp: TcpStream,
-    left: usize,
-    _open: Open,
-    ticket: Option<Ticket>,
-}
-
-impl Wire {
-    fn take(&mut self, n: usize) {
-        self.left -= n;
-    }
-    fn broken() -> Poll<io::Result<usize>> {
-        Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
-    }
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.left == 0 {
-            return Self::broken().map_ok(|_| ());
-        }
-        let mut part = vec![0; self.left.min(into.remaining())];
-        let mut part = ReadBuf::new(&mut part);
-        ready!(Pin::new(&mut self.tcp).poll_read(cx, &mut part))?;
-        into.put_slice(part.filled());
-        self.take(part.filled().len());
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.left == 0 {
-            return Self::broken();
-        }
-        let part = &bytes[..bytes.len().min(self.left)];
-        let n = ready!(Pin::new(&mut self.tcp).poll_write(cx, part))?;
-        self.take(n);
-        Poll::Ready(Ok(n))
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
-    }
-}
-
-impl Connected for Wire {
-    type ConnectInfo = Ticket;
-    fn connect_info(&self) -> Ticket {
-        self.ticket.clone().expect("who is asked has given one")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Control connections over a network in which anything happens: [turmoil](turmoil)'s, in one thread, on virtual time, from one
+//! Control connections over a network in which anything happens: turmoil's, in one thread, on virtual time, from one
 //! number. Links are cut and come back, messages are held up, connections break after any byte, the driver dies and is started
 //! again. Client, server and pieces are the real ones, over the real handshake; what blocks around them (the background thread,
 //! listeners, sockets) has no place in one thread, and real sockets are the [other tests'](super::tests).

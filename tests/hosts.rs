@@ -319,7 +319,8 @@ fn nobody_outlives_the_launcher() {
 fn a_stopped_worker_is_noticed_and_replaced() {
     let job = Running::start("1", "2000");
     let victim = job.workers[0];
-    let (code, said, last) = job.after(victim, Signal::STOP, Duration::from_secs(100));
+    // As long as CI has for a build that does not notice (.ci/broken.sh).
+    let (code, said, last) = job.after(victim, Signal::STOP, Duration::from_secs(45));
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains(&format!("(process {victim}): it has not been heard of for 3s")), "{said}");
     assert!(said.contains(&format!("the worker of process {victim} does not answer, and is ended")), "{said}");

@@ -205,7 +205,7 @@ async fn exactly<const N: usize>(socket: &mut (impl AsyncRead + Unpin), who: &st
 }
 
 /// What comes of a handshake, if it comes to anything in time.
-async fn in_time<T>(who: &str, shaking: impl Future<Output = Result<T, AuthError>>) -> Result<T, AuthError> {
+pub(crate) async fn in_time<T>(who: &str, shaking: impl Future<Output = Result<T, AuthError>>) -> Result<T, AuthError> {
     let slow = |_| Err(AuthError::Slow { who: who.into() });
     tokio::time::timeout(HANDSHAKE_LIMIT, shaking).await.unwrap_or_else(slow)
 }
@@ -231,7 +231,7 @@ pub(crate) async fn greet(
     in_time(&who, shake).await
 }
 
-async fn prove(
+pub(crate) async fn prove(
     socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
     binding: &Binding,
     pass: &Pass,
@@ -281,7 +281,7 @@ pub(crate) async fn admit(
     in_time(&who, shake).await
 }
 
-async fn examine(
+pub(crate) async fn examine(
     socket: &mut (impl AsyncRead + AsyncWrite + Unpin),
     binding: &Binding,
     pass: &Pass,

@@ -20,7 +20,7 @@ use crate::frame::{FrameError, Header, Kind};
 use crate::message::Cause;
 use crate::stream::Stream;
 use crate::striped::{Inbound, Outbound, Refused, STALL_LIMIT};
-use crate::{HostError, lock, tuning};
+use crate::{HostError, lock, patience, tuning};
 
 /// How much is read at once, so that a small value comes with its header and the next; of a larger one the rest goes straight
 /// to its place.
@@ -96,9 +96,9 @@ impl DataPlane {
         let mut ends = vec![];
         for (peer, stream) in peers {
             tuning::prepare(stream.tcp());
-            stream.set_write_timeout(Some(STALL_LIMIT)).map_err(failed())?;
+            stream.set_write_timeout(Some(patience(STALL_LIMIT))).map_err(failed())?;
             // Between values there is no limit: the header's first byte is waited for again and again.
-            stream.set_read_timeout(Some(STALL_LIMIT)).map_err(failed())?;
+            stream.set_read_timeout(Some(patience(STALL_LIMIT))).map_err(failed())?;
             from.entry(peer).or_default().push(stream.try_clone().map_err(failed())?);
             ends.push(stream.try_clone().map_err(failed())?);
             to.entry(peer).or_default().push(stream);
@@ -185,17 +185,19 @@ impl DataPlane {
                 break ended;
             }
         };
-        from.shut();
         let plan = self.lock().running.as_ref().map(|r| r.prepared.plan().clone());
         let place = header.map(|h| Crossing(plan.as_deref(), h).to_string());
         let way = format!("from {peer} to {}", self.me);
         let place = place.map_or(way.clone(), |p| format!("{p}, {way}"));
-        self.fail(match refused {
-            Refused::Closed => return,
-            Refused::Frame(error) if error.is_damage() => Cause::Damage(format!("{place}: {error}")),
-            Refused::Frame(error) => Cause::Unreachable(format!("{place}: {error}")),
-            Refused::Wrong(what) => Cause::Damage(format!("{place}: {what}")),
-        });
+        let cause = match refused {
+            Refused::Closed => None,
+            Refused::Frame(error) if error.is_damage() => Some(Cause::Damage(format!("{place}: {error}"))),
+            Refused::Frame(error) => Some(Cause::Unreachable(format!("{place}: {error}"))),
+            Refused::Wrong(what) => Some(Cause::Damage(format!("{place}: {what}"))),
+        };
+        // Told first: else whoever sends to this peer would say that the connection was closed, and not why.
+        cause.into_iter().for_each(|cause| self.fail(cause));
+        from.shut();
     }
     /// Reads one value or grant. An error comes with the header as far as one was read.
     fn read_one(&self, peer: Party, from: &mut Inbound, spare: &mut Vec<u8>) -> Result<(), (Option<Header>, Refused)> {

@@ -14,7 +14,7 @@ use crate::coordinator::{Command, Coordinator, Event, Outcome};
 use crate::data::DataPlane;
 use crate::message::{Cause, Order, Report};
 use crate::remote::{Remote, RemoteDevice, hang_up};
-use crate::{lock, short};
+use crate::{lock, patience, short};
 
 /// How often it looks whether the caller wants no more.
 const LOOK: Duration = Duration::from_millis(20);
@@ -204,7 +204,7 @@ impl Driver {
                     };
                     commands.extend(self.coordinator.handle(next));
                 }
-                Command::Hurry => *due = Some(Instant::now() + ANSWER_LIMIT),
+                Command::Hurry => *due = Some(Instant::now() + patience(ANSWER_LIMIT)),
                 Command::Finish(outcome) => return Some(outcome),
             }
         }

@@ -18,6 +18,8 @@ mod coordinator;
 mod data;
 mod driver;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gathering;
 mod job;
 mod joining;
@@ -48,15 +50,24 @@ pub use worker::{Door, Open, Worker, serve};
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use thalweg_runtime::broken::{self, What};
 
 /// What driver and workers compare before anything else.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The term of those who join: they learn which one begins when they are welcomed.
 const JOINING: u32 = 0;
 /// How often a worker that has nothing to say says so.
-const BEAT: std::time::Duration = std::time::Duration::from_secs(1);
+const BEAT: Duration = Duration::from_secs(1);
 /// A worker that was not heard of for so long is gone, whatever its connections are like.
-const SILENCE_LIMIT: std::time::Duration = std::time::Duration::from_secs(3);
+const SILENCE_LIMIT: Duration = Duration::from_secs(3);
+
+/// For how long a peer that takes part in a term may be silent, or take nothing, before that ends the term: so long. In a build
+/// that is [broken](thalweg_runtime::broken) so, for a day, which no test waits for.
+fn patience(limit: Duration) -> Duration {
+    if broken::is(What::Timeout) { Duration::from_secs(24 * 60 * 60) } else { limit }
+}
 
 /// Why processes did not come together, or did not stay.
 #[derive(Debug, thiserror::Error)]

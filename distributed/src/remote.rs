@@ -15,7 +15,7 @@ use thalweg_runtime::{AbortFlag, Device, DeviceError, Timing, crash};
 use crate::control::Line;
 use crate::message::Order;
 use crate::tally::Tally;
-use crate::{BEAT, SILENCE_LIMIT, lock};
+use crate::{BEAT, SILENCE_LIMIT, lock, patience};
 
 /// Bytes of state that one message carries.
 const STRETCH_BYTES: usize = 4 << 20;
@@ -45,7 +45,7 @@ impl Remote {
     }
     /// What is to be said of a worker that has not been heard of for too long.
     pub(crate) fn silence(&self) -> Option<String> {
-        let silent = lock(&self.heard).elapsed() > SILENCE_LIMIT;
+        let silent = lock(&self.heard).elapsed() > patience(SILENCE_LIMIT);
         silent.then(|| format!("it has not been heard of for {SILENCE_LIMIT:?}"))
     }
     /// Says something, and counts it.

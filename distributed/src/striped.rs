@@ -95,7 +95,7 @@ impl Inbound {
     }
     /// Ends all of them, both ways.
     pub(crate) fn shut(&self) {
-        shut(&self.ends);
+        self.ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
     }
     /// The rest of the value that begins with `header`, into all of `room`.
     pub(crate) fn value(&mut self, header: Header, room: &mut [u8], checked: bool) -> Result<(), Refused> {
@@ -118,7 +118,7 @@ impl Inbound {
         let refuse = |refused: Refused| {
             cause.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(refused);
             // Nobody waits for a value that will not be whole.
-            shut(ends);
+            hear_no_more(ends);
         };
         thread::scope(|scope| {
             let mut others = vec![];
@@ -169,8 +169,10 @@ impl Inbound {
     }
 }
 
-fn shut(ends: &[Stream]) {
-    ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Both)));
+/// Ends what is read of all of them. What is sent goes on until somebody has been told [why](Inbound::shut) it does not: who
+/// sends knows only that it was ended.
+fn hear_no_more(ends: &[Stream]) {
+    ends.iter().for_each(|end| drop(end.shutdown(Shutdown::Read)));
 }
 
 fn out_of_order() -> Refused {
@@ -187,7 +189,7 @@ fn on_connection(refused: Refused, number: usize, over: usize) -> Refused {
 }
 
 /// A value that came by one connection; gives how many bytes it has.
-fn whole(header: Header, stream: &mut Incoming, room: &mut [u8], checked: bool) -> Result<usize, Refused> {
+pub(crate) fn whole(header: Header, stream: &mut impl Read, room: &mut [u8], checked: bool) -> Result<usize, Refused> {
     let (mut at, mut part) = (0, header);
     loop {
         at += part.payload(stream, &mut room[at..], checked)?;
@@ -223,7 +225,7 @@ fn parts(
 }
 
 /// The header of part `chunk` of the same value.
-fn next_part(of: Header, chunk: u32, stream: &mut Incoming) -> Result<Header, Refused> {
+fn next_part(of: Header, chunk: u32, stream: &mut impl Read) -> Result<Header, Refused> {
     let next = Header::read_next(stream)?;
     let follows = Header { last: next.last, len: next.len, crc: next.crc, chunk, ..of };
     if next == follows { Ok(next) } else { Err(out_of_order()) }

@@ -6,6 +6,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use rustix::net::sockopt;
+use thalweg_runtime::broken::{self, What};
+
+use crate::patience;
 
 /// After so much silence the other machine is asked whether it is there, so often, and so many times in vain.
 const ASK_AFTER: Duration = Duration::from_secs(1);
@@ -24,9 +27,9 @@ pub(crate) fn prepare(stream: &TcpStream) {
     let _ = sockopt::set_tcp_keepidle(stream, ASK_AFTER);
     let _ = sockopt::set_tcp_keepintvl(stream, ASK_AFTER);
     let _ = sockopt::set_tcp_keepcnt(stream, ASK_TIMES);
-    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_socket_keepalive(stream, !broken::is(What::Timeout));
     // This does, where a process takes nothing.
-    let _ = sockopt::set_tcp_user_timeout(stream, TAKES_NOTHING.as_millis() as u32);
+    let _ = sockopt::set_tcp_user_timeout(stream, patience(TAKES_NOTHING).as_millis() as u32);
     if stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback()) {
         let _ = sockopt::set_tcp_congestion(stream, WITHIN_A_MACHINE);
     }

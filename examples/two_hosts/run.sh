@@ -15,6 +15,7 @@ folder=$(mktemp -d)
 finish() {
   # shellcheck disable=SC2046 # one word per process
   kill $(jobs -p) 2>/dev/null || true
+  for host in "$a" "$b"; do ip netns pids "$host" | xargs -r kill; done 2>/dev/null || true
   wait 2>/dev/null || true
   ip netns del "$a" 2>/dev/null || true
   ip netns del "$b" 2>/dev/null || true

@@ -5,11 +5,13 @@
 pub mod mutate;
 
 use thalweg_data::{Csv, Images, Limits, idx, npy, npz};
+use thalweg_distributed::fuzzing as distributed;
 use thalweg_graph::DType::{Bool, F32, I64};
 use thalweg_graph::kernel::Kernel;
 use thalweg_graph::plan::Plan;
 use thalweg_graph::plan::simulate::{Free, Options, simulate};
 use thalweg_graph::{Array, Graph, WireError};
+use thalweg_runtime::checkpoint::fuzzing as checkpoints;
 
 /// What files may ask for here: little, so that asking for more shows.
 const LIMITS: Limits = Limits { unpacked_bytes: 1 << 20, pixels: 1 << 16 };
@@ -68,6 +70,31 @@ const TEXT: &[&str] = &[
     "fold",
 ];
 
+const MANIFEST: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\"shape\": [",
+    "\"data_offsets\":[0,",
+    "\"pieces\": [",
+    "\"start\": [",
+    "\"shard\": 1",
+    "\"dtype\": \"u8\"",
+    "18446744073709551615",
+    "4294967296",
+    "1099511627776",
+    "0",
+    "-1",
+    "1e9",
+    "null",
+    "-1of2",
+    "U8",
+    "BOOL",
+];
+
 /// All parsers.
 pub const TARGETS: &[Target] = &[
     Target { name: "idx", run: run_idx, words: &["\0\0\x08\x01", "\0\0\x0e\x04", "\x1f\u{8b}"] },
@@ -89,6 +116,22 @@ pub const TARGETS: &[Target] = &[
     Target { name: "graph_bytes", run: run_graph_bytes, words: &["TW.graph"] },
     Target { name: "kernel_bytes", run: run_kernel_bytes, words: &["TW.kernl"] },
     Target { name: "plan_bytes", run: run_plan_bytes, words: &["TW.plans"] },
+    Target { name: "order", run: distributed::orders, words: &["f32", "127.0.0.1:80", "\0", "\u{1}", "\u{4}"] },
+    Target { name: "report", run: distributed::reports, words: &["127.0.0.1:80", "\0", "\u{1}", "\u{4}"] },
+    Target { name: "frames", run: distributed::frames, words: &["TWf1\u{1}\u{1}\u{1}\0", "TWf1\u{2}\u{1}\u{1}\0"] },
+    Target { name: "manifest", run: checkpoints::manifest, words: MANIFEST },
+    Target { name: "checkpoint", run: run_checkpoint, words: MANIFEST },
+    Target { name: "safetensors", run: checkpoints::tensors, words: MANIFEST },
+    Target {
+        name: "job_file",
+        run: distributed::job_file,
+        words: &["term", "model", "null", "{", "}", "4294967296", "-1"],
+    },
+    Target {
+        name: "contract",
+        run: distributed::contract,
+        words: &["\nRANK=", "\nWORLD_SIZE=", "\nTHALWEG_RANK=1", "\nTHALWEG_WORLD=2", "65535", "65536", ":", "=", "\n"],
+    },
 ];
 
 /// The parser called `name`.
@@ -191,6 +234,27 @@ fn run_kernel_bytes(bytes: &[u8]) -> bool {
     let Ok(kernel) = Kernel::from_bytes(bytes) else { return false };
     assert_eq!(kernel.to_bytes(), bytes, "one value has one spelling");
     true
+}
+
+/// One file of several, each after its length.
+pub fn packed(parts: &[Vec<u8>]) -> Vec<u8> {
+    parts.iter().flat_map(|part| [&(part.len() as u32).to_le_bytes(), &part[..]].concat()).collect()
+}
+
+/// Those parts; what a length promises and is not there is left out.
+fn unpacked(mut bytes: &[u8]) -> Vec<&[u8]> {
+    let mut parts = vec![];
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let part;
+        (part, bytes) = rest.split_at(rest.len().min(u32::from_le_bytes(*length) as usize));
+        parts.push(part);
+    }
+    parts
+}
+
+fn run_checkpoint(bytes: &[u8]) -> bool {
+    let parts = unpacked(bytes);
+    parts.split_first().is_some_and(|(manifest, files)| checkpoints::checkpoint(manifest, files))
 }
 
 fn run_plan_bytes(bytes: &[u8]) -> bool {

@@ -98,4 +98,24 @@ macro_rules! withstand {
         }
     };
 }
-withstand!(idx, npy, npz, csv, image, graph_text, kernel_text, plan_text, graph_bytes, kernel_bytes, plan_bytes);
+withstand!(
+    idx,
+    npy,
+    npz,
+    csv,
+    image,
+    graph_text,
+    kernel_text,
+    plan_text,
+    graph_bytes,
+    kernel_bytes,
+    plan_bytes,
+    order,
+    report,
+    frames,
+    manifest,
+    checkpoint,
+    safetensors,
+    job_file,
+    contract,
+);

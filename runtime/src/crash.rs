@@ -1,6 +1,8 @@
 //! Ends this process at a named point, as a test wants it: as if it had been killed there. Not a feature of the build, so
 //! that what is tested is what people run; where the variable is not set, a point costs a look at one word.
 //!
+//! Nor does the rest of the world always carry what it was given: at [some points](fires) a bit is turned instead.
+//!
 //! `THALWEG_CRASH` names a folder. A line `worker2 mid-hop 40` of its file `plan` ends worker 2 when it passes that point for
 //! the fortieth time, once: `fired-3` says that the third line has done so, to later processes as well. So a job whose
 //! processes are started anew goes through all lines, and the folder shows that it did.
@@ -31,10 +33,15 @@ pub fn this_is(name: &str) {
 
 /// Passes a point.
 pub fn point(name: &str) {
-    let plan = PLAN.get_or_init(read);
-    if !plan.is_empty() {
-        pass(plan, name);
+    if fires(name) {
+        die(name);
     }
+}
+
+/// Passes a point at which something else goes wrong, which is the caller's to do: whether it does, this time.
+pub fn fires(name: &str) -> bool {
+    let plan = PLAN.get_or_init(read);
+    !plan.is_empty() && pass(plan, name)
 }
 
 fn read() -> Vec<Line> {
@@ -53,19 +60,28 @@ fn parse(text: &str, folder: &Path) -> Vec<Line> {
     text.lines().enumerate().filter_map(line).collect()
 }
 
-fn pass(plan: &[Line], point: &str) {
-    let name = NAME.get().map_or("", String::as_str);
-    for line in plan.iter().filter(|l| l.point == point && l.who == name) {
-        let fires = line.left.fetch_sub(1, Ordering::Relaxed) == 1;
-        if fires && File::create_new(&line.marker).is_ok() {
-            eprintln!("{name} (process {}) is killed at {point}, as planned", std::process::id());
-            // What this thread has said by now is to be heard: another thread writes to sockets.
-            std::thread::sleep(Duration::from_millis(10));
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-            loop {
-                std::thread::park();
-            }
-        }
+fn me() -> &'static str {
+    NAME.get().map_or("", String::as_str)
+}
+
+/// Whether a line is due at this point, and has not been in another process.
+fn pass(plan: &[Line], point: &str) -> bool {
+    let mut fires = false;
+    for line in plan.iter().filter(|l| l.point == point && l.who == me()) {
+        let due = line.left.fetch_sub(1, Ordering::Relaxed) == 1;
+        // One at a time: another one that is due is left to the process that takes this one's place.
+        fires = fires || (due && File::create_new(&line.marker).is_ok());
+    }
+    fires
+}
+
+fn die(point: &str) {
+    eprintln!("{} (process {}) is killed at {point}, as planned", me(), std::process::id());
+    // What this thread has said by now is to be heard: another thread writes to sockets.
+    std::thread::sleep(Duration::from_millis(10));
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    loop {
+        std::thread::park();
     }
 }
 

@@ -1,5 +1,6 @@
 //! Thalweg on one host: the device trait, the executor and the session. Names no op and no network: it sees plans.
 
+pub mod broken;
 pub mod checkpoint;
 pub mod crash;
 pub mod cursor;

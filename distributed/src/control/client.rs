@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Mutex;
 
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Endpoint, Uri};
@@ -14,7 +15,7 @@ use super::{Handle, Hearing, KEEP_ALIVE, Line, QUEUE, WINDOW_BYTES, WIRE_BYTES, 
 use crate::auth::HANDSHAKE_LIMIT;
 use crate::message::{Order, Report};
 use crate::socket::Socket;
-use crate::{background, lock};
+use crate::{background, lock, patience};
 
 /// Attends on this connection. Blocks until the driver has taken the call.
 ///
@@ -26,18 +27,26 @@ pub(crate) fn attend(socket: Socket) -> io::Result<(Line<Report>, Hearing<Order,
 
 async fn call(socket: Socket) -> io::Result<(Line<Report>, Hearing<Order, Report>)> {
     let (open, handle) = Handle::of(&socket)?;
-    let once = Mutex::new(Some(socket.tagged(open)));
+    call_over(socket.tagged(open), handle).await
+}
+
+/// The same over any connection.
+pub(super) async fn call_over(
+    wire: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    handle: Handle,
+) -> io::Result<(Line<Report>, Hearing<Order, Report>)> {
+    let once = Mutex::new(Some(wire));
     // There is one connection. When it ends nobody makes another: it would have to be authenticated anew.
     let connect = service_fn(move |_: Uri| {
-        let socket = lock(&once).take().map(TokioIo::new);
-        async move { socket.ok_or_else(super::closed) }
+        let wire = lock(&once).take().map(TokioIo::new);
+        async move { wire.ok_or_else(super::closed) }
     });
     let (interval, limit) = KEEP_ALIVE;
     let endpoint = Endpoint::from_static("http://driver")
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
-        .http2_keep_alive_interval(interval)
-        .keep_alive_timeout(limit)
+        .http2_keep_alive_interval(patience(interval))
+        .keep_alive_timeout(patience(limit))
         .keep_alive_while_idle(true);
     let channel = endpoint.connect_with_connector(connect).await.map_err(io::Error::other)?;
     let mut client =

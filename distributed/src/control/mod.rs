@@ -6,13 +6,15 @@
 //! the wire is large, and what is received is never more than what its kind may have.
 
 mod client;
+pub(crate) mod fuzzing;
 mod pieces;
+pub(crate) mod samples;
 mod save;
 mod server;
 mod wire;
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -24,9 +26,8 @@ pub(crate) use client::attend;
 pub(crate) use pieces::MessageError;
 pub(crate) use server::{Attending, Reception};
 
-use crate::background;
-use crate::lock;
 use crate::socket::Socket;
+use crate::{background, lock, patience};
 use pieces::Pieces;
 use wire::Message;
 
@@ -68,7 +69,7 @@ struct End<M: Message> {
     queue: Mutex<Option<Sender<M::Wire>>>,
     /// When this side did, or heard that the other has.
     finished: Mutex<Option<Instant>>,
-    tcp: TcpStream,
+    cut: Cut,
     /// Ends when the connection is closed.
     closed: Mutex<mpsc::Receiver<()>>,
 }
@@ -76,14 +77,21 @@ struct End<M: Message> {
 /// Dropped with a socket: so it is known that it is closed.
 type Open = mpsc::Sender<()>;
 
+/// Ends a connection at once, both ways.
+type Cut = Box<dyn Fn() + Send + Sync>;
+
 /// What is kept of a socket to end the connection with, and to know that it has ended.
-struct Handle(TcpStream, mpsc::Receiver<()>);
+struct Handle(Cut, mpsc::Receiver<()>);
 
 impl Handle {
     /// With what the socket is to keep.
     fn of(socket: &Socket) -> io::Result<(Open, Self)> {
+        let tcp = socket.end()?;
+        Ok(Self::new(Box::new(move || drop(tcp.shutdown(Shutdown::Both)))))
+    }
+    fn new(cut: Cut) -> (Open, Self) {
         let (open, closed) = mpsc::channel();
-        Ok((open, Self(socket.end()?, closed)))
+        (open, Self(cut, closed))
     }
 }
 
@@ -95,10 +103,10 @@ fn closed() -> io::Error {
 fn ends<M: Message, A: Message>(
     from: Streaming<M::Wire>,
     queue: Sender<A::Wire>,
-    Handle(tcp, closed): Handle,
+    Handle(cut, closed): Handle,
 ) -> (Line<A>, Hearing<M, A>) {
     let (queue, finished, closed) = (Mutex::new(Some(queue)), Mutex::default(), Mutex::new(closed));
-    let end = Arc::new(End { queue, finished, tcp, closed });
+    let end = Arc::new(End { queue, finished, cut, closed });
     (Line { speaking: Mutex::default(), end: end.clone() }, Hearing { from, end })
 }
 
@@ -119,11 +127,12 @@ impl<M: Message> Line<M> {
         match queue.try_send(wire) {
             Ok(()) => Ok(()),
             Err(TrySendError::Closed(_)) => Err(closed()),
-            Err(TrySendError::Full(wire)) => {
-                let sent = async { queue.send(wire).await.map_err(|_| closed()) };
-                background::wait(background::within(STALL_LIMIT, sent))
-            }
+            Err(TrySendError::Full(wire)) => background::wait(Self::queue_soon(queue, wire)),
         }
+    }
+    async fn queue_soon(queue: &Sender<M::Wire>, wire: M::Wire) -> io::Result<()> {
+        let sent = async { queue.send(wire).await.map_err(|_| closed()) };
+        background::within(patience(STALL_LIMIT), sent).await
     }
     /// Whether the connection is open.
     pub(crate) fn is_open(&self) -> bool {
@@ -139,7 +148,7 @@ impl<M: Message> Line<M> {
         let until = self.end.finish() + PARTING_LIMIT;
         // Nothing is ever sent: it is over when the connection is, or when it takes too long.
         let _ = lock(&self.end.closed).recv_timeout(until.saturating_duration_since(Instant::now()));
-        let _ = self.end.tcp.shutdown(Shutdown::Both);
+        (self.end.cut)();
     }
 }
 
@@ -158,9 +167,12 @@ impl<M: Message, A: Message> Hearing<M, A> {
     /// If the connection ends, or what comes is no message.
     pub(crate) fn hear(&mut self) -> Result<(M, Vec<u8>), MessageError> {
         let handle = background::handle().map_err(|e| MessageError::Lost(e.to_string()))?;
-        let heard = handle.block_on(Self::next(&mut self.from));
+        handle.block_on(self.heard())
+    }
+    /// The same for who awaits it.
+    async fn heard(&mut self) -> Result<(M, Vec<u8>), MessageError> {
         // Who hangs up is not answered.
-        heard.inspect_err(|_| {
+        Self::next(&mut self.from).await.inspect_err(|_| {
             self.end.finish();
         })
     }
@@ -187,11 +199,8 @@ impl<M: Message, A: Message> Hearing<M, A> {
     ) -> io::Result<()> {
         let hearing = async move {
             loop {
-                let heard = Self::next(&mut self.from).await;
+                let heard = self.heard().await;
                 let last = heard.is_err();
-                if last {
-                    self.end.finish();
-                }
                 told(heard);
                 if last {
                     return;
@@ -224,5 +233,7 @@ fn lost(status: &Status) -> MessageError {
     MessageError::Lost(beneath.map_or_else(|| status.message().into(), ToString::to_string))
 }
 
+#[cfg(test)]
+mod storms;
 #[cfg(test)]
 mod tests;

@@ -60,6 +60,10 @@ impl<M> Default for Pieces<M> {
 }
 
 impl<M: Message> Pieces<M> {
+    /// Whether nothing of a message is there that is not whole.
+    pub(super) fn is_empty(&self) -> bool {
+        self.begun.is_none()
+    }
     /// What has come, once it is whole.
     pub(super) fn add(&mut self, heard: Heard<M>) -> Result<Option<(M, Vec<u8>)>, MessageError> {
         let (message, left) = match (heard, self.begun.take()) {
@@ -164,7 +168,7 @@ mod tests {
         /// A sound message of which a few bytes were changed.
         #[test]
         fn any_change_of_a_message_is_a_message_or_an_error(at in 0_usize..100, to in any::<u8>(), cut_off in 0_usize..100) {
-            for order in super::super::wire::tests::orders() {
+            for order in super::super::samples::orders() {
                 let mut bytes = order.to_wire(3).encode_to_vec();
                 let (at, n) = (at % bytes.len(), bytes.len());
                 bytes[at] = to;

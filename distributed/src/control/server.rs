@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc as queue;
 use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
 use tokio_stream::{Stream, StreamExt};
@@ -20,7 +21,7 @@ use crate::listener::{Arrival, Listener, Port};
 use crate::message::{Order, Report};
 use crate::socket::Socket;
 use crate::tls::Tls;
-use crate::{HostError, background, lock};
+use crate::{HostError, background, lock, patience};
 
 /// Somebody who attends.
 pub(crate) struct Attending {
@@ -46,18 +47,7 @@ impl Reception {
                 Err(why) => drop(refused.send(Err(why))),
             }
         };
-        let service = ControlServer::new(Desk { arrived })
-            .max_decoding_message_size(WIRE_BYTES)
-            .max_encoding_message_size(WIRE_BYTES);
-        let (interval, limit) = KEEP_ALIVE;
-        let server = Server::builder()
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES)
-            .max_concurrent_streams(1)
-            .http2_max_header_list_size(16 << 10)
-            .http2_keepalive_interval(Some(interval))
-            .http2_keepalive_timeout(Some(limit));
-        let serving = server.serve_with_incoming(service, UnboundedReceiverStream::new(incoming));
+        let serving = serve(UnboundedReceiverStream::new(incoming), arrived);
         // It ends when nobody is admitted any more; calls go on.
         background::handle().map_err(HostError::io("cannot start a thread"))?.spawn(serving);
         Ok(Self(Listener::with(port, tls, pass, me, arrivals, arrive)?))
@@ -72,11 +62,39 @@ impl Reception {
     }
 }
 
+/// Has those attend who come by these connections.
+pub(super) async fn serve<C>(
+    incoming: impl Stream<Item = io::Result<C>>,
+    arrived: mpsc::Sender<Arrival<Attending>>,
+) -> Result<(), tonic::transport::Error>
+where
+    C: AsyncRead + AsyncWrite + Connected<ConnectInfo = Ticket> + Unpin + Send + 'static,
+{
+    let service = ControlServer::new(Desk { arrived })
+        .max_decoding_message_size(WIRE_BYTES)
+        .max_encoding_message_size(WIRE_BYTES);
+    let (interval, limit) = KEEP_ALIVE;
+    let server = Server::builder()
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .max_concurrent_streams(1)
+        .http2_max_header_list_size(16 << 10)
+        .http2_keepalive_interval(Some(patience(interval)))
+        .http2_keepalive_timeout(Some(patience(limit)));
+    server.serve_with_incoming(service, incoming).await
+}
+
 /// Who is at the other end of a connection; what it takes to attend, which happens once.
 #[derive(Clone)]
-struct Ticket {
+pub(super) struct Ticket {
     party: Party,
     handle: Arc<Mutex<Option<Handle>>>,
+}
+
+impl Ticket {
+    pub(super) fn new(party: Party, handle: Handle) -> Self {
+        Self { party, handle: Arc::new(Mutex::new(Some(handle))) }
+    }
 }
 
 /// A connection of somebody who has proved the key.
@@ -91,7 +109,7 @@ impl Connected for Caller {
 
 fn caller(party: Party, socket: Socket) -> io::Result<Caller> {
     let (open, handle) = Handle::of(&socket)?;
-    Ok(socket.tagged((open, Ticket { party, handle: Arc::new(Mutex::new(Some(handle))) })))
+    Ok(socket.tagged((open, Ticket::new(party, handle))))
 }
 
 /// Where they attend.

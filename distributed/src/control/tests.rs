@@ -119,7 +119,7 @@ fn a_connection_that_breaks_is_heard_of() {
         let (here, (_line, mut orders)) = door.pair();
         // As the system does for a process that is killed.
         let hearing = thread::spawn(move || orders.hear());
-        here.line.end.tcp.shutdown(Shutdown::Both).expect("it is open");
+        (here.line.end.cut)();
         assert_eq!(hearing.join().expect("no panic"), Err(MessageError::Closed));
     }
 }
@@ -188,7 +188,7 @@ fn how_long_a_word_takes_there_and_back() {
         driver.hang_up();
     }
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let mut there = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+    let mut there = std::net::TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
     let mut here = listener.accept().expect("it connects").0;
     [&there, &here].iter().for_each(|tcp| tcp.set_nodelay(true).expect("open"));
     let (kind, last, job, term, plan, step) = (frame::Kind::Grant, true, 0, 0, 0, 0);

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use thalweg_graph::plan::Memory;
@@ -58,6 +59,8 @@ struct Victim {
     peer: TcpStream,
     key: JobKey,
     plan: u64,
+    /// Whether what broke was told before this end closed the connection, so that nobody here could tell of that instead.
+    told_in_time: Arc<AtomicBool>,
 }
 
 impl Victim {
@@ -71,7 +74,13 @@ impl Victim {
         let (stream, _) = listener.accept().expect("it connects");
         let flag: Arc<OnceLock<AbortFlag>> = Arc::default();
         let raised = flag.clone();
-        let on_break = Box::new(move |_: &Cause| raised.get().into_iter().for_each(AbortFlag::raise));
+        let (probe, told_in_time) = (stream.try_clone().expect("open"), Arc::new(AtomicBool::new(false)));
+        let told = told_in_time.clone();
+        let on_break = Box::new(move |_: &Cause| {
+            // Nothing is sent by this; it fails where the connection has been ended.
+            told.store(std::io::Write::write(&mut &probe, &[]).is_ok(), Ordering::SeqCst);
+            raised.get().into_iter().for_each(AbortFlag::raise);
+        });
         let peers = vec![(Party::Worker(1 - rank), Stream::plain(stream))];
         let plane = DataPlane::new(Party::Worker(rank), &key, 1, peers, false, on_break);
         let plane = plane.expect("threads start");
@@ -80,7 +89,7 @@ impl Victim {
         flag.set(executor.abort_flag()).expect("set once");
         executor.reserve_state(&[plan.devices[usize::from(rank)].state_bytes]).expect("room");
         let prepared = executor.load(plan).expect("room");
-        Self { executor, prepared, plane, peer, key, plan: crate::short(&plan.hash().0) }
+        Self { executor, prepared, plane, peer, key, plan: crate::short(&plan.hash().0), told_in_time }
     }
     fn header(&self, step: u64) -> Header {
         let (kind, last, over, chunk, len, crc) = (Kind::Value, true, 1, 0, 0, 0);
@@ -125,6 +134,7 @@ impl Victim {
             Err(e) => e.kind() == std::io::ErrorKind::ConnectionReset,
         };
         assert!(closed, "the connection is closed");
+        assert!(self.told_in_time.load(Ordering::SeqCst), "the cause is told first");
         self.plane.failure().expect("something broke")
     }
 }

@@ -10,6 +10,7 @@ use thalweg_graph::lower::Share;
 use thalweg_graph::{DType, Hash, VarKind};
 
 use super::names::{CheckpointId, Part};
+use crate::broken::{self, What};
 use crate::cursor::Cursor;
 
 /// Changes whenever what is written here does.
@@ -229,7 +230,7 @@ pub(super) enum ManifestError {
 }
 
 /// What stands behind the last member. Its length is always the same.
-fn tail(checked: &[u8]) -> String {
+pub(super) fn tail(checked: &[u8]) -> String {
     format!(",\n  \"checksum\": \"{}\"\n}}\n", blake3::hash(checked).to_hex())
 }
 
@@ -263,7 +264,7 @@ impl Manifest {
         let damaged = |why: &str| ManifestError::Damaged(why.into());
         let split = bytes.len().checked_sub(tail(&[]).len()).ok_or_else(|| damaged("the manifest is cut short"))?;
         let (checked, end) = bytes.split_at(split);
-        if tail(checked).as_bytes() != end {
+        if tail(checked).as_bytes() != end && !broken::is(What::Checksum) {
             return Err(damaged("the manifest's checksum is not that of its bytes"));
         }
         let text = [checked, b"\n}"].concat();

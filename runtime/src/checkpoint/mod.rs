@@ -4,6 +4,8 @@
 
 mod disk;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod manifest;
 mod mismatch;
 mod names;

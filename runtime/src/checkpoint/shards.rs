@@ -123,13 +123,17 @@ impl Shard {
         let directory = root.directory(&order.directory);
         let directory = directory.ok_or_else(|| format!("`{}` is no name below a root", order.directory))?;
         let there = device.reserved(Memory::State);
-        let mut copies = Vec::with_capacity(order.pieces.len());
+        let (mut copies, mut all) = (Vec::with_capacity(order.pieces.len()), 0_u64);
         for piece in &order.pieces {
             let bytes = piece.ty.checked_len().and_then(|n| n.checked_mul(piece.ty.dtype.size_bytes() as u64));
             let end = bytes.and_then(|bytes| piece.offset.checked_add(bytes));
             let Some(bytes) = bytes.filter(|_| end.is_some_and(|end| end <= there)) else {
                 return Err(format!("`{}` is not in {there} bytes of state", piece.tensor));
             };
+            all = all.saturating_add(bytes);
+            if all > there {
+                return Err(format!("its pieces are more than {there} bytes of state"));
+            }
             let mut copy = vec![0; bytes as usize];
             device.read(Memory::State, piece.offset, &mut copy).map_err(|e| e.to_string())?;
             copies.push(copy);
@@ -339,6 +343,11 @@ mod tests {
             let error = copy(order).map(|_| ()).unwrap_err();
             assert!(error.contains(says), "{error}");
         }
+        // However often it asks for the same, no more is copied than there is.
+        let mut often = order("runs", "", 0, there);
+        often.pieces = vec![often.pieces[0].clone(); 1000];
+        let error = copy(often).map(|_| ()).unwrap_err();
+        assert!(error.contains("its pieces are more than"), "{error}");
         let report = copy(order("runs", "", 8, 8)).unwrap().write().unwrap();
         assert_eq!(report.files[0].file, "weights-0-3-2of2.safetensors");
         assert_eq!(report.digests, [blake3::hash(&[7; 8]).into()]);

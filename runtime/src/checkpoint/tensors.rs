@@ -111,9 +111,9 @@ impl From<std::io::Error> for ReadError {
 }
 
 /// An open safetensors file whose header has been read and is consistent with its length.
-pub(super) struct TensorFile {
+pub(super) struct TensorFile<R = File> {
     pub path: PathBuf,
-    file: File,
+    file: R,
     metadata: Metadata,
     /// Where the first tensor's bytes begin.
     data: u64,
@@ -122,8 +122,15 @@ pub(super) struct TensorFile {
 
 impl TensorFile {
     pub(super) fn open(path: &Path) -> Result<Self, ReadError> {
-        let mut file = File::open(path)?;
+        let file = File::open(path)?;
         let bytes = file.metadata()?.len();
+        Self::of(path, file, bytes)
+    }
+}
+
+impl<R: Read + Seek> TensorFile<R> {
+    /// Of something that is open and has so many bytes.
+    pub(super) fn of(path: &Path, mut file: R, bytes: u64) -> Result<Self, ReadError> {
         let short = || ReadError::Content("it is cut short".into());
         let mut prefix = [0; PREFIX as usize];
         let room = bytes.checked_sub(PREFIX).ok_or_else(short)?;

@@ -7,11 +7,11 @@ mod inspect;
 mod record;
 mod recovery;
 mod routes;
+mod sources;
 mod spread;
 mod step;
 mod variables;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -34,9 +34,10 @@ use crate::checkpoint::{Root, Saver, Variables};
 use crate::cursor::Cursors;
 use crate::device::{AbortFlag, Device};
 use crate::executor::{ControlMessages, Executor};
-use crate::feed::{self, Inputs};
+use crate::feed::{self, Fed, Feeds, Inputs};
 use crate::outputs::{Outputs, Shelf};
 use crate::planner::{Planner, Single};
+use crate::source::Opener;
 
 /// Plans kept per session; the oldest goes first.
 const PLANS_KEPT: usize = 16;
@@ -59,7 +60,7 @@ struct Ready {
 }
 
 /// A program that has updated variables, and what was fed to it.
-type Committed<'a> = (usize, Vec<Cow<'a, Array>>);
+type Committed<'a> = (usize, Vec<Fed<'a>>);
 
 /// Sees every graph between passes, by the name of the pass.
 type Observer = Box<dyn FnMut(&str, &Graph) + Send>;
@@ -88,6 +89,8 @@ pub struct Session {
     pub(crate) journal: Option<Journal>,
     /// Directories that the workers reach as well.
     pub(crate) roots: Vec<Root>,
+    /// Opens data sets where all devices are here.
+    opener: Option<Arc<dyn Opener>>,
 }
 
 impl Session {
@@ -150,6 +153,7 @@ impl Session {
             sent_before: 0,
             journal,
             roots: vec![],
+            opener: None,
         };
         session.survive(|s| Ok::<_, RunError>(s.executor.reserve_state(&s.planner.state().bytes)?))?;
         session.reset()?;
@@ -205,12 +209,14 @@ impl Session {
         self.executor.set_wait_limit(limit);
     }
 
-    /// Runs one step of a program.
-    pub fn run(&mut self, program: &str, feeds: &[(&str, &Array)]) -> Result<Outputs, RunError> {
+    /// Runs one step of a program, with arrays by the names of its inputs, or a [batch](crate::source::Batch) that is read
+    /// where the devices are.
+    pub fn run<'a>(&mut self, program: &str, feeds: impl Into<Feeds<'a>>) -> Result<Outputs, RunError> {
         self.grow()?;
+        let feeds = feeds.into();
         let (outputs, committed) = self.survive(|session| session.run_once(program, feeds))?;
-        if let Some((index, arrays)) = committed {
-            self.remember_step(index, &arrays)?;
+        if let Some((index, fed)) = committed {
+            self.remember_step(index, fed)?;
         }
         Ok(outputs)
     }
@@ -218,29 +224,30 @@ impl Session {
     fn run_once<'a>(
         &mut self,
         program: &str,
-        feeds: &[(&str, &'a Array)],
+        feeds: Feeds<'a>,
     ) -> Result<(Outputs, Option<Committed<'a>>), RunError> {
         let index = self.program(program)?;
         let state = &self.programs[index];
         let known = |name: &str| self.programs.iter().any(|p| p.inputs.iter().any(|(n, _)| &**n == name));
-        let (arrays, bindings) = feed::check(&self.graph, &state.name, &state.inputs, &known, feeds)?;
+        let (fed, bindings) = feed::check(&self.graph, &state.name, &state.inputs, &known, feeds)?;
+        let fed = self.at_hand(index, fed)?;
         let ready = self.ready(index, bindings)?;
         let Ready { guard, step, .. } = &self.ready[ready];
         let (guard, step) = (guard.clone(), step.clone());
         if let Some(guard) = guard {
-            self.attempt(index, &guard, &arrays)?;
+            self.attempt(index, &guard, &fed)?;
         }
-        let outputs = self.attempt(index, &step, &arrays)?;
-        Ok((outputs, step.commits().then_some((index, arrays))))
+        let outputs = self.attempt(index, &step, &fed)?;
+        Ok((outputs, step.commits().then_some((index, fed))))
     }
     /// Runs a step of the program with what was fed to it, in the order of its inputs.
-    fn attempt(&mut self, index: usize, step: &Step, arrays: &[Cow<Array>]) -> Result<Outputs, RunError> {
+    fn attempt(&mut self, index: usize, step: &Step, fed: &[Fed<'_>]) -> Result<Outputs, RunError> {
         let inputs = self.programs[index].inputs.clone();
         // By name: what an expansion no longer needs has no channel.
-        let feed = |label: &str| inputs.iter().position(|(name, _)| &**name == label).map(|i| &*arrays[i]);
+        let feed = |label: &str| inputs.iter().position(|(name, _)| &**name == label).map(|i| &fed[i]);
         match self.execute(step, feed)? {
             Outcome::Done(outputs) => Ok(outputs),
-            Outcome::NotFinite(found) => Err(self.explain(index, step, &found, arrays)),
+            Outcome::NotFinite(found) => Err(self.explain(index, step, &found, fed)),
         }
     }
     /// Runs one step per item of `batches` and returns what the last one gave; nothing if there was none. An error ends

@@ -1,0 +1,60 @@
+//! Data sets of a session: opened where its devices are. Where these are in this process, so is what reads: the same program
+//! runs with workers and without.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::{RunError, Session};
+use crate::feed::{Fed, FeedError};
+use crate::source::{self, Batch, Opened, Opener, SourceSpec, Wish};
+
+impl Session {
+    /// Says who reads data sets where all devices are in this process. The workers of others have their own.
+    pub fn set_opener(&mut self, opener: Arc<dyn Opener>) {
+        self.opener = Some(opener);
+    }
+    /// Opens a data set where the devices are: at the workers, below the roots that they were started with, or here, below
+    /// the session's.
+    ///
+    /// # Errors
+    /// If it cannot be opened, with what is wrong where.
+    pub fn open_source(&mut self, spec: &SourceSpec) -> Result<Arc<Opened>, RunError> {
+        let facts = self.survive(|session| Ok::<_, RunError>(session.executor.open_source(spec)?))?;
+        let refused = |why: String| RunError::from(FeedError::Source(why));
+        let opened = match facts {
+            Some(facts) => Opened::elsewhere(spec.clone(), facts),
+            None => {
+                let reader = source::open(spec, &self.roots, self.opener.as_deref()).map_err(refused)?;
+                Opened::here(spec.clone(), reader).map_err(refused)?
+            }
+        };
+        Ok(Arc::new(opened))
+    }
+    /// Bytes that were fed to other processes so far. What they read themselves is not among them.
+    pub fn fed_bytes(&self) -> u64 {
+        self.executor.fed_bytes()
+    }
+
+    /// What was fed, read as far as that is done in this process.
+    pub(super) fn at_hand<'a>(&self, program: usize, mut fed: Vec<Fed<'a>>) -> Result<Vec<Fed<'a>>, RunError> {
+        if self.executor.is_conducting() {
+            return Ok(fed);
+        }
+        // Fields of one batch are read together.
+        let mut batches: Vec<(Batch, Vec<usize>, Vec<Wish>)> = vec![];
+        for (at, (_, want)) in self.programs[program].inputs.iter().enumerate() {
+            let Fed::Drawn(batch, field) = &fed[at] else { continue };
+            let same = |b: &Batch| Arc::ptr_eq(b.source(), batch.source()) && b.samples() == batch.samples();
+            let wish = (*field, want.dtype);
+            match batches.iter_mut().find(|(b, ..)| same(b)) {
+                Some((_, inputs, wishes)) => (inputs.push(at), wishes.push(wish)).0,
+                None => batches.push((batch.clone().into_owned(), vec![at], vec![wish])),
+            }
+        }
+        for (batch, inputs, wishes) in batches {
+            let arrays = batch.source().read(&batch, &wishes).map_err(FeedError::Source)?;
+            inputs.into_iter().zip(arrays).for_each(|(at, array)| fed[at] = Fed::Array(Cow::Owned(array)));
+        }
+        Ok(fed)
+    }
+}

@@ -201,7 +201,7 @@ fn cluster(world: u16) -> Cluster {
 }
 
 /// Takes part in a job with a CPU of this machine, until the job is over: as this rank, if it can be, and with connections of
-/// other workers taken at this address, if one is given. It writes below these roots and nowhere else.
+/// other workers taken at this address, if one is given. It writes, and reads data, below these roots and nowhere else.
 ///
 /// # Errors
 /// If it is not let in, and if the job does not end in peace.
@@ -210,5 +210,6 @@ pub fn serve(join: Door, rank: Option<u16>, listen: Option<SocketAddr>, roots: V
     let open = |name: &str, threads: usize| -> std::result::Result<Box<dyn Device>, DeviceError> {
         Ok(Box::new(thalweg_cpu::CpuDevice::new(name, threads)?))
     };
-    thalweg_distributed::serve(&Worker { join, rank, patience: REJOIN_LIMIT, listen, roots }, &open).map_err(refused)
+    let opener = Some(Arc::new(crate::data::file_opener()) as _);
+    thalweg_distributed::serve(&Worker { join, rank, patience: REJOIN_LIMIT, listen, roots, opener }, &open).map_err(refused)
 }

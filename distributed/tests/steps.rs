@@ -79,7 +79,7 @@ fn session_telling(
     let key = JobKey::random().expect("numbers");
     let mut gathering = Gathering::open(&key, Reach::default()).expect("a port");
     let join = Door::At(gathering.address(), key, Encryption::default());
-    let worker = Worker { join, rank: None, patience: Duration::ZERO, listen: None, roots: vec![] };
+    let worker = Worker { join, rank: None, patience: Duration::ZERO, listen: None, roots: vec![], opener: None };
     let start = |_| {
         let (worker, opens) = (worker.clone(), opens.clone());
         thread::spawn(move || serve(&worker, &*opens))
@@ -312,7 +312,7 @@ fn who_is_missing_and_who_has_another_key_is_said() {
     let (key, other) = (JobKey::random().expect("numbers"), JobKey::random().expect("numbers"));
     let mut gathering = Gathering::open(&key, Reach::default()).expect("a port");
     let join = Door::At(gathering.address(), other, Encryption::default());
-    let worker = Worker { join, rank: None, patience: Duration::ZERO, listen: None, roots: vec![] };
+    let worker = Worker { join, rank: None, patience: Duration::ZERO, listen: None, roots: vec![], opener: None };
     let stranger = thread::spawn(move || serve(&worker, &open));
     let error = gather(&mut gathering, 2, Duration::from_secs(1)).map(|_| ()).expect_err("nobody joins");
     let said = error.to_string();

@@ -28,6 +28,7 @@ use record::Recorder;
 pub(crate) use recovery::{Journal, Loss};
 pub use recovery::{Origin, Recovered, Recovery};
 pub(crate) use spread::Spread;
+use sources::Data;
 use step::{Outcome, Step};
 
 use crate::checkpoint::{Root, Saver, Variables};
@@ -37,7 +38,6 @@ use crate::executor::{ControlMessages, Executor};
 use crate::feed::{self, Fed, Feeds, Inputs};
 use crate::outputs::{Outputs, Shelf};
 use crate::planner::{Planner, Single};
-use crate::source::Opener;
 
 /// Plans kept per session; the oldest goes first.
 const PLANS_KEPT: usize = 16;
@@ -89,8 +89,7 @@ pub struct Session {
     pub(crate) journal: Option<Journal>,
     /// Directories that the workers reach as well.
     pub(crate) roots: Vec<Root>,
-    /// Opens data sets where all devices are here.
-    opener: Option<Arc<dyn Opener>>,
+    data: Data,
 }
 
 impl Session {
@@ -153,7 +152,7 @@ impl Session {
             sent_before: 0,
             journal,
             roots: vec![],
-            opener: None,
+            data: Data::default(),
         };
         session.survive(|s| Ok::<_, RunError>(s.executor.reserve_state(&s.planner.state().bytes)?))?;
         session.reset()?;

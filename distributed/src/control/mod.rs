@@ -6,6 +6,7 @@
 //! the wire is large, and what is received is never more than what its kind may have.
 
 mod client;
+mod draws;
 mod pieces;
 mod save;
 mod server;

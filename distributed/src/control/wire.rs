@@ -8,7 +8,7 @@ use thalweg_graph::plan::Memory;
 
 use super::pieces::{Heard, MessageError};
 use super::proto::{self, Empty, answer, cause, order, report, saved};
-use super::save;
+use super::{draws, save};
 use crate::message::{Cause, Order, Report};
 
 /// The most bytes of a plan.
@@ -86,7 +86,10 @@ impl Message for Order {
             Order::Strategy(loaded, at) => Said::Strategy(proto::Instruction { loaded, at }),
             Order::Watch(on) => Said::Watch(on),
             Order::Crossed => Said::Crossed(Empty {}),
-            Order::Run { step, loaded } => Said::Run(proto::Run { step, loaded }),
+            Order::Open(number, spec) => Said::Open(draws::to_source(number, spec)),
+            Order::Run { step, loaded, draws } => {
+                Said::Run(proto::Run { step, loaded, draws: draws.iter().map(draws::to_draw).collect() })
+            }
             Order::Decide { step, commit } => Said::Decide(proto::Decide { step, commit }),
             Order::Abort { step } => Said::Abort(step),
             Order::Leave => Said::Leave(Empty {}),
@@ -121,7 +124,11 @@ impl Message for Order {
             Said::Strategy(proto::Instruction { loaded, at }) => Order::Strategy(loaded, at),
             Said::Watch(on) => Order::Watch(on),
             Said::Crossed(Empty {}) => Order::Crossed,
-            Said::Run(proto::Run { step, loaded }) => Order::Run { step, loaded },
+            Said::Open(source) => draws::from_source(source)?,
+            Said::Run(proto::Run { step, loaded, draws }) => {
+                let draws = draws.into_iter().map(draws::from_draw).collect::<Result<_, _>>()?;
+                Order::Run { step, loaded, draws }
+            }
             Said::Decide(proto::Decide { step, commit }) => Order::Decide { step, commit },
             Said::Abort(step) => Order::Abort { step },
             Said::Leave(Empty {}) => Order::Leave,
@@ -246,8 +253,10 @@ pub(super) mod tests {
     use thalweg_runtime::checkpoint::{
         CheckpointId, Digest, Part, PieceOrder, Place, ShardEntry, ShardOrder, ShardReport,
     };
+    use thalweg_runtime::source::{Samples, SourceSpec};
 
     use super::*;
+    use crate::message::Drawn;
 
     fn shard() -> ShardOrder {
         let piece = |part, dtype, shape: &[u64]| PieceOrder {
@@ -263,6 +272,9 @@ pub(super) mod tests {
     /// One of each.
     pub(crate) fn orders() -> Vec<Order> {
         let workers = ["127.0.0.1:80", "[::1]:65535"].map(|a| a.parse().expect("an address")).into();
+        let samples = |seed| Samples { seed, pass: 1 << 40, first: 0, count: 9 };
+        let drawn = |seed, next| Drawn { source: 3, samples: samples(seed), fields: vec![0, 2], next };
+        let draws = [drawn(None, None), drawn(Some(0), Some(samples(Some(4))))];
         vec![
             Order::Welcome { term: 4, rank: u16::MAX, workers, device: "worker0/cpu:0".into(), threads: 3, null: true },
             Order::Refuse("for a reason".into()),
@@ -277,7 +289,8 @@ pub(super) mod tests {
             Order::Strategy(3, 4),
             Order::Watch(false),
             Order::Crossed,
-            Order::Run { step: 1 << 33, loaded: 1 },
+            Order::Open(7, SourceSpec { root: "data".into(), path: "a/b.npz".into(), how: "{}".into() }),
+            Order::Run { step: 1 << 33, loaded: 1, draws: draws.into() },
             Order::Decide { step: 0, commit: true },
             Order::Abort { step: u64::MAX },
             Order::Leave,

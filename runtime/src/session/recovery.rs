@@ -251,6 +251,7 @@ impl Session {
                 self.forget_step(step);
             }
         }
+        self.keep_fed_bytes();
         (self.executor, self.planner, self.spread) = (executor, planner, spread);
         self.watch_again();
         match &journal.from {

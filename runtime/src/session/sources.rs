@@ -5,34 +5,61 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{RunError, Session};
+use crate::checkpoint::Root;
 use crate::feed::{Fed, FeedError};
 use crate::source::{self, Batch, Opened, Opener, SourceSpec, Wish};
+
+/// What a session knows of data sets.
+#[derive(Default)]
+pub(super) struct Data {
+    /// Opens them where all devices are here,
+    opener: Option<Arc<dyn Opener>>,
+    /// below these.
+    roots: Vec<Root>,
+    opened: Vec<Arc<Opened>>,
+    /// Bytes that were fed to processes that are lost.
+    fed_before: u64,
+}
 
 impl Session {
     /// Says who reads data sets where all devices are in this process. The workers of others have their own.
     pub fn set_opener(&mut self, opener: Arc<dyn Opener>) {
-        self.opener = Some(opener);
+        self.data.opener = Some(opener);
+    }
+    /// A directory more below which data sets are read where all devices are in this process.
+    pub fn add_data_root(&mut self, root: Root) {
+        self.data.roots.retain(|known| known.name != root.name);
+        self.data.roots.push(root);
     }
     /// Opens a data set where the devices are: at the workers, below the roots that they were started with, or here, below
-    /// the session's.
+    /// the session's. It is opened once: what changes on the disk later is not looked at again.
     ///
     /// # Errors
     /// If it cannot be opened, with what is wrong where.
     pub fn open_source(&mut self, spec: &SourceSpec) -> Result<Arc<Opened>, RunError> {
+        if let Some(opened) = self.data.opened.iter().find(|opened| opened.spec() == spec) {
+            return Ok(opened.clone());
+        }
         let facts = self.survive(|session| Ok::<_, RunError>(session.executor.open_source(spec)?))?;
         let refused = |why: String| RunError::from(FeedError::Source(why));
         let opened = match facts {
             Some(facts) => Opened::elsewhere(spec.clone(), facts),
             None => {
-                let reader = source::open(spec, &self.roots, self.opener.as_deref()).map_err(refused)?;
+                let reader = source::open(spec, &self.data.roots, self.data.opener.as_deref()).map_err(refused)?;
                 Opened::here(spec.clone(), reader).map_err(refused)?
             }
         };
-        Ok(Arc::new(opened))
+        let opened = Arc::new(opened);
+        self.data.opened.push(opened.clone());
+        Ok(opened)
     }
     /// Bytes that were fed to other processes so far. What they read themselves is not among them.
     pub fn fed_bytes(&self) -> u64 {
-        self.executor.fed_bytes()
+        self.data.fed_before + self.executor.fed_bytes()
+    }
+    /// The executor is about to be gone.
+    pub(super) fn keep_fed_bytes(&mut self) {
+        self.data.fed_before += self.executor.fed_bytes();
     }
 
     /// What was fed, read as far as that is done in this process.

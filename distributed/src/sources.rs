@@ -48,6 +48,7 @@ impl Sources {
         let first = first.map_or("there are no workers".into(), |e| e.to_string());
         let others = match remotes.len() {
             0 | 1 => String::new(),
+            2 => "; nor can the other worker".into(),
             n => format!("; nor can the other {} workers", n - 1),
         };
         Err(DeviceError::Elsewhere { place: "no worker can open the data".into(), cause: format!("{first}{others}") })

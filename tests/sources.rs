@@ -175,7 +175,7 @@ fn what_is_wrong_is_said_with_who_where_and_what() {
         ("data/short", &["`short` below root `data`", "`label` has 1437 rows, `image` has 3"]),
         ("data/damaged", &["damaged/image.npy"]),
         ("data/digits.npz", &["digits.npz: No such file"]),
-        ("data/shape", &["input `image` is f32[batch,1,8,8]", "f32[64,1,8,9] was fed"]),
+        ("data/shape", &["input `image` is f32[batch, 1, 8, 8]", "f32[64, 1, 8, 9] was fed", "it is read from `shape` below"]),
         ("nonsense", &["ROOT/PATH"]),
     ] {
         let launch = ["launch", "-n", "2", "--root", &root, "--", "thalweg", "demo", "--steps", "5", "--source", source];

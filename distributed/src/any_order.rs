@@ -73,7 +73,7 @@ proptest! {
             if !runs {
                 step = (step + 1) % 4;
                 (asked, decided) = (false, false);
-                let start = coordinator::Event::Start { step, loaded: vec![], draws: [].into() };
+                let start = coordinator::Event::Start { step, loaded: vec![], draws: vec![] };
                 runs = !coordinator.handle(start).iter().any(|c| matches!(c, coordinator::Command::Finish(_)));
             }
             let mut finished = 0;

@@ -233,7 +233,7 @@ impl Driver {
         &mut self,
         prepared: &Prepared,
         mut exchange: Exchange<'_>,
-        draws: Arc<[Drawn]>,
+        draws: Vec<Arc<[Drawn]>>,
         abort: &AbortFlag,
     ) -> Outcome {
         let loaded = (0..self.workers.connections.remotes.len()).map(|i| prepared.loaded(i).0 as u32).collect();

@@ -53,7 +53,7 @@ impl Sources {
         };
         Err(DeviceError::Elsewhere { place: "no worker can open the data".into(), cause: format!("{first}{others}") })
     }
-    /// What is said of the samples that a step of `plan` takes. Whoever takes any has their data set open then.
+    /// By rank, what is said of the samples that a step of `plan` takes. Whoever takes any has their data set open then.
     ///
     /// # Errors
     /// If somebody is gone, cannot open it, or has other data.
@@ -62,10 +62,22 @@ impl Sources {
         plan: &Plan,
         draws: &[Draw],
         remotes: &[Arc<Remote>],
-    ) -> Result<Arc<[Drawn]>, DeviceError> {
-        draws.iter().map(|draw| self.drawn(plan, draw, remotes)).collect()
+    ) -> Result<Vec<Arc<[Drawn]>>, DeviceError> {
+        let mut by_rank = vec![vec![]; remotes.len()];
+        for draw in draws {
+            let (takers, drawn) = self.drawn(plan, draw, remotes)?;
+            let takers = takers.into_iter().map(usize::from);
+            takers.for_each(|rank| by_rank.get_mut(rank).into_iter().for_each(|all| all.push(drawn.clone())));
+        }
+        Ok(by_rank.into_iter().map(Arc::from).collect())
     }
-    fn drawn(&mut self, plan: &Plan, draw: &Draw, remotes: &[Arc<Remote>]) -> Result<Drawn, DeviceError> {
+    /// The same of one data set, and who takes any of it.
+    fn drawn(
+        &mut self,
+        plan: &Plan,
+        draw: &Draw,
+        remotes: &[Arc<Remote>],
+    ) -> Result<(BTreeSet<u16>, Drawn), DeviceError> {
         let opened = draw.batch.source();
         let number = self.0.iter().position(|known| known.spec == *opened.spec()).unwrap_or_else(|| {
             // Opened in an earlier term, by workers that may be gone.
@@ -75,12 +87,14 @@ impl Sources {
         });
         let Known { spec, facts, at } = &mut self.0[number];
         let number = number as u32;
-        let takes = plan.channels.values().iter().filter(|c| c.from == Endpoint::Driver && draw.has(&c.label));
-        let takers: BTreeSet<u16> =
-            takers_of(takes.map(|channel| channel.to)).filter(|rank| !at.contains(rank)).collect();
+        let takers = plan.channels.values().iter().filter_map(|channel| match channel.to {
+            Endpoint::Device(rank) => (channel.from == Endpoint::Driver && draw.has(&channel.label)).then_some(rank),
+            Endpoint::Driver => None,
+        });
+        let takers: BTreeSet<u16> = takers.collect();
         // All at once: whoever has much to read keeps nobody waiting.
         let answers: Vec<(u16, Result<Facts, DeviceError>)> = thread::scope(|scope| {
-            let asked = takers.iter().filter_map(|rank| Some((*rank, remotes.get(usize::from(*rank))?)));
+            let asked = takers.difference(at).filter_map(|rank| Some((*rank, remotes.get(usize::from(*rank))?)));
             let asked: Vec<_> = asked.map(|(rank, r)| (rank, scope.spawn(|| ask(r, number, spec)))).collect();
             let gone = |_| Err(DeviceError::Open { device: "workers".into(), cause: "nobody waits any more".into() });
             asked.into_iter().map(|(rank, asked)| (rank, asked.join().unwrap_or_else(gone))).collect()
@@ -102,12 +116,8 @@ impl Sources {
             at.insert(rank);
         }
         let (samples, next) = (draw.batch.samples(), draw.batch.next());
-        Ok(Drawn { source: number, samples, fields: draw.fields.clone(), next })
+        Ok((takers, Drawn { source: number, samples, fields: draw.fields.clone(), next }))
     }
-}
-
-fn takers_of(ends: impl Iterator<Item = Endpoint>) -> impl Iterator<Item = u16> {
-    ends.filter_map(|end| if let Endpoint::Device(rank) = end { Some(rank) } else { None })
 }
 
 /// Has a worker open something, and say what it is.

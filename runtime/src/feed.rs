@@ -163,6 +163,16 @@ pub enum FeedError {
     Source(String),
 }
 
+impl FeedError {
+    /// The same with something more to say of what does not fit.
+    fn with(mut self, more: &str) -> Self {
+        if let Self::Type { because: text, .. } | Self::Dimension { problem: text, .. } = &mut self {
+            text.push_str(more);
+        }
+        self
+    }
+}
+
 /// Inputs of a program with their types, in order of declaration.
 pub type Inputs = Vec<(Arc<str>, TensorType)>;
 
@@ -201,15 +211,17 @@ pub(crate) fn check<'a>(
             missing.push(format!("`{name}`: {want}"));
             continue;
         };
-        let got = match feed {
-            Feed::Array(array) => array.ty(),
-            Feed::Drawn(batch, field) => batch.ty(*field),
+        let (got, from) = match feed {
+            Feed::Array(array) => (array.ty(), String::new()),
+            Feed::Drawn(batch, field) => (batch.ty(*field), format!("; it is read from {}", batch.source().spec())),
         };
-        bind(graph, name, want, &got, &mut bindings)?;
-        if !becomes(got.dtype, want.dtype) {
+        let dtype = got.dtype;
+        let fits = bind(graph, name, want, &got, &mut bindings).and_then(|()| {
             let because = format!(": convert it to {}", want.dtype);
-            return Err(FeedError::Type { name: name.clone(), want: want.clone(), got, because });
-        }
+            let error = || FeedError::Type { name: name.clone(), want: want.clone(), got, because };
+            becomes(dtype, want.dtype).then_some(()).ok_or_else(error)
+        });
+        fits.map_err(|error| error.with(&from))?;
         arrays.push(match feed {
             Feed::Array(array) => Fed::Array(narrow(name, want.dtype, array)?),
             Feed::Drawn(batch, field) => Fed::Drawn(Cow::Borrowed(batch), *field),

@@ -161,8 +161,7 @@ impl FileOpener {
 
 /// The array of a file in a folder, or of the file that was named.
 fn array(at: &Below, file: &str) -> Result<Array> {
-    let path = if file.is_empty() { at.path().to_path_buf() } else { at.path().join(file) };
-    let path = at.within(&path).map_err(DataError::Other)?;
+    let path = if file.is_empty() { at.path().to_path_buf() } else { at.join(file).map_err(DataError::Other)? };
     if path.extension().is_some_and(|e| e == "npy") { npy::read(path) } else { idx::read(path) }
 }
 

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use super::SourceSpec;
 use crate::checkpoint::Root;
 
+/// What a name has to be.
+const PLAIN: &str = "is no name below a root: say it without `..` and without a `/` in front";
+
 /// A file or folder below a root.
 #[derive(Clone, Debug)]
 pub struct Below {
@@ -18,7 +21,16 @@ impl Below {
     pub fn path(&self) -> &Path {
         &self.path
     }
-    /// A file or folder in this one, or any other path, if that is below the root as well.
+    /// The file or folder of this name in this one. A name of somebody else's tells nothing of what lies elsewhere, not even
+    /// whether anything does.
+    ///
+    /// # Errors
+    /// If it is no plain name, there is no such thing, or links lead out of the root.
+    pub fn join(&self, name: &str) -> Result<PathBuf, String> {
+        let here = Root { name: String::new(), path: self.path.clone() };
+        self.within(&here.directory(name).ok_or_else(|| format!("`{name}` {PLAIN}"))?)
+    }
+    /// A path that was found in this one, if what is behind it is below the root as well.
     ///
     /// # Errors
     /// If there is no such thing, or links lead out of the root.
@@ -41,7 +53,7 @@ pub(super) fn resolve(spec: &SourceSpec, roots: &[Root]) -> Result<Below, String
         let name = &spec.root;
         format!("there is no root `{name}` here; {}: start this process with --root {name}=DIRECTORY", known())
     })?;
-    let plain = root.directory(&spec.path).ok_or("it is no name below a root: say it without `..` and without a `/` in front")?;
+    let plain = root.directory(&spec.path).ok_or_else(|| format!("this {PLAIN}"))?;
     // A root was made whole when it was named, and may have been moved since.
     let top = std::fs::canonicalize(&root.path).map_err(|e| format!("{}: {e}", root.path.display()))?;
     let below = Below { root: top.clone(), path: top };
@@ -86,6 +98,11 @@ mod tests {
             assert!(why.contains(says), "{root} {path}: {why}");
         }
         let whole = of("data", "sub").expect("a folder");
+        assert!(whole.join("file").is_ok());
+        for (name, says) in [("../sub/file", "no name below"), ("/etc/passwd", "no name below"), ("none", "No such file")] {
+            let why = whole.join(name).expect_err("it is not below the root");
+            assert!(why.contains(says), "{name}: {why}");
+        }
         assert!(whole.within(&folder.join("root/out")).is_err() && whole.within(&folder.join("root/in")).is_ok());
         std::fs::remove_dir_all(&folder).expect("it was there");
     }

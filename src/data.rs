@@ -2,8 +2,8 @@
 //! something to train on without a file.
 
 pub use thalweg_data::{
-    At, Batches, Csv, DataError, Dataset, Described, Descriptions, FileOpener, Files, ImageFolder, Images, Limits, Loader,
-    Place, Source, Subset, csv, idx, mnist, npy, npz, order, permutation,
+    At, Batches, Csv, DataError, Dataset, Described, Descriptions, FileOpener, Files, ImageFolder, Images, Limits,
+    Loader, Place, Source, Subset, csv, idx, mnist, npy, npz, order, permutation,
 };
 use thalweg_graph::Array;
 pub use thalweg_runtime::source::Batch;
@@ -23,9 +23,8 @@ pub fn digits() -> Result<(Dataset, Dataset)> {
 /// built in.
 pub fn file_opener() -> FileOpener {
     FileOpener::new(|name| {
-        let of = |part: fn((Dataset, Dataset)) -> Dataset| {
-            digits().map(part).map_err(|e| DataError::Other(e.to_string()))
-        };
+        let of =
+            |part: fn((Dataset, Dataset)) -> Dataset| digits().map(part).map_err(|e| DataError::Other(e.to_string()));
         match name {
             "digits/train" => Some(of(|(train, _)| train)),
             "digits/test" => Some(of(|(_, test)| test)),

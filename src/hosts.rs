@@ -211,5 +211,6 @@ pub fn serve(join: Door, rank: Option<u16>, listen: Option<SocketAddr>, roots: V
         Ok(Box::new(thalweg_cpu::CpuDevice::new(name, threads)?))
     };
     let opener = Some(Arc::new(crate::data::file_opener()) as _);
-    thalweg_distributed::serve(&Worker { join, rank, patience: REJOIN_LIMIT, listen, roots, opener }, &open).map_err(refused)
+    thalweg_distributed::serve(&Worker { join, rank, patience: REJOIN_LIMIT, listen, roots, opener }, &open)
+        .map_err(refused)
 }

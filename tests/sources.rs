@@ -86,7 +86,9 @@ fn no_sample_passes_through_the_driver() {
     let (folder, _) = with_digits("feeds");
     let root = folder.root();
     let (fed, _) = summary(&[], "50", &[], None);
-    for (strategy, worlds) in [("dp", &["1", "2", "3", "4"][..]), ("zero1", &["2", "3"]), ("pp", &["2"]), ("ps", &["3"])] {
+    for (strategy, worlds) in
+        [("dp", &["1", "2", "3", "4"][..]), ("zero1", &["2", "3"]), ("pp", &["2"]), ("ps", &["3"])]
+    {
         for world in worlds {
             let launch = ["launch", "-n", world, "--root", &root, "--", "thalweg"];
             let of = ["--strategy", strategy, "--source", "data/digits"];
@@ -100,9 +102,15 @@ fn no_sample_passes_through_the_driver() {
     }
     let (there, _) = summary(&["launch", "-n", "2", "--", "thalweg"], "50", &[], None);
     let (samples, one) = (50 * 64 - 2 * (64 - 1437 % 64), 4 * (64 + 1));
-    assert_eq!((&there["digest"], &there["bytes_fed"]), (&fed["digest"], &(samples * one).into()), "what is fed is counted");
+    assert_eq!(
+        (&there["digest"], &there["bytes_fed"]),
+        (&fed["digest"], &(samples * one).into()),
+        "what is fed is counted"
+    );
     // Where there are no workers this process reads.
-    for (with, bytes) in [(["--source", "data/digits", "--root", &root], 0), (["--source", "digits", "--batch", "64"], 0)] {
+    for (with, bytes) in
+        [(["--source", "data/digits", "--root", &root], 0), (["--source", "digits", "--batch", "64"], 0)]
+    {
         let (here, _) = summary(&[], "50", &with, None);
         assert_eq!((&here["digest"], &here["bytes_fed"]), (&fed["digest"], &bytes.into()), "{with:?}");
     }
@@ -114,7 +122,8 @@ fn whoever_is_killed_the_samples_are_the_same() {
     let (folder, _) = with_digits("kills");
     let (crashes, saves, root) = (Folder::new("crashes"), Folder::new("saves"), folder.root());
     let (fed, _) = summary(&[], "120", &[], None);
-    let kills = ["worker1 reading 20", "worker2 body-done 35", "driver voted 60", "worker0 reading 90", "driver committing 20"];
+    let kills =
+        ["worker1 reading 20", "worker2 body-done 35", "driver voted 60", "worker0 reading 90", "driver committing 20"];
     std::fs::write(crashes.0.join("plan"), kills.map(|kill| format!("{kill}\n")).concat()).expect("room");
     let shared = format!("saves={}", saves.0.display());
     let launch = ["launch", "-n", "3", "--restarts", "9", "--root", &root, "--root", &shared, "--", "thalweg"];
@@ -175,10 +184,14 @@ fn what_is_wrong_is_said_with_who_where_and_what() {
         ("data/short", &["`short` below root `data`", "`label` has 1437 rows, `image` has 3"]),
         ("data/damaged", &["damaged/image.npy"]),
         ("data/digits.npz", &["digits.npz: No such file"]),
-        ("data/shape", &["input `image` is f32[batch, 1, 8, 8]", "f32[64, 1, 8, 9] was fed", "it is read from `shape` below"]),
+        (
+            "data/shape",
+            &["input `image` is f32[batch, 1, 8, 8]", "f32[64, 1, 8, 9] was fed", "it is read from `shape` below"],
+        ),
         ("nonsense", &["ROOT/PATH"]),
     ] {
-        let launch = ["launch", "-n", "2", "--root", &root, "--", "thalweg", "demo", "--steps", "5", "--source", source];
+        let launch =
+            ["launch", "-n", "2", "--root", &root, "--", "thalweg", "demo", "--steps", "5", "--source", source];
         let out = thalweg(&launch, None);
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert_eq!(out.status.code(), Some(1), "{source}: {said}");

@@ -253,7 +253,8 @@ mod tests {
         let mut coordinator = Coordinator::new(2);
         let samples = Samples { seed: Some(1), pass: 2, first: 3, count: 4 };
         let draws: Arc<[Drawn]> = [Drawn { source: 5, samples, fields: vec![0], next: None }].into();
-        let started = coordinator.handle(Event::Start { step: STEP, loaded: vec![3, 4], draws: vec![[].into(), draws.clone()] });
+        let started =
+            coordinator.handle(Event::Start { step: STEP, loaded: vec![3, 4], draws: vec![[].into(), draws.clone()] });
         let run = |rank, loaded, draws| to(rank, Order::Run { step: STEP, loaded, draws });
         assert_eq!(started, [run(0, 3, [].into()), run(1, 4, draws)]);
         coordinator
@@ -285,7 +286,10 @@ mod tests {
         assert_eq!(c.handle(voted(0)), []);
         assert_eq!(c.handle(failed(1, fault("a launch"))), [abort(0), Command::Hurry]);
         assert_eq!(c.handle(failed(0, Cause::Aborted)), ended(Outcome::Failed(fault("a launch"))));
-        assert!(matches!(c.handle(Event::Start { step: 8, loaded: vec![0, 0], draws: vec![] })[..], [_, _]), "the next step can run");
+        assert!(
+            matches!(c.handle(Event::Start { step: 8, loaded: vec![0, 0], draws: vec![] })[..], [_, _]),
+            "the next step can run"
+        );
     }
 
     /// Who was connected to the one that died often notices before the coordinator does.

@@ -256,9 +256,11 @@ mod tests {
 
     #[test]
     fn orders_out_of_turn_end_it() {
-        for wrong in
-            [Order::Load([0; 32]), Order::Run { step: 8, loaded: 0, draws: [].into() }, Order::Decide { step: STEP, commit: true }]
-        {
+        for wrong in [
+            Order::Load([0; 32]),
+            Order::Run { step: 8, loaded: 0, draws: [].into() },
+            Order::Decide { step: STEP, commit: true },
+        ] {
             let commands = running().handle(order(wrong));
             assert!(matches!(&commands[..], [Command::Exit(Exit::Refused(_))]), "{commands:?}");
         }

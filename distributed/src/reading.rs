@@ -9,15 +9,13 @@ use std::sync::{Arc, Mutex};
 
 use thalweg_runtime::checkpoint::Root;
 use thalweg_runtime::executor::Prepared;
-use thalweg_runtime::source::{Opener, ReadAhead, Reader, SourceSpec, Take, Wanted, open};
+use thalweg_runtime::source::{OPEN, Opener, ReadAhead, Reader, SourceSpec, Take, Wanted, open};
 use thalweg_runtime::{AbortFlag, crash};
 
 use crate::data::DataPlane;
 use crate::lock;
 use crate::message::Drawn;
 
-/// How many data sets a worker has open at most.
-const OPEN: usize = 64;
 /// How many ways to cut a batch are kept.
 const TAKES_KEPT: usize = 32;
 
@@ -98,6 +96,9 @@ impl Reading {
     }
     /// Opens a data set, under the driver's number; gives the facts of it as bytes.
     pub(crate) fn open(&mut self, number: u32, spec: SourceSpec) -> Result<Vec<u8>, String> {
+        if self.books.len() == OPEN && !self.books.contains_key(&number) {
+            return Err(format!("{spec}: {OPEN} data sets have numbers in this term, and no more can have"));
+        }
         let book = self.library.open(spec, &self.roots, self.opener.as_deref())?;
         let facts = postcard::to_stdvec(book.reader.facts()).map_err(|e| e.to_string())?;
         self.books.insert(number, book);

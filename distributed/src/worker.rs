@@ -156,7 +156,8 @@ fn see_through(member: Member, shelves: Shelves) -> Result<Exit, HostError> {
     let (plans, decisions) = (vec![], Mutex::new(decisions));
     let roots = shelves.roots.clone();
     let reading = Reading::new(shelves, rank, plane.clone(), abort.clone());
-    let hands = Hands { executor, rank, world: workers, plans, plane: plane.clone(), events, decisions, roots, reading };
+    let hands =
+        Hands { executor, rank, world: workers, plans, plane: plane.clone(), events, decisions, roots, reading };
     let working = thread::Builder::new().name(format!("rank {rank}"));
     let working = working.spawn(move || hands.work(to_do)).map_err(HostError::io("cannot start a thread"))?;
     let end = match line.say(&Report::Ready, &[]) {

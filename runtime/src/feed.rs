@@ -252,7 +252,9 @@ fn bind(
             let before = bindings.insert(single.clone(), got);
             let problem = match before {
                 Some(other) if other != got => format!("is {other} for one input and {got} for `{name}`"),
-                _ if !(low..=high).contains(&got) => format!("is {got} in `{name}`, but was declared as {low}..={high}"),
+                _ if !(low..=high).contains(&got) => {
+                    format!("is {got} in `{name}`, but was declared as {low}..={high}")
+                }
                 _ => continue,
             };
             return Err(FeedError::Dimension { dim: single.clone(), problem });

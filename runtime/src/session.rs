@@ -27,8 +27,8 @@ pub use record::ProfileRow;
 use record::Recorder;
 pub(crate) use recovery::{Journal, Loss};
 pub use recovery::{Origin, Recovered, Recovery};
-pub(crate) use spread::Spread;
 use sources::Data;
+pub(crate) use spread::Spread;
 use step::{Outcome, Step};
 
 use crate::checkpoint::{Root, Saver, Variables};
@@ -220,11 +220,7 @@ impl Session {
         Ok(outputs)
     }
     /// The same on the devices that there are; and, if it has updated variables, what of and with what.
-    fn run_once<'a>(
-        &mut self,
-        program: &str,
-        feeds: Feeds<'a>,
-    ) -> Result<(Outputs, Option<Committed<'a>>), RunError> {
+    fn run_once<'a>(&mut self, program: &str, feeds: Feeds<'a>) -> Result<(Outputs, Option<Committed<'a>>), RunError> {
         let index = self.program(program)?;
         let state = &self.programs[index];
         let known = |name: &str| self.programs.iter().any(|p| p.inputs.iter().any(|(n, _)| &**n == name));

@@ -200,7 +200,10 @@ impl Demo {
             return Ok(Feeding::here(train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE)));
         };
         let launched = thalweg::hosts::is_launched();
-        anyhow::ensure!(self.roots.is_empty() || !launched, "a job has its roots from `thalweg launch --root NAME=DIR`");
+        anyhow::ensure!(
+            self.roots.is_empty() || !launched,
+            "a job has its roots from `thalweg launch --root NAME=DIR`"
+        );
         self.roots.iter().try_for_each(|root| model.add_root(root))?;
         let data = digits_files(source)?.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
         Feeding::there(model, data)

@@ -62,7 +62,11 @@ pub(crate) fn gather(gathering: &mut Gathering, world: usize, patience: Duration
 }
 
 /// So many workers, each a thread, and a session over them.
-pub(crate) fn session(world: usize, strategy: &Strategy, opens: Opens) -> (Session, Vec<JoinHandle<Result<(), HostError>>>) {
+pub(crate) fn session(
+    world: usize,
+    strategy: &Strategy,
+    opens: Opens,
+) -> (Session, Vec<JoinHandle<Result<(), HostError>>>) {
     session_telling(world, strategy, opens, Box::new(|text| panic!("{text}")))
 }
 
@@ -125,4 +129,3 @@ pub(crate) fn leave(session: Session, threads: Vec<JoinHandle<Result<(), HostErr
         thread.join().expect("no panic").expect("it left in peace");
     }
 }
-

@@ -112,8 +112,12 @@ impl Files {
         if self.how.format == Format::Npz && !ends(".npz") {
             let what = match () {
                 () if ends(".csv") || ends(".tsv") => "a table: say which columns to read, with .csv(Csv::new()…)",
-                () if ends(".npy") || ends(".idx") || ends(".gz") => "one array: say which input it is, with .array(name)",
-                () => "not called .npz: say how to read it, with .csv(…), .array(…), .arrays(…), .images(…) or .mnist_train()",
+                () if ends(".npy") || ends(".idx") || ends(".gz") => {
+                    "one array: say which input it is, with .array(name)"
+                }
+                () => {
+                    "not called .npz: say how to read it, with .csv(…), .array(…), .arrays(…), .images(…) or .mnist_train()"
+                }
             };
             return Err(DataError::Settings(format!("`{}` is {what}", self.path)));
         }
@@ -139,7 +143,8 @@ impl FileOpener {
     fn source(&self, at: Option<&Below>, format: Format) -> Result<Arc<dyn Source>> {
         let other = |what: String| DataError::Other(what);
         if let Format::BuiltIn(name) = &format {
-            let found = (self.built_in)(name).ok_or_else(|| other(format!("no data set `{name}` comes with this program")))?;
+            let found =
+                (self.built_in)(name).ok_or_else(|| other(format!("no data set `{name}` comes with this program")))?;
             return Ok(Arc::new(found?));
         }
         let at = at.ok_or_else(|| other("files need a root: none was named".into()))?;
@@ -152,7 +157,9 @@ impl FileOpener {
             }
             Format::Csv(csv) => Arc::new(csv.read(at.path())?),
             Format::Images(images) => Arc::new(ImageFolder::open_where(at.path(), images, &may_be)?),
-            Format::Mnist(part) if part == "train" || part == "t10k" => Arc::new(mnist::part(at.path(), &part, &may_be)?),
+            Format::Mnist(part) if part == "train" || part == "t10k" => {
+                Arc::new(mnist::part(at.path(), &part, &may_be)?)
+            }
             Format::Mnist(part) => return Err(other(format!("MNIST has `train` and `t10k`, and no `{part}`"))),
             Format::BuiltIn(_) => unreachable!("it was looked at above"),
         })
@@ -167,7 +174,8 @@ fn array(at: &Below, file: &str) -> Result<Array> {
 
 impl Opener for FileOpener {
     fn open(&self, at: Option<&Below>, how: &str) -> std::result::Result<Arc<dyn Reader>, String> {
-        let how: How = serde_json::from_str(how).map_err(|e| format!("this version does not know how to read it: {e}"))?;
+        let how: How =
+            serde_json::from_str(how).map_err(|e| format!("this version does not know how to read it: {e}"))?;
         let opened = || {
             let source = self.source(at, how.format)?;
             let source: Arc<dyn Source> =

@@ -134,9 +134,8 @@ mod tests {
 
     #[test]
     fn a_shuffled_pass_has_every_sample_once_and_passes_differ() {
-        let pass = |p: u64| -> Vec<usize> {
-            walk(97, 10, false, p + 1, Some(3), p, 0).flat_map(|job| job.rows).collect()
-        };
+        let pass =
+            |p: u64| -> Vec<usize> { walk(97, 10, false, p + 1, Some(3), p, 0).flat_map(|job| job.rows).collect() };
         let mut sorted = pass(0);
         sorted.sort_unstable();
         assert_eq!(sorted, (0..97).collect::<Vec<_>>());

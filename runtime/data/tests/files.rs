@@ -9,6 +9,7 @@ use std::sync::Arc;
 use thalweg_data::{Csv, DataError, Dataset, FileOpener, Files, ImageFolder, Images, Source, idx, mnist, npz, order};
 use thalweg_graph::Array;
 use thalweg_graph::DType::F32;
+use thalweg_runtime::Cursors;
 use thalweg_runtime::checkpoint::Root;
 use thalweg_runtime::source::{Reader, SourceSpec, open};
 
@@ -31,7 +32,11 @@ fn is(files: Files, source: &dyn Source) {
     let reader = opened(&files.spec().expect("it is said how")).expect("it is sound");
     let (facts, fields) = (reader.facts(), source.fields());
     assert_eq!((facts.len as usize, facts.fields.len()), (source.len(), fields.len()));
-    assert_eq!(facts.fingerprint, source.fingerprint().expect("it is sound"), "a loader of it goes on where this stood");
+    assert_eq!(
+        facts.fingerprint,
+        source.fingerprint().expect("it is sound"),
+        "a loader of it goes on where this stood"
+    );
     let n = facts.len;
     for (seed, pass) in [(None, 0), (Some(3), 1), (Some(3), 0), (Some(4), 0), (Some(3), 1)] {
         let order = seed.map_or((0..source.len()).collect(), |seed| order::shuffled(seed, pass, source.len()));
@@ -142,14 +147,62 @@ fn labels_cost_no_pictures_and_links_stay_below_the_root() {
     std::fs::remove_dir_all(&folder).expect("it was there");
 }
 
-/// An archive of NumPy's is a data set as it is, or some of its arrays are.
+/// An archive of NumPy's, or some of its arrays.
 #[test]
 fn archives_are_read() {
     for name in ["plain.npz", "packed.npz"] {
         let arrays = npz::read(fixtures().join(name)).expect("it is sound");
         let (first, array) = arrays.into_iter().find(|(_, a)| a.shape().len() > 1).expect("an array");
-        let files = Files::below("data", name).input("x", first);
-        let said = opened(&files.spec().expect("it is said how"));
-        println!("{name}: {:?} {:?}", array.ty(), said.map(|r| r.facts().clone()));
+        let files = Files::below("data", name).input("x", first).spec().expect("it is said how");
+        let reader = opened(&files).expect("it is sound");
+        let n = reader.facts().len;
+        assert_eq!((n, reader.facts().fields.len()), (array.shape()[0], 1));
+        assert_eq!(reader.read(None, 0, &[0..n], &[0]).expect("it is sound"), [array]);
     }
+}
+
+/// Whatever is set: the same samples in the same steps, and a cursor that stands at the same place.
+#[test]
+fn a_description_is_of_what_a_loader_reads() {
+    let (train, _) = mnist(fixtures().join("mnist")).expect("it is sound");
+    let files = Files::below("data", "mnist").mnist_train();
+    let mut session = thalweg_runtime::Session::new(nothing(), Box::new(thalweg_runtime::ReferenceDevice::default()))
+        .expect("there is nothing that could be wrong");
+    session.set_opener(Arc::new(FileOpener::new(built_in)));
+    session.add_data_root(Root::parse(&format!("data={}", fixtures().display())).expect("it is there"));
+    let opened = session.open_source(&files.spec().expect("it is said how")).expect("it is sound");
+    let reader = self::opened(opened.spec()).expect("it is sound");
+    for (batch, drop_last, seed) in
+        [(2, false, None), (2, false, Some(7)), (2, true, Some(7)), (1, true, None), (100, false, Some(1))]
+    {
+        let (mut loader, mut described) = (train.batch(batch).epochs(3), files.batch(batch).epochs(3));
+        if let Some(seed) = seed {
+            (loader, described) = (loader.shuffle(seed), described.shuffle(seed));
+        }
+        if drop_last {
+            (loader, described) = (loader.drop_last(), described.drop_last());
+        }
+        let (here, there) = (Cursors::default(), Cursors::default());
+        let batches: Vec<_> = described.resume(&opened, &there).expect("it fits").collect();
+        assert_eq!(described.iter(&opened).expect("it fits").steps_per_pass(), loader.steps_per_pass());
+        let read: Vec<Dataset> = loader.resume(&here).map(|batch| batch.expect("it is sound")).collect();
+        assert_eq!(batches.len(), read.len());
+        for (i, (batch, want)) in batches.iter().zip(&read).enumerate() {
+            let s = batch.samples();
+            let arrays = reader.read(s.seed, s.pass, &[s.first..s.first + s.count], &[0, 1]).expect("it is sound");
+            assert_eq!(arrays.iter().collect::<Vec<_>>(), want.feeds().into_iter().map(|(_, a)| a).collect::<Vec<_>>());
+            assert_eq!(batch.next(), batches.get(i + 1).map(|next| next.samples()), "what is announced comes");
+        }
+        (here.commit(), there.commit());
+        assert!(here.get("data").is_some() && here.get("data") == there.get("data"));
+    }
+    let empty = files.batch(0).iter(&opened).expect_err("no samples").to_string();
+    assert!(empty.contains("a batch needs samples"), "{empty}");
+}
+
+fn nothing() -> thalweg_graph::Graph {
+    let g = thalweg_ops::Graph::new("nothing");
+    let x = g.input("x", F32, [1]);
+    g.program("same").outputs([(x + x).named("twice")]);
+    g.finish().expect("no mistakes")
 }

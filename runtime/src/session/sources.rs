@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{RunError, Session};
 use crate::checkpoint::Root;
 use crate::feed::{Fed, FeedError};
-use crate::source::{self, Batch, Opened, Opener, SourceSpec, Wish};
+use crate::source::{self, Batch, OPEN, Opened, Opener, SPEC_BYTES, SourceSpec, Wish};
 
 /// What a session knows of data sets.
 #[derive(Default)]
@@ -40,8 +40,15 @@ impl Session {
         if let Some(opened) = self.data.opened.iter().find(|opened| opened.spec() == spec) {
             return Ok(opened.clone());
         }
-        let facts = self.survive(|session| Ok::<_, RunError>(session.executor.open_source(spec)?))?;
         let refused = |why: String| RunError::from(FeedError::Source(why));
+        if !spec.is_short() {
+            let what = format!("the description of a data set is longer than {SPEC_BYTES} bytes");
+            return Err(refused(format!("{what}: name fewer columns or classes")));
+        }
+        if self.data.opened.len() == OPEN {
+            return Err(refused(format!("{spec}: {OPEN} data sets are open, and no more can be")));
+        }
+        let facts = self.survive(|session| Ok::<_, RunError>(session.executor.open_source(spec)?))?;
         let opened = match facts {
             Some(facts) => Opened::elsewhere(spec.clone(), facts),
             None => {

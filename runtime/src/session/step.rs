@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use thalweg_graph::Bindings;
 use thalweg_graph::ir::{Graph, Value};
 use thalweg_graph::plan::{Endpoint, Memory, Plan};
 use thalweg_graph::watch::Finiteness;
-use thalweg_graph::Bindings;
 
 use super::routes::Routes;
 use super::{RunError, Session, check};
@@ -106,11 +106,7 @@ impl Session {
         outcome
     }
 
-    fn exchange<'a>(
-        &mut self,
-        step: &Step,
-        feed: impl Fn(&str) -> Option<&'a Fed<'a>>,
-    ) -> Result<Outcome, RunError> {
+    fn exchange<'a>(&mut self, step: &Step, feed: impl Fn(&str) -> Option<&'a Fed<'a>>) -> Result<Outcome, RunError> {
         let (routes, program) = (&*step.routes, &step.graph.programs[0]);
         // They go back to the shelf if this returns early: nobody sees what is in them.
         let empty = routes.outputs.iter().map(|(name, ty, _)| (name.clone(), self.shelf.take(ty.dtype, &ty.shape)));

@@ -99,7 +99,9 @@ mod tests {
         }
         let whole = of("data", "sub").expect("a folder");
         assert!(whole.join("file").is_ok());
-        for (name, says) in [("../sub/file", "no name below"), ("/etc/passwd", "no name below"), ("none", "No such file")] {
+        for (name, says) in
+            [("../sub/file", "no name below"), ("/etc/passwd", "no name below"), ("none", "No such file")]
+        {
             let why = whole.join(name).expect_err("it is not below the root");
             assert!(why.contains(says), "{name}: {why}");
         }

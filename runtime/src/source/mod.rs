@@ -11,6 +11,7 @@ mod take;
 
 use std::fmt;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ use crate::feed::Feed;
 pub const SPEC_BYTES: usize = 64 << 10;
 /// The most fields of a data set.
 pub const FIELDS: usize = 256;
+/// The most data sets that a process has open.
+pub const OPEN: usize = 64;
 
 /// What to open. A root and a name below it: nobody names a path of somebody else's.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
@@ -38,6 +41,13 @@ pub struct SourceSpec {
     pub path: String,
     /// How to read it, for the [`Opener`] alone.
     pub how: String,
+}
+
+impl SourceSpec {
+    /// Whether it is short enough to be sent.
+    pub fn is_short(&self) -> bool {
+        [&self.root, &self.path, &self.how].into_iter().all(|text| text.len() <= SPEC_BYTES)
+    }
 }
 
 impl fmt::Display for SourceSpec {
@@ -123,12 +133,14 @@ pub trait Opener: Send + Sync + fmt::Debug {
 /// Opens what a spec says, below one of these roots.
 ///
 /// # Errors
-/// If there is no such root, the name leads out of it, or the opener cannot read what is there. The error names the source.
+/// If there is no such root, the name leads out of it, or the opener cannot read what is there, or panics: whoever asked waits
+/// for an answer. The error names the source.
 pub fn open(spec: &SourceSpec, roots: &[Root], opener: Option<&dyn Opener>) -> Result<Arc<dyn Reader>, String> {
     let opened = || {
         let opener = opener.ok_or("this process was given nothing that reads data")?;
         let at = if spec.root.is_empty() { None } else { Some(below::resolve(spec, roots)?) };
-        let reader = opener.open(at.as_ref(), &spec.how)?;
+        let reader = catch_unwind(AssertUnwindSafe(|| opener.open(at.as_ref(), &spec.how)));
+        let reader = reader.map_err(|_| "internal error, please report: whoever opens it panicked")??;
         let facts = reader.facts();
         if facts.fields.len() > FIELDS {
             return Err(format!("it has {} fields: at most {FIELDS} can be fed", facts.fields.len()));

@@ -48,7 +48,9 @@ impl Take {
             let all = per.checked_mul(count);
             let Some(end) = end.filter(|end| all.is_some_and(|all| *end <= all)) else {
                 let ty = &channel.ty;
-                return Err(format!("channel {id} carries {ty} of `{name}` from {start} on: a batch of {count} has not"));
+                return Err(format!(
+                    "channel {id} carries {ty} of `{name}` from {start} on: a batch of {count} has not"
+                ));
             };
             if wishes.insert(field, channel.ty.dtype).is_some_and(|before| before != channel.ty.dtype) {
                 return Err(format!("channels carry `{name}` as {} and as something else", channel.ty.dtype));

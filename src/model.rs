@@ -200,6 +200,27 @@ impl Model {
     /// byte of them passes through this process. Without workers this process reads them. What is learned is the same to the
     /// last bit either way.
     ///
+    /// ```
+    /// use thalweg::prelude::*;
+    ///
+    /// # fn main() -> thalweg::Result<()> {
+    /// let g = Graph::new("brightness").seed(0);
+    /// let image = g.input("image", F32, shape![g.dim("n", 1..=64), 1, 8, 8]);
+    /// let level = g.parameter("level", F32, (), Init::Constant(0.0));
+    /// let error = image - level;
+    /// let loss = (error * error).mean().named("loss");
+    /// g.program("train").outputs([loss]).update(Sgd::new(0.1).minimize(loss));
+    ///
+    /// let mut model = g.compile(&Cluster::local())?;                 // or compile_on(job.workers()?, …): the loop is the same
+    /// let digits = Files::built_in("digits/train").input("image", "image");  // or Files::below("data", "train.npz")
+    /// for batch in model.batches_on_workers(&digits.shuffle(0).batch(64).epochs(2))? {
+    ///     model.run("train", &batch)?;
+    /// }
+    /// assert!((model.get("level")?.item() - 0.305).abs() < 0.01);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Files that cannot be opened, wrong settings, and a cursor of other data or another order.
     pub fn batches_on_workers(&mut self, data: &Described) -> Result<Descriptions> {

@@ -6,7 +6,7 @@
 #![allow(missing_docs)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use thalweg::data::{Csv, Dataset, Files, digits};
 use thalweg::prelude::*;
@@ -247,4 +247,32 @@ fn a_table_is_read_as_it_is_fed() {
         let said = read.open(&files).expect_err("it is wrong").to_string();
         assert!(said.contains(says), "{said}");
     }
+}
+
+/// Processes that an engine starts have no flags of ours: their roots are in the environment.
+#[test]
+fn an_engine_says_roots_by_the_environment() {
+    let (folder, _) = with_digits("engine");
+    let port = (40_000 + std::process::id() % 20_000).to_string();
+    let start = |rank: usize, roots: &str| {
+        Command::new(THALWEG)
+            .args(["demo", "--json", "--leaves", "4", "--steps", "30", "--source", "data/digits"])
+            .envs([("RANK", &*rank.to_string()), ("WORLD_SIZE", "3"), ("THALWEG_ROOTS", roots)])
+            .envs([("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", &*port)])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts")
+    };
+    let (fed, _) = summary(&[], "30", &[], None);
+    let all: Vec<Child> = (0..3).map(|rank| start(rank, &folder.root())).collect();
+    let ended = all.into_iter().map(|process| process.wait_with_output().expect("it ends"));
+    let ended: Vec<Output> = ended.collect();
+    ended.iter().for_each(|out| assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr)));
+    let last = String::from_utf8_lossy(&ended[0].stdout).lines().last().map(str::to_string);
+    let last: serde_json::Value = serde_json::from_str(&last.expect("a summary")).expect("JSON");
+    assert_eq!((&last["digest"], &last["bytes_fed"]), (&fed["digest"], &0.into()));
+    let out = start(0, "data=/nowhere/at/all").wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(1) && said.contains("THALWEG_ROOTS: /nowhere/at/all: No such"), "{said}");
 }

@@ -34,7 +34,7 @@ impl Wanted {
         Self { reader, samples, reads }
     }
     /// Reads it. A panic of whoever reads is an error as well: somebody waits for an answer.
-    fn read(&self) -> Outcome {
+    pub(super) fn read(&self) -> Outcome {
         catch_unwind(AssertUnwindSafe(|| self.reads.iter().map(|(places, wishes)| self.part(places, wishes)).collect()))
             .unwrap_or_else(|_| Err("internal error, please report: whoever reads it panicked".into()))
     }

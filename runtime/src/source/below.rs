@@ -81,12 +81,13 @@ mod tests {
         let of = |root: &str, path: &str| {
             resolve(&SourceSpec { root: root.into(), path: path.into(), how: String::new() }, &roots)
         };
-        for sound in ["sub/file", "in", "sub", "", "./sub/file"] {
+        for sound in ["sub/file", "in", "sub", ""] {
             assert!(of("data", sound).is_ok(), "{sound}: {:?}", of("data", sound));
         }
         let absolute = folder.join("root/sub/file").display().to_string();
         for (root, path, says) in [
             ("data", "../secret", "no name below a root"),
+            ("data", "./sub/file", "no name below a root"),
             ("data", "sub/../../secret", "no name below a root"),
             ("data", &absolute, "no name below a root"),
             ("data", "out", "leads out of the root"),

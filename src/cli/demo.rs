@@ -14,9 +14,8 @@ use thalweg::prelude::*;
 use thalweg::runtime::checkpoint::published;
 
 use super::devices::Where;
-use super::feeding::{Feeding, digits_files};
 use super::trace::Tracing;
-use super::{digits_model, picture, profile};
+use super::{digits_model, feeding, picture, profile};
 
 /// Flags of `thalweg demo`.
 #[derive(Args)]
@@ -195,9 +194,9 @@ impl Demo {
     }
 
     /// What is trained on: read here and fed, or read where the devices are.
-    fn data(&self, model: &mut Model, train: &thalweg::data::Dataset) -> anyhow::Result<Feeding> {
+    fn data(&self, model: &mut Model, train: &thalweg::data::Dataset) -> anyhow::Result<feeding::Feeding> {
         let Some(source) = &self.source else {
-            return Ok(Feeding::here(train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE)));
+            return Ok(feeding::Feeding::here(train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE)));
         };
         let launched = thalweg::hosts::is_launched();
         anyhow::ensure!(
@@ -205,8 +204,8 @@ impl Demo {
             "a job has its roots from `thalweg launch --root NAME=DIR`"
         );
         self.roots.iter().try_for_each(|root| model.add_root(root))?;
-        let data = digits_files(source)?.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
-        Feeding::there(model, data)
+        let data = feeding::digits_files(source)?.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
+        feeding::Feeding::there(model, data)
     }
 
     /// The pass to begin with: the first, or that of the newest checkpoint. Where in the pass, the batches know.

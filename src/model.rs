@@ -238,11 +238,10 @@ impl Model {
     /// job are what `thalweg launch --root` says.
     ///
     /// # Errors
-    /// If there is no such directory.
+    /// If there is no such directory, and if there are workers.
     pub fn add_root(&mut self, root: &str) -> Result<()> {
         let root = Root::parse(root).map_err(Error::Cluster)?;
-        self.session.add_data_root(root);
-        Ok(())
+        Ok(self.session.add_data_root(root)?)
     }
     /// The value of a variable, by its path: `body.conv1.weight`.
     pub fn get(&mut self, variable: &str) -> Result<Array> {

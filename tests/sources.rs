@@ -173,6 +173,10 @@ fn what_is_wrong_is_said_with_who_where_and_what() {
             _ => npy(&image, &Array::zeros(F32, &[1437, 1, 8, 9])),
         }
     }
+    let misplaced = ["launch", "-n", "1", "--", "thalweg", "demo", "--source", "data/digits", "--root", &root];
+    let out = thalweg(&misplaced, None);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.code() == Some(1) && said.contains("`thalweg launch --root NAME=DIR`"), "{said}");
     let absolute = format!("data/{}", secret.0.display());
     for (source, says) in [
         ("data/none", &["rank 0", "`none` below root `data`", "none: No such file"][..]),

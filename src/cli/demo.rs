@@ -198,11 +198,6 @@ impl Demo {
         let Some(source) = &self.source else {
             return Ok(feeding::Feeding::here(train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE)));
         };
-        let launched = thalweg::hosts::is_launched();
-        anyhow::ensure!(
-            self.roots.is_empty() || !launched,
-            "a job has its roots from `thalweg launch --root NAME=DIR`"
-        );
         self.roots.iter().try_for_each(|root| model.add_root(root))?;
         let data = feeding::digits_files(source)?.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
         feeding::Feeding::there(model, data)

@@ -170,7 +170,8 @@ fn a_description_is_of_what_a_loader_reads() {
     let mut session = thalweg_runtime::Session::new(nothing(), Box::new(thalweg_runtime::ReferenceDevice::default()))
         .expect("there is nothing that could be wrong");
     session.set_opener(Arc::new(FileOpener::new(built_in)));
-    session.add_data_root(Root::parse(&format!("data={}", fixtures().display())).expect("it is there"));
+    let root = Root::parse(&format!("data={}", fixtures().display())).expect("it is there");
+    session.add_data_root(root).expect("all devices are here");
     let opened = session.open_source(&files.spec().expect("it is said how")).expect("it is sound");
     let reader = self::opened(opened.spec()).expect("it is sound");
     for (batch, drop_last, seed) in

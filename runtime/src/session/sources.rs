@@ -26,10 +26,19 @@ impl Session {
     pub fn set_opener(&mut self, opener: Arc<dyn Opener>) {
         self.data.opener = Some(opener);
     }
-    /// A directory more below which data sets are read where all devices are in this process.
-    pub fn add_data_root(&mut self, root: Root) {
+    /// A directory more below which data sets are read, where all devices are in this process.
+    ///
+    /// # Errors
+    /// If they are not: whoever reads knows its own.
+    pub fn add_data_root(&mut self, root: Root) -> Result<(), RunError> {
+        if self.executor.is_conducting() {
+            let what = "workers read below the roots that they were started with: `thalweg launch --root NAME=DIR`, \
+                        `thalweg worker --root NAME=DIR`, or under an engine THALWEG_ROOTS=NAME=DIR";
+            return Err(FeedError::Source(what.into()).into());
+        }
         self.data.roots.retain(|known| known.name != root.name);
         self.data.roots.push(root);
+        Ok(())
     }
     /// Opens a data set where the devices are: at the workers, below the roots that they were started with, or here, below
     /// the session's. It is opened once: what changes on the disk later is not looked at again.

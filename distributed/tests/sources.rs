@@ -94,7 +94,7 @@ fn reading(strategy: &Strategy, made: &[Arc<Made>]) -> (Session, Threads) {
 }
 
 fn spec(how: &str) -> SourceSpec {
-    SourceSpec { root: String::new(), path: String::new(), how: how.into() }
+    SourceSpec { root: String::new(), path: how.into(), how: how.into() }
 }
 
 fn samples(k: u64) -> Samples {
@@ -222,7 +222,7 @@ fn a_sample_that_cannot_be_read_ends_its_step_alone() {
         let error = drawn(&mut there, &opened, 3).expect_err("a sample is broken");
         assert!(matches!(&error, RunError::Device(DeviceError::Elsewhere { .. })), "{error:?}");
         let said = error.to_string();
-        assert!(said.contains("rank 1: data set it: sample 29 is cursed"), "{said}");
+        assert!(said.contains("rank 1: data set `it`: sample 29 is cursed"), "{said}");
         assert_eq!(there.digest(), here.digest(), "nothing was updated");
     }
     made[1].broken.store(NONE, Ordering::SeqCst);
@@ -246,7 +246,7 @@ fn data_that_is_not_the_same_everywhere_is_refused() {
         let (opened, before) = (session.open_source(&spec("it")).expect("it opens"), session.digest());
         for _ in 0..2 {
             let said = drawn(&mut session, &opened, 0).expect_err("they differ").to_string();
-            assert!(said.contains("rank 1") && said.contains("data set it") && said.contains(says), "{said}");
+            assert!(said.contains("rank 1") && said.contains("data set `it`") && said.contains(says), "{said}");
         }
         assert_eq!(session.digest(), before);
         step(&mut session, 0).expect("what is fed is trained on");

@@ -211,9 +211,9 @@ pub(crate) fn check<'a>(
             missing.push(format!("`{name}`: {want}"));
             continue;
         };
-        let (got, from) = match feed {
-            Feed::Array(array) => (array.ty(), String::new()),
-            Feed::Drawn(batch, field) => (batch.ty(*field), format!("; it is read from {}", batch.source().spec())),
+        let got = match feed {
+            Feed::Array(array) => array.ty(),
+            Feed::Drawn(batch, field) => batch.ty(*field),
         };
         let dtype = got.dtype;
         let fits = bind(graph, name, want, &got, &mut bindings).and_then(|()| {
@@ -221,7 +221,10 @@ pub(crate) fn check<'a>(
             let error = || FeedError::Type { name: name.clone(), want: want.clone(), got, because };
             becomes(dtype, want.dtype).then_some(()).ok_or_else(error)
         });
-        fits.map_err(|error| error.with(&from))?;
+        fits.map_err(|error| match feed {
+            Feed::Array(_) => error,
+            Feed::Drawn(batch, _) => error.with(&format!("; it is read from {}", batch.source().spec())),
+        })?;
         arrays.push(match feed {
             Feed::Array(array) => Fed::Array(narrow(name, want.dtype, array)?),
             Feed::Drawn(batch, field) => Fed::Drawn(Cow::Borrowed(batch), *field),

@@ -58,8 +58,9 @@ impl Files {
     }
     /// What comes with the program: `digits/train` and `digits/test`.
     pub fn built_in(name: impl Into<String>) -> Self {
-        let format = Format::BuiltIn(name.into());
-        Self { root: String::new(), path: String::new(), how: How { format, inputs: vec![] } }
+        let path = name.into();
+        let format = Format::BuiltIn(path.clone());
+        Self { root: String::new(), path, how: How { format, inputs: vec![] } }
     }
     /// It is a table.
     pub fn csv(self, csv: Csv) -> Self {

@@ -70,6 +70,7 @@ impl Session {
         }
         let value = |((name, _), fed): (&(Arc<str>, _), &Fed)| match fed {
             Fed::Array(array) => Some((name.clone(), Values::from_array(array))),
+            // Arrays only were fed.
             Fed::Drawn(..) => None,
         };
         let fed: Named = inputs.iter().zip(&fed).filter_map(value).collect();

@@ -37,7 +37,7 @@ pub const OPEN: usize = 64;
 pub struct SourceSpec {
     /// The name of a [`Root`]; none for what an opener has itself.
     pub root: String,
-    /// A file or folder below it, without `..` and not from `/` on.
+    /// A file or folder below it, without `..` and not from `/` on; without a root what people call it.
     pub path: String,
     /// How to read it, for the [`Opener`] alone.
     pub how: String,
@@ -53,7 +53,7 @@ impl SourceSpec {
 impl fmt::Display for SourceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&*self.root, &*self.path) {
-            ("", _) => write!(f, "data set {}", self.how),
+            ("", path) => write!(f, "data set `{path}`"),
             (root, "") => write!(f, "root `{root}`"),
             (root, path) => write!(f, "`{path}` below root `{root}`"),
         }

@@ -87,6 +87,15 @@ impl Sources {
         });
         let Known { spec, facts, at } = &mut self.0[number];
         let number = number as u32;
+        let refused = |remote: &Remote, what: String| {
+            let cause = format!("{spec}: {what}; all workers of a job need the same data under this name");
+            Err(DeviceError::Elsewhere { place: remote.name.clone(), cause })
+        };
+        // A batch that was described by what others have opened.
+        let first = at.first().and_then(|rank| remotes.get(usize::from(*rank)));
+        if let Some((remote, what)) = first.zip(facts.differs_from(opened.facts())) {
+            return refused(remote, what);
+        }
         let takers = plan.channels.values().iter().filter_map(|channel| match channel.to {
             Endpoint::Device(rank) => (channel.from == Endpoint::Driver && draw.has(&channel.label)).then_some(rank),
             Endpoint::Driver => None,
@@ -105,13 +114,8 @@ impl Sources {
         }
         for (rank, answer) in answers {
             let here = answer?;
-            // What the batch was described by: a term that begins anew must find the same.
-            for wanted in [&*facts, opened.facts()] {
-                if let Some(what) = here.differs_from(wanted) {
-                    let place = remotes[usize::from(rank)].name.clone();
-                    let cause = format!("{spec}: {what}; all workers of a job need the same data under this name");
-                    return Err(DeviceError::Elsewhere { place, cause });
-                }
+            if let Some(what) = here.differs_from(opened.facts()) {
+                return refused(&remotes[usize::from(rank)], what);
             }
             at.insert(rank);
         }

@@ -256,6 +256,16 @@ fn data_that_is_not_the_same_everywhere_is_refused() {
     let said = session.open_source(&spec("nothing")).expect_err("there is none").to_string();
     assert!(said.contains("no worker can open the data: rank 0") && said.contains("no such thing"), "{said}");
     assert!(said.contains("nor can the other worker"), "{said}");
+    // Described by what other workers have.
+    let (mut other, others) = reading(&dp, &[Made::new(3), Made::new(3)]);
+    let foreign = other.open_source(&spec("it")).expect("it opens");
+    let own = session.open_source(&spec("it")).expect("it opens");
+    for _ in 0..2 {
+        let said = drawn(&mut session, &foreign, 0).expect_err("they differ").to_string();
+        assert!(said.contains("rank 0") && said.contains("here, 03030303… elsewhere"), "{said}");
+        drawn(&mut session, &own, 0).expect("this is its own");
+    }
+    leave(other, others);
     let below = SourceSpec { root: "data".into(), path: "a.npz".into(), how: String::new() };
     let said = session.open_source(&below).expect_err("there is no root").to_string();
     assert!(said.contains("`a.npz` below root `data`: there is no root `data` here; it has none"), "{said}");

@@ -2,10 +2,11 @@
 //! something to train on without a file.
 
 pub use thalweg_data::{
-    At, Batches, Csv, DataError, Dataset, ImageFolder, Images, Limits, Loader, Place, Source, Subset, csv, idx, mnist,
-    npy, npz, order, permutation,
+    At, Batches, Csv, DataError, Dataset, Described, Descriptions, FileOpener, Files, ImageFolder, Images, Limits,
+    Loader, Place, Source, Subset, csv, idx, mnist, npy, npz, order, permutation,
 };
 use thalweg_graph::Array;
+pub use thalweg_runtime::source::Batch;
 
 use crate::error::Result;
 
@@ -16,6 +17,20 @@ pub fn digits() -> Result<(Dataset, Dataset)> {
     let order = permutation("digits/split", all.len());
     let (train, test) = order.split_at(all.len() * 4 / 5);
     Ok((all.select(train), all.select(test)))
+}
+
+/// What opens [`Files`], at workers and where there are none: all formats, and `digits/train` and `digits/test`, which are
+/// built in.
+pub fn file_opener() -> FileOpener {
+    FileOpener::new(|name| {
+        let of =
+            |part: fn((Dataset, Dataset)) -> Dataset| digits().map(part).map_err(|e| DataError::Other(e.to_string()));
+        match name {
+            "digits/train" => Some(of(|(train, _)| train)),
+            "digits/test" => Some(of(|(_, test)| test)),
+            _ => None,
+        }
+    })
 }
 
 /// All of them, in the order of the file.

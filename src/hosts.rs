@@ -32,6 +32,8 @@ use thalweg_runtime::{Device, DeviceError};
 use crate::error::{Error, Result};
 pub(crate) use again::Again;
 
+/// Directories that driver and workers know by names, where an engine has started them.
+const ROOTS_VARIABLE: &str = "THALWEG_ROOTS";
 /// How long workers may take to come, at first and whenever somebody is lost.
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
 /// How long a worker looks for the driver once it has lost it.
@@ -117,10 +119,14 @@ impl Launched {
             As::Driver(job) => (job, false),
             As::One(contract) if contract.rank > 0 => {
                 let folder = Job::folder_of(&contract).map_err(refused)?;
-                serve(Door::Of(folder), Some(contract.rank - 1), None, vec![])?;
+                serve(Door::Of(folder), Some(contract.rank - 1), None, roots_of_environment()?)?;
                 std::process::exit(0);
             }
-            As::One(contract) => (Job::of_contract(&contract).map_err(refused)?, true),
+            As::One(contract) => {
+                let job = Job::of_contract(&contract).map_err(refused)?;
+                job.share(&roots_of_environment()?).map_err(refused)?;
+                (job, true)
+            }
         };
         thalweg_runtime::crash::this_is("driver");
         let is_restart = job.terms().map_err(refused)? > 0;
@@ -182,6 +188,18 @@ impl Meeting {
     }
 }
 
+/// What processes that an engine starts are told as `THALWEG_ROOTS=data=/sets:runs=/shared/runs`: those of `thalweg launch` have
+/// flags.
+fn roots_of_environment() -> Result<Vec<Root>> {
+    let said = std::env::var_os(ROOTS_VARIABLE).unwrap_or_default();
+    let each = std::env::split_paths(&said).filter(|path| !path.as_os_str().is_empty());
+    let root = |path: std::path::PathBuf| {
+        let text = path.to_str().ok_or("it is not UTF-8".to_string());
+        text.and_then(Root::parse).map_err(|why| Error::Cluster(format!("{ROOTS_VARIABLE}: {why}")))
+    };
+    each.map(root).collect()
+}
+
 fn name(rank: u16) -> String {
     format!("worker{rank}/cpu:0")
 }
@@ -201,7 +219,7 @@ fn cluster(world: u16) -> Cluster {
 }
 
 /// Takes part in a job with a CPU of this machine, until the job is over: as this rank, if it can be, and with connections of
-/// other workers taken at this address, if one is given. It writes below these roots and nowhere else.
+/// other workers taken at this address, if one is given. It writes, and reads data, below these roots and nowhere else.
 ///
 /// # Errors
 /// If it is not let in, and if the job does not end in peace.
@@ -210,5 +228,7 @@ pub fn serve(join: Door, rank: Option<u16>, listen: Option<SocketAddr>, roots: V
     let open = |name: &str, threads: usize| -> std::result::Result<Box<dyn Device>, DeviceError> {
         Ok(Box::new(thalweg_cpu::CpuDevice::new(name, threads)?))
     };
-    thalweg_distributed::serve(&Worker { join, rank, patience: REJOIN_LIMIT, listen, roots }, &open).map_err(refused)
+    let opener = Some(Arc::new(crate::data::file_opener()) as _);
+    thalweg_distributed::serve(&Worker { join, rank, patience: REJOIN_LIMIT, listen, roots, opener }, &open)
+        .map_err(refused)
 }

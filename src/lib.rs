@@ -45,7 +45,7 @@ pub use thalweg_runtime as runtime;
 
 /// What a model file needs: `use thalweg::prelude::*;`.
 pub mod prelude {
-    pub use crate::data::Source;
+    pub use crate::data::{Files, Source};
     pub use crate::model::{Compile, Model};
     pub use crate::nn::*;
     pub use crate::optim::{AdamW, LossScale, Schedule, Sgd};

@@ -2,17 +2,22 @@
 //! which runs nothing but plans.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use thalweg_data::{Batches, Loader};
+use thalweg_data::{Batches, Described, Descriptions, Files, Loader};
 use thalweg_graph::choose::{Choice, choose};
 use thalweg_graph::cluster::{DeviceKind, DeviceSpec};
 use thalweg_graph::place::Request;
 use thalweg_graph::{Array, Bindings, Cluster, Strategy, Summary};
 use thalweg_ops::Tensor;
 use thalweg_ops::precision::MIXED_PRECISION;
+use thalweg_runtime::checkpoint::Root;
 use thalweg_runtime::executor::ControlMessages;
 use thalweg_runtime::planner::Placing;
-use thalweg_runtime::{AbortFlag, At, Device, Outputs, ReferenceDevice, Resumed, Same, Saved, Saving, Session, Trace};
+use thalweg_runtime::source::Opened;
+use thalweg_runtime::{
+    AbortFlag, At, Device, Feeds, Outputs, ReferenceDevice, Resumed, Same, Saved, Saving, Session, Trace,
+};
 
 use crate::error::{Error, Result};
 use crate::hosts::{Again, Hosts};
@@ -106,6 +111,7 @@ fn finished(declared: &thalweg_ops::Graph) -> Result<thalweg_graph::Graph> {
 
 fn model(mut session: Session, spread: Option<Spread>) -> Model {
     session.observe_passes(dump);
+    session.set_opener(Arc::new(crate::data::file_opener()));
     Model { session, spread }
 }
 
@@ -168,8 +174,9 @@ pub struct Spread {
 }
 
 impl Model {
-    /// Runs one step of a program: `model.run("train", feed! { image: &images, label: &labels })`.
-    pub fn run(&mut self, program: &str, feeds: &[(&str, &Array)]) -> Result<Outputs> {
+    /// Runs one step of a program: `model.run("train", feed! { image: &images, label: &labels })`; or with a batch that
+    /// was [described](Model::batches_on_workers): `model.run("train", &batch)`.
+    pub fn run<'a>(&mut self, program: &str, feeds: impl Into<Feeds<'a>>) -> Result<Outputs> {
         Ok(self.session.run(program, feeds)?)
     }
     /// Runs one step per batch without returning in between; gives what the last one returned.
@@ -187,6 +194,54 @@ impl Model {
     /// Wrong settings, and a cursor of other data or another order, are the first item's error.
     pub fn batches(&self, data: &Loader) -> Batches {
         data.resume(self.session.cursors())
+    }
+    /// The same of files that are read where the devices are: each worker opens them itself, below one of its roots, and reads
+    /// the samples of its leaves, and of the next step's while this one runs. A batch says which samples these are, and no
+    /// byte of them passes through this process. Without workers this process reads them. What is learned is the same to the
+    /// last bit either way.
+    ///
+    /// ```
+    /// use thalweg::prelude::*;
+    ///
+    /// # fn main() -> thalweg::Result<()> {
+    /// let g = Graph::new("brightness").seed(0);
+    /// let image = g.input("image", F32, shape![g.dim("n", 1..=64), 1, 8, 8]);
+    /// let level = g.parameter("level", F32, (), Init::Constant(0.0));
+    /// let error = image - level;
+    /// let loss = (error * error).mean().named("loss");
+    /// g.program("train").outputs([loss]).update(Sgd::new(0.1).minimize(loss));
+    ///
+    /// let mut model = g.compile(&Cluster::local())?;                 // or compile_on(job.workers()?, …): the loop is the same
+    /// let digits = Files::built_in("digits/train").input("image", "image");  // or Files::below("data", "train.npz")
+    /// for batch in model.batches_on_workers(&digits.shuffle(0).batch(64).epochs(2))? {
+    ///     model.run("train", &batch)?;
+    /// }
+    /// assert!((model.get("level")?.item() - 0.305).abs() < 0.01);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Files that cannot be opened, wrong settings, and a cursor of other data or another order.
+    pub fn batches_on_workers(&mut self, data: &Described) -> Result<Descriptions> {
+        let opened = self.open(data.files())?;
+        Ok(data.resume(&opened, self.session.cursors())?)
+    }
+    /// Opens files where the devices are, and says what is known of them: how many samples there are and what they look like.
+    ///
+    /// # Errors
+    /// If they cannot be opened, with what is wrong where.
+    pub fn open(&mut self, files: &Files) -> Result<Arc<Opened>> {
+        Ok(self.session.open_source(&files.spec()?)?)
+    }
+    /// Says below which directories this process reads files where there are no workers, `NAME=DIRECTORY` each: those of a
+    /// job are what `thalweg launch --root` says.
+    ///
+    /// # Errors
+    /// If there is no such directory, and if there are workers.
+    pub fn add_root(&mut self, root: &str) -> Result<()> {
+        let root = Root::parse(root).map_err(Error::Cluster)?;
+        Ok(self.session.add_data_root(root)?)
     }
     /// The value of a variable, by its path: `body.conv1.weight`.
     pub fn get(&mut self, variable: &str) -> Result<Array> {
@@ -252,6 +307,10 @@ impl Model {
     /// Bytes that have crossed between devices, in all steps so far.
     pub fn bytes_sent(&self) -> u64 {
         self.session.bytes_sent()
+    }
+    /// Bytes that this process has fed to workers so far. What they read themselves is not among them.
+    pub fn bytes_fed(&self) -> u64 {
+        self.session.fed_bytes()
     }
     /// Messages that steered the workers so far, by kind. A step costs each worker four, whatever it computes: `run` and
     /// `decide` to it, `voted` and `done` from it. Nothing where no other process takes part.

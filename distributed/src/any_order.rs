@@ -47,7 +47,7 @@ fn order() -> impl Strategy<Value = Order> {
         (0..5u16).prop_map(welcome),
         Just(Order::Refuse("no".into())),
         Just(Order::Load([0; 32])),
-        (0..4u64).prop_map(|step| Order::Run { step, loaded: 0 }),
+        (0..4u64).prop_map(|step| Order::Run { step, loaded: 0, draws: [].into() }),
         (0..4u64, any::<bool>()).prop_map(|(step, commit)| Order::Decide { step, commit }),
         (0..4u64).prop_map(|step| Order::Abort { step }),
         Just(Order::Leave),
@@ -73,7 +73,7 @@ proptest! {
             if !runs {
                 step = (step + 1) % 4;
                 (asked, decided) = (false, false);
-                let start = coordinator::Event::Start { step, loaded: vec![] };
+                let start = coordinator::Event::Start { step, loaded: vec![], draws: vec![] };
                 runs = !coordinator.handle(start).iter().any(|c| matches!(c, coordinator::Command::Finish(_)));
             }
             let mut finished = 0;

@@ -9,14 +9,15 @@
 //! Whatever ends a step, one cause is told: the deepest that anybody knows of once all have answered.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use crate::message::{Cause, Order, Report};
+use crate::message::{Cause, Drawn, Order, Report};
 
 /// Something that happened.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Event {
-    /// A step is wanted; by rank, under which number its plan is loaded.
-    Start { step: u64, loaded: Vec<u32> },
+    /// A step is wanted; by rank, under which number its plan is loaded, and what is read there.
+    Start { step: u64, loaded: Vec<u32>, draws: Vec<Arc<[Drawn]>> },
     /// A worker says something.
     From { rank: u16, report: Report },
     /// A worker's connection has ended.
@@ -104,7 +105,7 @@ impl Coordinator {
     /// What is to be done now that this has happened.
     pub(crate) fn handle(&mut self, event: Event) -> Vec<Command> {
         match event {
-            Event::Start { step, loaded } => self.start(step, &loaded),
+            Event::Start { step, loaded, draws } => self.start(step, &loaded, &draws),
             Event::From { rank, report } => self.report(rank, report),
             Event::Gone { rank, why } => {
                 self.gone.insert(rank);
@@ -123,13 +124,16 @@ impl Coordinator {
         }
     }
 
-    fn start(&mut self, step: u64, loaded: &[u32]) -> Vec<Command> {
+    fn start(&mut self, step: u64, loaded: &[u32], draws: &[Arc<[Drawn]>]) -> Vec<Command> {
         if let State::Over(cause) = &self.state {
             return vec![Command::Finish(Outcome::Failed(cause.clone()))];
         }
         self.step = step;
         self.state = State::Body { waiting: self.here() };
-        self.all(|rank| Order::Run { step, loaded: loaded.get(usize::from(rank)).copied().unwrap_or_default() })
+        self.all(|rank| {
+            let loaded = loaded.get(usize::from(rank)).copied().unwrap_or_default();
+            Order::Run { step, loaded, draws: draws.get(usize::from(rank)).cloned().unwrap_or_default() }
+        })
     }
 
     fn report(&mut self, rank: u16, report: Report) -> Vec<Command> {
@@ -223,6 +227,8 @@ impl Coordinator {
 
 #[cfg(test)]
 mod tests {
+    use thalweg_runtime::source::Samples;
+
     use super::*;
 
     const STEP: u64 = 7;
@@ -245,9 +251,12 @@ mod tests {
     /// Two workers in the body of a step.
     fn running() -> Coordinator {
         let mut coordinator = Coordinator::new(2);
-        let started = coordinator.handle(Event::Start { step: STEP, loaded: vec![3, 4] });
-        let run = |rank, loaded| to(rank, Order::Run { step: STEP, loaded });
-        assert_eq!(started, [run(0, 3), run(1, 4)]);
+        let samples = Samples { seed: Some(1), pass: 2, first: 3, count: 4 };
+        let draws: Arc<[Drawn]> = [Drawn { source: 5, samples, fields: vec![0], next: None }].into();
+        let started =
+            coordinator.handle(Event::Start { step: STEP, loaded: vec![3, 4], draws: vec![[].into(), draws.clone()] });
+        let run = |rank, loaded, draws| to(rank, Order::Run { step: STEP, loaded, draws });
+        assert_eq!(started, [run(0, 3, [].into()), run(1, 4, draws)]);
         coordinator
     }
     fn abort(rank: u16) -> Command {
@@ -277,7 +286,10 @@ mod tests {
         assert_eq!(c.handle(voted(0)), []);
         assert_eq!(c.handle(failed(1, fault("a launch"))), [abort(0), Command::Hurry]);
         assert_eq!(c.handle(failed(0, Cause::Aborted)), ended(Outcome::Failed(fault("a launch"))));
-        assert!(matches!(c.handle(Event::Start { step: 8, loaded: vec![0, 0] })[..], [_, _]), "the next step can run");
+        assert!(
+            matches!(c.handle(Event::Start { step: 8, loaded: vec![0, 0], draws: vec![] })[..], [_, _]),
+            "the next step can run"
+        );
     }
 
     /// Who was connected to the one that died often notices before the coordinator does.
@@ -304,7 +316,7 @@ mod tests {
             let mut c = if idle { Coordinator::new(2) } else { running() };
             c.handle(Event::Gone { rank: 0, why: "killed".into() });
             c.handle(failed(1, Cause::Aborted));
-            let next = c.handle(Event::Start { step: 8, loaded: vec![0, 0] });
+            let next = c.handle(Event::Start { step: 8, loaded: vec![0, 0], draws: vec![] });
             assert_eq!(next, ended(Outcome::Failed(Cause::Gone("killed".into()))), "idle: {idle}");
         }
     }

@@ -132,6 +132,11 @@ impl DataPlane {
         self.lock().running = None;
         self.changed.notify_all();
     }
+    /// Whether this step still runs.
+    pub(crate) fn runs(&self, step: u64) -> bool {
+        let current = self.lock();
+        current.step == step && current.running.is_some() && !current.closed
+    }
     /// What broke, if anything has.
     pub(crate) fn failure(&self) -> Option<Cause> {
         self.lock().failure.clone()
@@ -218,10 +223,7 @@ impl DataPlane {
         match header.kind {
             Kind::Grant if ends == [self.me, peer] => running.prepared.granted(id),
             Kind::Value if ends == [peer, self.me] => {
-                let still = || {
-                    let current = self.lock();
-                    current.step == header.step && current.running.is_some() && !current.closed
-                };
+                let still = || self.runs(header.step);
                 let Some(mut slot) = running.prepared.slot(id, &still) else {
                     return from.drop_value(header, spare, !self.null).map_err(with);
                 };

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use thalweg_graph::plan::{ChannelId, Endpoint, Plan};
 use thalweg_runtime::executor::{Carried, Conductor, ControlMessages, Exchange, Fetch, Prepared, Wire};
+use thalweg_runtime::source::{Facts, SourceSpec};
 use thalweg_runtime::trace::ChannelEvent;
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
 use crate::coordinator::{Command, Coordinator, Event, Outcome};
 use crate::data::DataPlane;
-use crate::message::{Cause, Order, Report};
+use crate::message::{Cause, Drawn, Order, Report};
 use crate::remote::{Remote, RemoteDevice, hang_up};
+use crate::sources::Sources;
 use crate::{lock, patience, short};
 
 /// How often it looks whether the caller wants no more.
@@ -80,7 +82,7 @@ impl Workers {
         let devices = remotes.iter().zip(twins);
         let devices = devices.map(|(remote, twin)| Box::new(RemoteDevice { remote: remote.clone(), twin }) as _);
         let (devices, coordinator) = (devices.collect(), Coordinator::new(remotes.len() as u16));
-        Executor::conducting(devices, Box::new(Driver { workers: self, coordinator, step: 0, plans: vec![] }))
+        Executor::conducting(devices, Box::new(Driver::new(self, coordinator)))
     }
 }
 
@@ -102,6 +104,9 @@ struct Driver {
     step: u64,
     /// The youngest last.
     plans: Vec<Known>,
+    sources: Sources,
+    /// Bytes of what was fed.
+    fed: u64,
 }
 
 /// What is known of a plan.
@@ -114,6 +119,9 @@ struct Known {
 }
 
 impl Driver {
+    fn new(workers: Workers, coordinator: Coordinator) -> Self {
+        Self { workers, coordinator, step: 0, plans: vec![], sources: Sources::default(), fed: 0 }
+    }
     fn known(&mut self, plan: &Arc<Plan>) -> &mut Known {
         let at = self.plans.iter().position(|known| Arc::ptr_eq(&known.plan, plan)).unwrap_or_else(|| {
             if self.plans.len() == PLANS_KEPT {
@@ -137,12 +145,14 @@ impl Driver {
         let (program, places) = (&prepared.plan().program, all.collect::<Vec<_>>().concat());
         (self.workers.tell)(&format!("a step of `{program}` has taken {:.1} s so far:{places}", took.as_secs_f64()));
     }
-    fn feed(&self, prepared: &Prepared, feeds: &[&[u8]], abort: &AbortFlag) -> Result<(), Cause> {
-        for ((id, channel), bytes) in prepared.plan().channels.iter().zip(feeds) {
+    /// Sends what is fed; what is drawn the workers have themselves.
+    fn feed(&mut self, prepared: &Prepared, exchange: &Exchange<'_>, abort: &AbortFlag) -> Result<(), Cause> {
+        for ((id, channel), bytes) in prepared.plan().channels.iter().zip(exchange.feeds) {
             if abort.is_raised() {
                 return Err(Cause::Aborted);
             }
-            if channel.from == Endpoint::Driver {
+            if channel.from == Endpoint::Driver && !exchange.draws.iter().any(|draw| draw.has(&channel.label)) {
+                self.fed += bytes.len() as u64;
                 // What broke on the way is told by who noticed.
                 self.workers.connections.plane.send(id, bytes).map_err(|e| Cause::Unreachable(e.to_string()))?;
             }
@@ -219,10 +229,16 @@ impl Driver {
             Some(Event::Gone { rank, why: format!("{}: {why}", remote.name) })
         })
     }
-    fn see_through(&mut self, prepared: &Prepared, mut exchange: Exchange<'_>, abort: &AbortFlag) -> Outcome {
+    fn see_through(
+        &mut self,
+        prepared: &Prepared,
+        mut exchange: Exchange<'_>,
+        draws: Vec<Arc<[Drawn]>>,
+        abort: &AbortFlag,
+    ) -> Outcome {
         let loaded = (0..self.workers.connections.remotes.len()).map(|i| prepared.loaded(i).0 as u32).collect();
         let (step, mut due, mut stopped) = (self.step, None, false);
-        let mut next = Some(Event::Start { step, loaded });
+        let mut next = Some(Event::Start { step, loaded, draws });
         let mut fed = false;
         let began = Instant::now();
         let mut long = LONG.max(LONG_TIMES * self.known(prepared.plan()).longest);
@@ -238,7 +254,7 @@ impl Driver {
             }
             if !fed {
                 fed = true;
-                next = self.feed(prepared, exchange.feeds, abort).err().map(Event::Fault);
+                next = self.feed(prepared, &exchange, abort).err().map(Event::Fault);
                 continue;
             }
             if abort.is_raised() && !stopped {
@@ -264,6 +280,12 @@ impl Driver {
 }
 
 impl Conductor for Driver {
+    fn open(&mut self, spec: &SourceSpec) -> Result<Facts, DeviceError> {
+        self.sources.open(spec, &self.workers.connections.remotes)
+    }
+    fn fed_bytes(&self) -> u64 {
+        self.fed
+    }
     fn watch_channels(&mut self, on: bool) {
         self.workers.connections.remotes.iter().for_each(|remote| remote.watch(on));
     }
@@ -274,10 +296,11 @@ impl Conductor for Driver {
         self.workers.connections.remotes.iter().fold(Default::default(), |all, remote| remote.tally.so_far().and(&all))
     }
     fn run(&mut self, prepared: &Prepared, exchange: Exchange<'_>, abort: &AbortFlag) -> Result<bool, DeviceError> {
+        let draws = self.sources.draw(prepared.plan(), exchange.draws, &self.workers.connections.remotes)?;
         self.step += 1;
         let (plan, began) = (self.known(prepared.plan()).prefix, Instant::now());
         self.workers.connections.plane.begin(self.step, prepared, plan);
-        let outcome = self.see_through(prepared, exchange, abort);
+        let outcome = self.see_through(prepared, exchange, draws, abort);
         let known = self.known(prepared.plan());
         known.longest = known.longest.max(began.elapsed());
         self.workers.connections.plane.end();

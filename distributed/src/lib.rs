@@ -29,10 +29,12 @@ mod machine;
 mod membership;
 mod message;
 mod null;
+mod reading;
 mod remote;
 #[cfg(test)]
 mod simulation;
 mod socket;
+mod sources;
 mod stream;
 mod striped;
 mod tally;

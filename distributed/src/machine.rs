@@ -1,9 +1,11 @@
 //! A worker as a state machine, like the [coordinator](crate::coordinator): no clock, no socket, no device. It does one thing
 //! at a time, in the order in which it was told to; only a body can be given up.
 
+use std::sync::Arc;
+
 use thalweg_runtime::checkpoint::ShardReport;
 
-use crate::message::{Cause, Order, Report};
+use crate::message::{Cause, Drawn, Order, Report};
 
 /// Something that happened.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,6 +36,7 @@ pub(crate) enum Command {
     Run {
         step: u64,
         loaded: u32,
+        draws: Arc<[Drawn]>,
     },
     /// The devices are to end their bodies.
     Stop,
@@ -123,13 +126,13 @@ impl Machine {
         match (order, self.state) {
             (Order::Leave, _) => vec![Command::Exit(Exit::Left)],
             (Order::Refuse(why), _) => vec![Command::Exit(Exit::Refused(why))],
-            (Order::Run { step, loaded }, State::Idle) => match self.broken.clone() {
+            (Order::Run { step, loaded, draws }, State::Idle) => match self.broken.clone() {
                 Some(cause) => {
                     vec![Command::Report(Report::Failed { step, cause, in_tail: false }, vec![])]
                 }
                 None => {
                     self.state = State::Body(step);
-                    vec![Command::Run { step, loaded }]
+                    vec![Command::Run { step, loaded, draws }]
                 }
             },
             (Order::Decide { step, commit }, State::Voted(voted)) if step == voted => {
@@ -188,8 +191,8 @@ mod tests {
     }
     fn running() -> Machine {
         let mut machine = Machine::new();
-        let run = order(Order::Run { step: STEP, loaded: 2 });
-        assert_eq!(machine.handle(run), [Command::Run { step: STEP, loaded: 2 }]);
+        let run = order(Order::Run { step: STEP, loaded: 2, draws: [].into() });
+        assert_eq!(machine.handle(run), [Command::Run { step: STEP, loaded: 2, draws: [].into() }]);
         machine
     }
 
@@ -224,7 +227,7 @@ mod tests {
         let mut machine = running();
         assert_eq!(machine.handle(Event::Broken(broken())), [Command::Stop]);
         assert_eq!(machine.handle(Event::Ended(failed(Cause::Aborted))), said(failed(broken())));
-        let next = machine.handle(order(Order::Run { step: STEP, loaded: 0 }));
+        let next = machine.handle(order(Order::Run { step: STEP, loaded: 0, draws: [].into() }));
         assert_eq!(next, said(failed(broken())));
         // The body had just ended: nobody waits for a vote that does not come.
         let mut machine = running();
@@ -253,9 +256,11 @@ mod tests {
 
     #[test]
     fn orders_out_of_turn_end_it() {
-        for wrong in
-            [Order::Load([0; 32]), Order::Run { step: 8, loaded: 0 }, Order::Decide { step: STEP, commit: true }]
-        {
+        for wrong in [
+            Order::Load([0; 32]),
+            Order::Run { step: 8, loaded: 0, draws: [].into() },
+            Order::Decide { step: STEP, commit: true },
+        ] {
             let commands = running().handle(order(wrong));
             assert!(matches!(&commands[..], [Command::Exit(Exit::Refused(_))]), "{commands:?}");
         }

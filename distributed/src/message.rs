@@ -2,9 +2,11 @@
 //! A message is a few words and, for some, bytes with it (a plan, a stretch of variables). How they travel is `control`'s.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use thalweg_graph::plan::Memory;
 use thalweg_runtime::checkpoint::{ShardOrder, ShardReport};
+use thalweg_runtime::source::{Samples, SourceSpec};
 
 /// What the driver wants of a worker.
 #[derive(Clone, PartialEq, Debug)]
@@ -47,10 +49,13 @@ pub(crate) enum Order {
     Watch(bool),
     /// Report what crossed channels in the last step.
     Crossed,
-    /// Run a step of a loaded plan.
+    /// Open a data set, and call it by this number; report the facts of it.
+    Open(u32, SourceSpec),
+    /// Run a step of a loaded plan; some of its inputs are drawn and not fed.
     Run {
         step: u64,
         loaded: u32,
+        draws: Arc<[Drawn]>,
     },
     /// All bodies have ended: whether to commit.
     Decide {
@@ -63,6 +68,18 @@ pub(crate) enum Order {
     },
     /// The job is over.
     Leave,
+}
+
+/// Samples that a step takes, read by whoever hosts a device.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Drawn {
+    /// The number of a data set that was opened.
+    pub(crate) source: u32,
+    pub(crate) samples: Samples,
+    /// Numbers of fields: each is the value of the input of its name.
+    pub(crate) fields: Vec<u32>,
+    /// What the next step will take, if that is known.
+    pub(crate) next: Option<Samples>,
 }
 
 /// What a worker tells the driver.

@@ -42,6 +42,7 @@ impl Order {
             Order::Strategy(..) => "strategy",
             Order::Watch(_) => "watch",
             Order::Crossed => "crossed",
+            Order::Open(..) => "open",
             Order::Run { .. } => "run",
             Order::Decide { .. } => "decide",
             Order::Abort { .. } => "abort",

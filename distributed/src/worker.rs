@@ -13,6 +13,7 @@ use thalweg_graph::Hash;
 use thalweg_graph::plan::{Memory, Plan};
 use thalweg_runtime::checkpoint::{Root, Shard};
 use thalweg_runtime::executor::{Exchange, Fetch, Position, Prepared};
+use thalweg_runtime::source::Opener;
 use thalweg_runtime::{AbortFlag, Device, DeviceError, Executor, crash};
 
 use crate::access::Encryption;
@@ -22,7 +23,8 @@ use crate::control::Line;
 use crate::data::DataPlane;
 use crate::joining::{self, Joining};
 use crate::machine::{Command, Event, Exit, Machine};
-use crate::message::{Cause, Order, Report};
+use crate::message::{Cause, Drawn, Order, Report};
+use crate::reading::{Library, Reading, Shelves};
 use crate::stream::Stream;
 use crate::{BEAT, HostError, lock, short};
 
@@ -38,8 +40,10 @@ pub struct Worker {
     /// Where it takes connections of other workers: an address, and a port or 0. If nothing is said, the address from which it
     /// reaches the driver.
     pub listen: Option<SocketAddr>,
-    /// Where it may write shards of checkpoints.
+    /// Where it may write shards of checkpoints, and read data.
     pub roots: Vec<Root>,
+    /// Opens data sets below them.
+    pub opener: Option<Arc<dyn Opener>>,
 }
 
 /// Where a driver is found.
@@ -98,6 +102,8 @@ pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
     let mut joining = Joining::new(worker.patience, matches!(worker.join, Door::Of(_)), Duration::ZERO);
     let mut coming = Coming::new(worker);
     let mut next = Some(joining::Event::Tick);
+    let (roots, opener) = (worker.roots.clone(), worker.opener.clone());
+    let shelves = Shelves { library: Library::default(), roots, opener };
     loop {
         let event = next.take().unwrap_or_else(|| coming.next());
         for command in joining.handle(began.elapsed(), event) {
@@ -113,7 +119,7 @@ pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
                 joining::Command::TurnAway => coming.turn_away(),
                 joining::Command::TakePart => {
                     let nobody = || Exit::Lost("nobody was met".into());
-                    let exit = coming.member().map_or_else(nobody, |member| take_part(member, &worker.roots));
+                    let exit = coming.member().map_or_else(nobody, |member| take_part(member, &shelves));
                     next = Some(joining::Event::Ended(exit));
                 }
                 joining::Command::HangUp => coming.hang_up(),
@@ -128,15 +134,15 @@ pub fn serve(worker: &Worker, open: &Open<'_>) -> Result<(), HostError> {
 }
 
 /// From the first order of a term to the last.
-fn take_part(member: Member, roots: &[Root]) -> Exit {
+fn take_part(member: Member, shelves: &Shelves) -> Exit {
     let rank = member.rank;
-    match see_through(member, roots.to_vec()) {
+    match see_through(member, shelves.clone()) {
         Ok(end) => end,
         Err(error) => Exit::Refused(format!("rank {rank}: {error}")),
     }
 }
 
-fn see_through(member: Member, roots: Vec<Root>) -> Result<Exit, HostError> {
+fn see_through(member: Member, shelves: Shelves) -> Result<Exit, HostError> {
     let Member { key, term, rank, workers, device, null, line, peers, events, happened } = member;
     let broke = Mutex::new(events.clone());
     let on_break = move |cause: &Cause| {
@@ -148,7 +154,10 @@ fn see_through(member: Member, roots: Vec<Root>) -> Result<Exit, HostError> {
     let position = executor.position();
     let (abort, (jobs, to_do), (ballots, decisions)) = (executor.abort_flag(), mpsc::channel(), mpsc::channel());
     let (plans, decisions) = (vec![], Mutex::new(decisions));
-    let hands = Hands { executor, rank, world: workers, plans, plane: plane.clone(), events, decisions, roots };
+    let roots = shelves.roots.clone();
+    let reading = Reading::new(shelves, rank, plane.clone(), abort.clone());
+    let hands =
+        Hands { executor, rank, world: workers, plans, plane: plane.clone(), events, decisions, roots, reading };
     let working = thread::Builder::new().name(format!("rank {rank}"));
     let working = working.spawn(move || hands.work(to_do)).map_err(HostError::io("cannot start a thread"))?;
     let end = match line.say(&Report::Ready, &[]) {
@@ -198,9 +207,9 @@ fn decide(
                     }
                 }
                 Command::Do(order, bytes) => drop(jobs.send(Job::Do(order, bytes))),
-                Command::Run { step, loaded } => {
+                Command::Run { step, loaded, draws } => {
                     abort.clear();
-                    drop(jobs.send(Job::Run { step, loaded }));
+                    drop(jobs.send(Job::Run { step, loaded, draws }));
                 }
                 Command::Stop => abort.raise(),
                 Command::Decide { commit } => drop(ballots.send(commit)),
@@ -213,7 +222,7 @@ fn decide(
 /// What takes long.
 enum Job {
     Do(Order, Vec<u8>),
-    Run { step: u64, loaded: u32 },
+    Run { step: u64, loaded: u32, draws: Arc<[Drawn]> },
 }
 
 /// Does it.
@@ -227,6 +236,7 @@ struct Hands {
     events: Sender<Event>,
     decisions: Mutex<Receiver<bool>>,
     roots: Vec<Root>,
+    reading: Reading,
 }
 
 impl Hands {
@@ -237,7 +247,7 @@ impl Hands {
                     Ok((number, bytes)) => Event::Done(Ok(number), bytes),
                     Err(why) => Event::Done(Err(why), vec![]),
                 },
-                Job::Run { step, loaded } => Event::Ended(self.run(step, loaded)),
+                Job::Run { step, loaded, draws } => Event::Ended(self.run(step, loaded, &draws)),
             };
             if self.events.send(event).is_err() {
                 return;
@@ -284,6 +294,7 @@ impl Hands {
                 writing.map_err(|e| format!("cannot start a thread: {e}"))?;
                 nothing
             }
+            Order::Open(number, spec) => Ok((0, self.reading.open(number, spec)?)),
             Order::Reserved(memory) => Ok((self.executor.devices()[0].reserved(memory), vec![])),
             other => crate::watch::answer(&other, &mut self.executor, &self.plans),
         }
@@ -321,13 +332,18 @@ impl Hands {
         self.plans[free] = Some((prepared, short(&hash)));
         Ok(free as u64)
     }
-    fn run(&mut self, step: u64, loaded: u32) -> Report {
+    fn run(&mut self, step: u64, loaded: u32, draws: &[Drawn]) -> Report {
         let Some(Some((prepared, plan))) = self.plans.get(loaded as usize).cloned() else {
             let cause = Cause::Fault(format!("there is no plan {loaded}"));
             return Report::Failed { step, cause, in_tail: false };
         };
         let before: Vec<_> = prepared.carried().collect();
         self.plane.begin(step, &prepared, plan);
+        if let Err(why) = self.reading.begin(step, plan, &prepared, draws) {
+            self.plane.end();
+            let (_, cause) = (self.reading.end(), Cause::Fault(format!("rank {}: {why}", self.rank)));
+            return Report::Failed { step, cause, in_tail: false };
+        }
         let channels = prepared.plan().channels.len();
         let mut fetches = Vec::with_capacity(channels);
         fetches.resize_with(channels, Fetch::default);
@@ -342,8 +358,9 @@ impl Hands {
             }
             commit
         };
-        let outcome = self.executor.run(&prepared, Exchange { feeds: &feeds, fetches, agrees: &agrees });
+        let outcome = self.executor.run(&prepared, Exchange { feeds: &feeds, draws: &[], fetches, agrees: &agrees });
         self.plane.end();
+        let unread = self.reading.end();
         crash::point("committed");
         let after = prepared.carried().zip(before).map(|((id, now), (_, was))| {
             (id.0, now.transfers - was.transfers, now.bytes - was.bytes, now.copied - was.copied)
@@ -355,10 +372,12 @@ impl Hands {
                 let in_tail = matches!(error, DeviceError::Torn { .. });
                 // What broke on the way has been told already.
                 let on_the_way = matches!(error, DeviceError::Elsewhere { .. }) && self.plane.failure().is_some();
-                let cause = match error {
-                    DeviceError::Aborted => Cause::Aborted,
+                let cause = match (error, unread) {
+                    // It was stopped since it waits for that.
+                    (DeviceError::Aborted, Some(why)) => Cause::Fault(why),
+                    (DeviceError::Aborted, None) => Cause::Aborted,
                     _ if on_the_way => Cause::Aborted,
-                    error => Cause::Fault(format!("rank {}: {error}", self.rank)),
+                    (error, _) => Cause::Fault(format!("rank {}: {error}", self.rank)),
                 };
                 Report::Failed { step, cause, in_tail }
             }

@@ -3,119 +3,19 @@
 
 #![allow(missing_docs)]
 
+mod common;
 #[path = "../../runtime/cpu/tests/common/odd.rs"]
 mod odd;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use thalweg_cpu::CpuDevice;
-use thalweg_distributed::{Call, Door, Encryption, Gathering, HostError, JobKey, Reach, Tell, Worker, Workers, serve};
-use thalweg_graph::DType::{F32, I32};
-use thalweg_graph::{Array, Cluster, Strategy};
-use thalweg_ops::nn::*;
-use thalweg_ops::optim::AdamW;
-use thalweg_runtime::planner::Placing;
-use thalweg_runtime::{AbortFlag, Device, DeviceError, RunError, Session};
-
-/// Two layers with dropout; batches of eight.
-fn graph() -> thalweg_graph::Graph {
-    let g = thalweg_ops::Graph::new("small").seed(3);
-    let x = g.input("x", F32, [8, 40]);
-    let label = g.input("label", I32, [8]);
-    let hidden = g.scope("hidden", || Linear::new(64).call(x)).relu();
-    let logits = g.scope("head", || Linear::new(10).call(hidden));
-    let loss = cross_entropy(logits, label).mean().named("loss");
-    g.program("train").outputs([loss]).update(AdamW::new(1e-2).minimize(loss));
-    g.program("look").outputs([hidden.named("hidden")]);
-    g.finish().expect("no mistakes")
-}
-
-fn batch(k: u64) -> [Array; 2] {
-    let x: Vec<f32> = (0..320).map(|i| ((i * 37 + k * 11) % 101) as f32 / 50.0 - 1.0).collect();
-    let label: Vec<i32> = (0..8).map(|i| ((i * 3 + k) % 10) as i32).collect();
-    [Array::from_slice(&[8, 40], &x), Array::from_slice(&[8], &label)]
-}
-
-fn open(name: &str, threads: usize) -> Result<Box<dyn Device>, DeviceError> {
-    Ok(Box::new(CpuDevice::new(name, threads)?))
-}
-
-fn names(world: usize) -> Vec<(String, usize)> {
-    (0..world).map(|rank| (format!("cpu:{rank}"), 1)).collect()
-}
-
-type Opens = Arc<dyn Fn(&str, usize) -> Result<Box<dyn Device>, DeviceError> + Send + Sync>;
-
-fn gather(gathering: &mut Gathering, world: usize, patience: Duration) -> Result<Workers, HostError> {
-    let term = std::sync::atomic::AtomicU32::new(0);
-    gathering.workers(&Call {
-        expected: &|| world,
-        least: world,
-        patience,
-        device: &|rank| names(world)[usize::from(rank)].clone(),
-        begin: &|| Ok(term.fetch_add(1, Ordering::Relaxed) + 1),
-        before: &Vec::new,
-        note: &|_| Ok(()),
-        fence: &|_| (),
-        give_up: &|| false,
-    })
-}
-
-/// So many workers, each a thread, and a session over them.
-fn session(world: usize, strategy: &Strategy, opens: Opens) -> (Session, Vec<JoinHandle<Result<(), HostError>>>) {
-    session_telling(world, strategy, opens, Box::new(|text| panic!("{text}")))
-}
-
-/// The same; who is told of steps that take long.
-fn session_telling(
-    world: usize,
-    strategy: &Strategy,
-    opens: Opens,
-    tell: Tell,
-) -> (Session, Vec<JoinHandle<Result<(), HostError>>>) {
-    let key = JobKey::random().expect("numbers");
-    let mut gathering = Gathering::open(&key, Reach::default()).expect("a port");
-    let join = Door::At(gathering.address(), key, Encryption::default());
-    let worker = Worker { join, rank: None, patience: Duration::ZERO, listen: None, roots: vec![] };
-    let start = |_| {
-        let (worker, opens) = (worker.clone(), opens.clone());
-        thread::spawn(move || serve(&worker, &*opens))
-    };
-    let threads = (0..world).map(start).collect();
-    let workers = gather(&mut gathering, world, Duration::from_secs(20)).expect("all join");
-    let twins = names(world).iter().map(|(name, n)| open(name, *n).expect("a device")).collect();
-    let executor = workers.tell(tell).executor(twins).expect("there is a twin for each");
-    let graph = graph();
-    let planner = placing(&graph, world, strategy);
-    (Session::with(graph, executor, planner).expect("it fits"), threads)
-}
-
-fn placing(graph: &thalweg_graph::Graph, world: usize, strategy: &Strategy) -> Box<Placing> {
-    let request = strategy.request(graph, &Cluster::cpus(world)).expect("it fits");
-    Box::new(Placing::new(graph, request, world))
-}
-
-fn here(world: usize, strategy: &Strategy) -> Session {
-    let graph = graph();
-    let devices = names(world).iter().map(|(name, n)| open(name, *n).expect("a device")).collect();
-    let planner = placing(&graph, world, strategy);
-    Session::over(graph, devices, planner).expect("it fits")
-}
-
-fn step(session: &mut Session, k: u64) -> Result<f64, RunError> {
-    let [x, label] = batch(k);
-    session.run("train", &[("x", &x), ("label", &label)]).map(|out| out.item("loss"))
-}
-
-fn leave(session: Session, threads: Vec<JoinHandle<Result<(), HostError>>>) {
-    drop(session);
-    for thread in threads {
-        thread.join().expect("no panic").expect("it left in peace");
-    }
-}
+use common::*;
+use thalweg_distributed::{Door, Encryption, Gathering, JobKey, Reach, Worker, serve};
+use thalweg_graph::Strategy;
+use thalweg_runtime::{AbortFlag, DeviceError, RunError, Session};
 
 #[test]
 fn several_processes_compute_what_one_does() {
@@ -312,7 +212,7 @@ fn who_is_missing_and_who_has_another_key_is_said() {
     let (key, other) = (JobKey::random().expect("numbers"), JobKey::random().expect("numbers"));
     let mut gathering = Gathering::open(&key, Reach::default()).expect("a port");
     let join = Door::At(gathering.address(), other, Encryption::default());
-    let worker = Worker { join, rank: None, patience: Duration::ZERO, listen: None, roots: vec![] };
+    let worker = Worker { join, rank: None, patience: Duration::ZERO, listen: None, roots: vec![], opener: None };
     let stranger = thread::spawn(move || serve(&worker, &open));
     let error = gather(&mut gathering, 2, Duration::from_secs(1)).map(|_| ()).expect_err("nobody joins");
     let said = error.to_string();

@@ -12,13 +12,14 @@ pub mod outputs;
 pub mod planner;
 pub mod reference;
 pub mod session;
+pub mod source;
 pub mod trace;
 
 pub use checkpoint::{CheckpointError, Resumed, Same, Saved, Saving};
 pub use cursor::{Cursor, Cursors};
 pub use device::{AbortFlag, Device, DeviceError, Timing};
 pub use executor::Executor;
-pub use feed::FeedError;
+pub use feed::{Feed, FeedError, Feeds};
 pub use outputs::Outputs;
 pub use planner::{Placing, Planner, Single};
 pub use reference::ReferenceDevice;

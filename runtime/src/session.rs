@@ -7,11 +7,11 @@ mod inspect;
 mod record;
 mod recovery;
 mod routes;
+mod sources;
 mod spread;
 mod step;
 mod variables;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -27,6 +27,7 @@ pub use record::ProfileRow;
 use record::Recorder;
 pub(crate) use recovery::{Journal, Loss};
 pub use recovery::{Origin, Recovered, Recovery};
+use sources::Data;
 pub(crate) use spread::Spread;
 use step::{Outcome, Step};
 
@@ -34,7 +35,7 @@ use crate::checkpoint::{Root, Saver, Variables};
 use crate::cursor::Cursors;
 use crate::device::{AbortFlag, Device};
 use crate::executor::{ControlMessages, Executor};
-use crate::feed::{self, Inputs};
+use crate::feed::{self, Fed, Feeds, Inputs};
 use crate::outputs::{Outputs, Shelf};
 use crate::planner::{Planner, Single};
 
@@ -59,7 +60,7 @@ struct Ready {
 }
 
 /// A program that has updated variables, and what was fed to it.
-type Committed<'a> = (usize, Vec<Cow<'a, Array>>);
+type Committed<'a> = (usize, Vec<Fed<'a>>);
 
 /// Sees every graph between passes, by the name of the pass.
 type Observer = Box<dyn FnMut(&str, &Graph) + Send>;
@@ -88,6 +89,7 @@ pub struct Session {
     pub(crate) journal: Option<Journal>,
     /// Directories that the workers reach as well.
     pub(crate) roots: Vec<Root>,
+    data: Data,
 }
 
 impl Session {
@@ -150,6 +152,7 @@ impl Session {
             sent_before: 0,
             journal,
             roots: vec![],
+            data: Data::default(),
         };
         session.survive(|s| Ok::<_, RunError>(s.executor.reserve_state(&s.planner.state().bytes)?))?;
         session.reset()?;
@@ -205,42 +208,41 @@ impl Session {
         self.executor.set_wait_limit(limit);
     }
 
-    /// Runs one step of a program.
-    pub fn run(&mut self, program: &str, feeds: &[(&str, &Array)]) -> Result<Outputs, RunError> {
+    /// Runs one step of a program, with arrays by the names of its inputs, or a [batch](crate::source::Batch) that is read
+    /// where the devices are.
+    pub fn run<'a>(&mut self, program: &str, feeds: impl Into<Feeds<'a>>) -> Result<Outputs, RunError> {
         self.grow()?;
+        let feeds = feeds.into();
         let (outputs, committed) = self.survive(|session| session.run_once(program, feeds))?;
-        if let Some((index, arrays)) = committed {
-            self.remember_step(index, &arrays)?;
+        if let Some((index, fed)) = committed {
+            self.remember_step(index, fed)?;
         }
         Ok(outputs)
     }
     /// The same on the devices that there are; and, if it has updated variables, what of and with what.
-    fn run_once<'a>(
-        &mut self,
-        program: &str,
-        feeds: &[(&str, &'a Array)],
-    ) -> Result<(Outputs, Option<Committed<'a>>), RunError> {
+    fn run_once<'a>(&mut self, program: &str, feeds: Feeds<'a>) -> Result<(Outputs, Option<Committed<'a>>), RunError> {
         let index = self.program(program)?;
         let state = &self.programs[index];
         let known = |name: &str| self.programs.iter().any(|p| p.inputs.iter().any(|(n, _)| &**n == name));
-        let (arrays, bindings) = feed::check(&self.graph, &state.name, &state.inputs, &known, feeds)?;
+        let (fed, bindings) = feed::check(&self.graph, &state.name, &state.inputs, &known, feeds)?;
+        let fed = self.at_hand(index, fed)?;
         let ready = self.ready(index, bindings)?;
         let Ready { guard, step, .. } = &self.ready[ready];
         let (guard, step) = (guard.clone(), step.clone());
         if let Some(guard) = guard {
-            self.attempt(index, &guard, &arrays)?;
+            self.attempt(index, &guard, &fed)?;
         }
-        let outputs = self.attempt(index, &step, &arrays)?;
-        Ok((outputs, step.commits().then_some((index, arrays))))
+        let outputs = self.attempt(index, &step, &fed)?;
+        Ok((outputs, step.commits().then_some((index, fed))))
     }
     /// Runs a step of the program with what was fed to it, in the order of its inputs.
-    fn attempt(&mut self, index: usize, step: &Step, arrays: &[Cow<Array>]) -> Result<Outputs, RunError> {
+    fn attempt(&mut self, index: usize, step: &Step, fed: &[Fed<'_>]) -> Result<Outputs, RunError> {
         let inputs = self.programs[index].inputs.clone();
         // By name: what an expansion no longer needs has no channel.
-        let feed = |label: &str| inputs.iter().position(|(name, _)| &**name == label).map(|i| &*arrays[i]);
+        let feed = |label: &str| inputs.iter().position(|(name, _)| &**name == label).map(|i| &fed[i]);
         match self.execute(step, feed)? {
             Outcome::Done(outputs) => Ok(outputs),
-            Outcome::NotFinite(found) => Err(self.explain(index, step, &found, arrays)),
+            Outcome::NotFinite(found) => Err(self.explain(index, step, &found, fed)),
         }
     }
     /// Runs one step per item of `batches` and returns what the last one gave; nothing if there was none. An error ends

@@ -15,7 +15,7 @@ use thalweg::runtime::checkpoint::published;
 
 use super::place::Where;
 use super::trace::Tracing;
-use super::{digits_model, picture, profile};
+use super::{digits_model, feeding, picture, profile};
 
 /// Flags of `thalweg demo`.
 #[derive(Args)]
@@ -32,6 +32,14 @@ pub(crate) struct Demo {
     /// Samples per step.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=512))]
     batch: u64,
+    /// Have the training digits read where the devices are, by each worker what its leaves take, and not fed by the driver:
+    /// `digits` for those that come with the program, or `ROOT/PATH` for an `.npz` with `image` and `label`, or a folder with
+    /// `image.npy` and `label.npy`, below a root.
+    #[arg(long, value_name = "WHAT")]
+    source: Option<String>,
+    /// A directory below which `--source` is read where there are no workers. To a job `thalweg launch` says it.
+    #[arg(long = "root", value_name = "NAME=DIR", requires = "source")]
+    roots: Vec<String>,
     #[command(flatten)]
     place: Where,
     /// In what products run: `f32`, or `f16` or `bf16` beside f32 (mixed precision).
@@ -87,7 +95,7 @@ impl Demo {
             Some(hosts) => self.place.compile_on(hosts, &digits)?,
             None => self.place.compile(&digits)?,
         };
-        let data = train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
+        let data = self.data(&mut model, &train)?;
         let steps = self.steps.unwrap_or(self.passes * data.steps_per_pass());
         if !self.json {
             let threads = |d: &DeviceSpec| match (&d.kind, d.threads) {
@@ -119,12 +127,12 @@ impl Demo {
         let mut seen = 0;
         for pass in first..steps.div_ceil(data.steps_per_pass()) {
             let (mut loss, mut accuracy, mut samples) = (0.0, 0.0, 0);
-            for batch in model.batches(&data.clone().epochs(pass + 1)) {
+            for batch in data.batches(&mut model, pass + 1)? {
                 let batch = batch?;
                 if model.step() == steps {
                     break;
                 }
-                let out = model.run("train", &batch.feeds())?;
+                let out = batch.run(&mut model, "train")?;
                 loss += out.item("loss") * batch.len() as f64;
                 accuracy += out.item("accuracy") * batch.len() as f64;
                 samples += batch.len();
@@ -147,7 +155,7 @@ impl Demo {
         if let Some(directory) = &self.save {
             model.save_and_wait(directory)?;
         }
-        let train_seconds = started.elapsed().as_secs_f64();
+        let (train_seconds, fed) = (started.elapsed().as_secs_f64(), model.bytes_fed());
         progress.finish();
         if self.profile {
             profile::print(&model.session().finish_profile(), train_seconds);
@@ -163,7 +171,7 @@ impl Demo {
             let strategy = model.spread().map(|s| s.strategy.to_string());
             let summary = json!({
                 "strategy": strategy, "test_accuracy": accuracy, "train_seconds": train_seconds, "devices": devices, "world": world,
-                "bytes_sent": model.bytes_sent(), "control_messages": model.control_messages(), "digest": digest, "steps": model.step(), "seed": self.seed,
+                "bytes_sent": model.bytes_sent(), "bytes_fed": fed, "control_messages": model.control_messages(), "digest": digest, "steps": model.step(), "seed": self.seed,
             });
             writeln!(stdout(), "{summary}")?;
             return Ok(());
@@ -183,6 +191,16 @@ impl Demo {
         )?;
         writeln!(stdout(), "digest {digest}\n")?;
         self.show(&mut model, &test)
+    }
+
+    /// What is trained on: read here and fed, or read where the devices are.
+    fn data(&self, model: &mut Model, train: &thalweg::data::Dataset) -> anyhow::Result<feeding::Feeding> {
+        let Some(source) = &self.source else {
+            return Ok(feeding::Feeding::here(train.shuffle(self.seed).batch(self.batch as usize).named(SOURCE)));
+        };
+        self.roots.iter().try_for_each(|root| model.add_root(root))?;
+        let data = feeding::digits_files(source)?.shuffle(self.seed).batch(self.batch as usize).named(SOURCE);
+        feeding::Feeding::there(model, data)
     }
 
     /// The pass to begin with: the first, or that of the newest checkpoint. Where in the pass, the batches know.

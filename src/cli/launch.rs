@@ -54,7 +54,7 @@ pub(crate) struct Launch {
     #[arg(long, value_name = "COUNT", default_value_t = 8)]
     restarts: u32,
     /// A directory that driver and workers know by a name: checkpoints below it the workers write themselves, each what it
-    /// holds.
+    /// holds, and data below it they read themselves.
     #[arg(long = "root", value_name = "NAME=DIR", value_parser = Root::parse)]
     roots: Vec<Root>,
     /// The command that drives them: `-- thalweg demo --leaves 4`, or a program of yours that asks `thalweg::hosts`.

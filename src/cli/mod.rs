@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod devices;
 pub(crate) mod doctor;
 pub(crate) mod explain;
+mod feeding;
 pub(crate) mod graph;
 pub(crate) mod inspect;
 pub(crate) mod kit;

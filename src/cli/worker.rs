@@ -27,7 +27,7 @@ pub(crate) struct Worker {
     listen: Option<SocketAddr>,
     #[command(flatten)]
     encryption: Encrypting,
-    /// A directory below which it may write, and what the driver calls it.
+    /// A directory below which it may write checkpoints and read data, and what the driver calls it.
     #[arg(long = "root", value_name = "NAME=DIR", value_parser = Root::parse, conflicts_with = "job")]
     roots: Vec<Root>,
     /// Which rank it would be.

@@ -75,7 +75,8 @@ impl Bench {
             false => Fetch::Into(into),
         });
         let fetches = fetches.collect();
-        let went = self.executor.run(&self.prepared, Exchange { feeds: &feeds, fetches, agrees: &|| agrees })?;
+        let went =
+            self.executor.run(&self.prepared, Exchange { feeds: &feeds, draws: &[], fetches, agrees: &|| agrees })?;
         Ok((went, returned))
     }
     /// Three steps.

@@ -6,6 +6,7 @@
 //! the wire is large, and what is received is never more than what its kind may have.
 
 mod client;
+mod draws;
 pub(crate) mod fuzzing;
 mod pieces;
 pub(crate) mod samples;

@@ -4,8 +4,9 @@ use thalweg_graph::DType;
 use thalweg_graph::kernel::BufferType;
 use thalweg_graph::plan::Memory;
 use thalweg_runtime::checkpoint::{CheckpointId, Digest, Part, PieceOrder, Place, ShardEntry, ShardOrder, ShardReport};
+use thalweg_runtime::source::{Samples, SourceSpec};
 
-use crate::message::{Cause, Order, Report};
+use crate::message::{Cause, Drawn, Order, Report};
 
 /// A shard of two pieces.
 fn shard() -> ShardOrder {
@@ -23,6 +24,9 @@ fn shard() -> ShardOrder {
 /// One of each order.
 pub(crate) fn orders() -> Vec<Order> {
     let workers = ["127.0.0.1:80", "[::1]:65535"].map(|a| a.parse().expect("an address")).into();
+    let samples = |seed| Samples { seed, pass: 1 << 40, first: 0, count: 9 };
+    let drawn = |seed, next| Drawn { source: 3, samples: samples(seed), fields: vec![0, 2], next };
+    let draws = [drawn(None, None), drawn(Some(0), Some(samples(Some(4))))];
     vec![
         Order::Welcome { term: 4, rank: u16::MAX, workers, device: "worker0/cpu:0".into(), threads: 3, null: true },
         Order::Refuse("for a reason".into()),
@@ -37,7 +41,8 @@ pub(crate) fn orders() -> Vec<Order> {
         Order::Strategy(3, 4),
         Order::Watch(false),
         Order::Crossed,
-        Order::Run { step: 1 << 33, loaded: 1 },
+        Order::Open(7, SourceSpec { root: "data".into(), path: "a/b.npz".into(), how: "{}".into() }),
+        Order::Run { step: 1 << 33, loaded: 1, draws: draws.into() },
         Order::Decide { step: 0, commit: true },
         Order::Abort { step: u64::MAX },
         Order::Leave,

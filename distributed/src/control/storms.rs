@@ -91,7 +91,7 @@ fn word(connection: u32, number: u64) -> (Order, Vec<u8>) {
         0 if number > 0 => (Order::Load([number as u8; 32]), bytes((1 << 20) + die.below(300_000))),
         1..8 if number > 0 => (Order::Load([number as u8; 32]), bytes(die.below(60_000))),
         8..24 if number > 0 => (Order::Write(Memory::State, number), bytes(1 + die.below(5000))),
-        _ => (Order::Run { step: number, loaded: connection }, vec![]),
+        _ => (Order::Run { step: number, loaded: connection, draws: [].into() }, vec![]),
     }
 }
 

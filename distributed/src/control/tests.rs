@@ -51,13 +51,13 @@ fn both_sides_hear_what_is_said_in_order_and_with_all_its_bytes() {
             scope.spawn(|| {
                 here.line.say(&Order::Load([1; 32]), &bytes).expect("it listens");
                 for step in 0..100 {
-                    here.line.say(&Order::Run { step, loaded: 0 }, &[]).expect("it listens");
+                    here.line.say(&Order::Run { step, loaded: 0, draws: [].into() }, &[]).expect("it listens");
                 }
             });
             let (order, behind) = orders.hear().expect("a message");
             assert!(order == Order::Load([1; 32]) && behind == bytes);
             for step in 0..100 {
-                assert_eq!(orders.hear(), Ok((Order::Run { step, loaded: 0 }, vec![])));
+                assert_eq!(orders.hear(), Ok((Order::Run { step, loaded: 0, draws: [].into() }, vec![])));
             }
         });
         line.say(&Report::Answer(Ok(3)), &bytes[..5]).expect("it listens");
@@ -182,7 +182,7 @@ fn how_long_a_word_takes_there_and_back() {
         });
         answering.expect("a thread");
         report(&format!("gRPC, encryption {way:?}"), |step| {
-            driver.say(&Order::Run { step, loaded: 0 }, &[]).expect("it listens");
+            driver.say(&Order::Run { step, loaded: 0, draws: [].into() }, &[]).expect("it listens");
             assert_eq!(hearing.hear(), Ok((Report::Voted { step }, vec![])));
         });
         driver.hang_up();

@@ -8,7 +8,7 @@ use thalweg_graph::plan::Memory;
 
 use super::pieces::{Heard, MessageError};
 use super::proto::{self, Empty, answer, cause, order, report, saved};
-use super::save;
+use super::{draws, save};
 use crate::message::{Cause, Order, Report};
 
 /// The most bytes of a plan.
@@ -86,7 +86,10 @@ impl Message for Order {
             Order::Strategy(loaded, at) => Said::Strategy(proto::Instruction { loaded, at }),
             Order::Watch(on) => Said::Watch(on),
             Order::Crossed => Said::Crossed(Empty {}),
-            Order::Run { step, loaded } => Said::Run(proto::Run { step, loaded }),
+            Order::Open(number, spec) => Said::Open(draws::to_source(number, spec)),
+            Order::Run { step, loaded, draws } => {
+                Said::Run(proto::Run { step, loaded, draws: draws.iter().map(draws::to_draw).collect() })
+            }
             Order::Decide { step, commit } => Said::Decide(proto::Decide { step, commit }),
             Order::Abort { step } => Said::Abort(step),
             Order::Leave => Said::Leave(Empty {}),
@@ -121,7 +124,11 @@ impl Message for Order {
             Said::Strategy(proto::Instruction { loaded, at }) => Order::Strategy(loaded, at),
             Said::Watch(on) => Order::Watch(on),
             Said::Crossed(Empty {}) => Order::Crossed,
-            Said::Run(proto::Run { step, loaded }) => Order::Run { step, loaded },
+            Said::Open(source) => draws::from_source(source)?,
+            Said::Run(proto::Run { step, loaded, draws }) => {
+                let draws = draws.into_iter().map(draws::from_draw).collect::<Result<_, _>>()?;
+                Order::Run { step, loaded, draws }
+            }
             Said::Decide(proto::Decide { step, commit }) => Order::Decide { step, commit },
             Said::Abort(step) => Order::Abort { step },
             Said::Leave(Empty {}) => Order::Leave,

@@ -105,7 +105,7 @@ impl Victim {
     }
     fn run(&mut self, step: u64) -> Result<bool, DeviceError> {
         self.plane.begin(step, &self.prepared, self.plan);
-        let exchange = Exchange { feeds: &[&[]], fetches: vec![Fetch::Nothing], agrees: &|| true };
+        let exchange = Exchange { feeds: &[&[]], draws: &[], fetches: vec![Fetch::Nothing], agrees: &|| true };
         let outcome = self.executor.run(&self.prepared, exchange);
         self.plane.end();
         outcome

@@ -30,7 +30,7 @@ fn median(devices: usize, plan: &str) -> f64 {
     while start.elapsed() < Duration::from_millis(500) {
         let before = Instant::now();
         let fetches = feeds.iter().map(|_| Fetch::Nothing).collect();
-        executor.run(&prepared, Exchange { feeds: &feeds, fetches, agrees: &|| true }).expect("it runs");
+        executor.run(&prepared, Exchange { feeds: &feeds, draws: &[], fetches, agrees: &|| true }).expect("it runs");
         times.push(before.elapsed().as_secs_f64());
     }
     times.sort_by(f64::total_cmp);

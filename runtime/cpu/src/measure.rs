@@ -276,7 +276,7 @@ fn step(plan: &Plan) -> Result<f64, DeviceError> {
     while begun.elapsed() < 2 * LONG_ENOUGH {
         let before = Instant::now();
         let fetches = feeds.iter().map(|_| Fetch::Nothing).collect();
-        executor.run(&prepared, Exchange { feeds: &feeds, fetches, agrees: &|| true })?;
+        executor.run(&prepared, Exchange { feeds: &feeds, draws: &[], fetches, agrees: &|| true })?;
         best = best.min(before.elapsed().as_secs_f64());
     }
     Ok(best)

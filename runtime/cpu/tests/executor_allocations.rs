@@ -32,7 +32,7 @@ fn a_step_over_two_devices_allocates_no_buffer() {
         let (low, high) = bytemuck::cast_slice_mut(&mut y).split_at_mut(4 * N as usize);
         let mut fetches: Vec<Fetch<'_>> = (0..4).map(|_| Fetch::Nothing).collect();
         fetches.extend([low, high, bytemuck::cast_slice_mut(&mut total)].map(Fetch::Into));
-        executor.run(&prepared, Exchange { feeds: &feeds, fetches, agrees: &|| true }).expect("it runs");
+        executor.run(&prepared, Exchange { feeds: &feeds, draws: &[], fetches, agrees: &|| true }).expect("it runs");
         let change = region.change();
         taken.push(change.bytes_allocated + usize::try_from(change.bytes_reallocated).unwrap_or(0));
     }

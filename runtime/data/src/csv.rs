@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
 use thalweg_graph::diagnostic::nearest;
 use thalweg_graph::{Array, DType};
 
@@ -12,7 +13,7 @@ use crate::error::{DataError, Place, Result};
 use crate::file::{name_of, read_file};
 
 /// A column, by its name in the header or by its number from 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Column {
     /// By name.
     Name(String),
@@ -36,14 +37,14 @@ impl From<usize> for Column {
 }
 
 /// How to read a table: `Csv::new().numbers("x", F32, ["width", "height"]).number("y", I32, "age").read("t.csv")?`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Csv {
     header: bool,
     delimiter: u8,
     fields: Vec<Field>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Field {
     name: String,
     columns: Vec<Column>,
@@ -52,7 +53,7 @@ struct Field {
     cells: Cells,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Cells {
     Numbers(DType),
     Classes(Vec<String>),

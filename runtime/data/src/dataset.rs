@@ -55,18 +55,19 @@ impl Dataset {
     /// # Panics
     /// If there is no such row; [`Source::read`] gives an error instead.
     pub fn select(&self, rows: &[usize]) -> Dataset {
-        let take = |array: &Array| {
-            let mut shape = array.shape().to_vec();
-            let size = array.bytes().len().checked_div(self.len).unwrap_or(0);
-            shape[0] = rows.len() as u64;
-            let mut out = Array::zeros(array.dtype(), &shape);
-            for (to, row) in out.bytes_mut().chunks_exact_mut(size.max(1)).zip(rows) {
-                to.copy_from_slice(&array.bytes()[row * size..(row + 1) * size]);
-            }
-            out
-        };
-        let fields = self.fields.iter().map(|(n, a)| (n.clone(), take(a))).collect();
+        let fields = self.fields.iter().map(|(n, a)| (n.clone(), self.taken(a, rows))).collect();
         Dataset { fields, len: rows.len(), fingerprint: Arc::default() }
+    }
+    /// The samples of one array at `rows`.
+    fn taken(&self, array: &Array, rows: &[usize]) -> Array {
+        let mut shape = array.shape().to_vec();
+        let size = array.bytes().len().checked_div(self.len).unwrap_or(0);
+        shape[0] = rows.len() as u64;
+        let mut out = Array::zeros(array.dtype(), &shape);
+        for (to, row) in out.bytes_mut().chunks_exact_mut(size.max(1)).zip(rows) {
+            to.copy_from_slice(&array.bytes()[row * size..(row + 1) * size]);
+        }
+        out
     }
     /// Every array with its name, ready to feed.
     pub fn feeds(&self) -> Vec<(&str, &Array)> {
@@ -132,9 +133,19 @@ impl Source for Dataset {
         }))
     }
     fn read(&self, rows: &[usize]) -> Result<Dataset> {
+        self.has(rows).map(|()| self.select(rows))
+    }
+    fn read_fields(&self, rows: &[usize], fields: &[usize]) -> Result<Vec<Array>> {
+        self.has(rows)?;
+        Ok(fields.iter().map(|field| self.taken(&self.fields[*field].1, rows)).collect())
+    }
+}
+
+impl Dataset {
+    fn has(&self, rows: &[usize]) -> Result<()> {
         match rows.iter().find(|row| **row >= self.len) {
             Some(row) => Err(DataError::NoSample { row: *row, len: self.len }),
-            None => Ok(self.select(rows)),
+            None => Ok(()),
         }
     }
 }

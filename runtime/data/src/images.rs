@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageFormat, ImageReader};
+use serde::{Deserialize, Serialize};
 use thalweg_graph::{Array, DType, TensorType};
 
 use crate::dataset::Dataset;
@@ -16,15 +17,17 @@ use crate::file::{Limits, name_of, read_file};
 use crate::source::Source;
 
 /// What a picture becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Images {
     channels: u64,
     dtype: DType,
     fit: Fit,
+    /// Everybody's own: what a file may ask for is not for others to say.
+    #[serde(skip)]
     limits: Limits,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Fit {
     /// As it is; all must be of one size.
     Exact,
@@ -156,7 +159,10 @@ impl ImageFolder {
     /// # Errors
     /// No class folders, an empty one, something that does not belong there, a picture of another size than the first.
     pub fn open(folder: impl AsRef<Path>, images: Images) -> Result<Self> {
-        let folder = folder.as_ref();
+        Self::open_where(folder.as_ref(), images, &|_| Ok(()))
+    }
+    /// The same, of pictures that `may_be` lets be read; asked of what is behind a link.
+    pub(crate) fn open_where(folder: &Path, images: Images, may_be: &dyn Fn(&Path) -> Result<()>) -> Result<Self> {
         let fault = |path: &Path, what: &str| Err(DataError::malformed(&name_of(path), Place::Whole, what));
         if let Fit::Resize(height, width) | Fit::Crop(height, width) = images.fit
             && (height == 0 || width == 0 || u64::from(height) * u64::from(width) > images.limits.pixels)
@@ -172,9 +178,12 @@ impl ImageFolder {
             if !path.is_dir() {
                 return fault(&path, "is not a folder: pictures go into one folder per class");
             }
+            let behind_link = |path: &Path| if path.is_symlink() { may_be(path) } else { Ok(()) };
+            behind_link(&path)?;
             let label = classes.len() as i32;
             let before = files.len();
             for (name, path) in listed(&path)? {
+                behind_link(&path)?;
                 let facts = std::fs::metadata(&path).map_err(|e| DataError::io(&path, &e))?;
                 let kind = path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default();
                 if !facts.is_file() || !matches!(&*kind, "png" | "jpg" | "jpeg") {
@@ -258,15 +267,29 @@ impl Source for ImageFolder {
         Ok(self.0.fingerprint)
     }
     fn read(&self, rows: &[usize]) -> Result<Dataset> {
-        let Inner { images, size, files, .. } = &*self.0;
+        Dataset::new([("image", self.0.pictures(rows)?), ("label", self.0.labels(rows)?)])
+    }
+    fn read_fields(&self, rows: &[usize], fields: &[usize]) -> Result<Vec<Array>> {
+        // A label costs no picture.
+        fields.iter().map(|field| if *field == 0 { self.0.pictures(rows) } else { self.0.labels(rows) }).collect()
+    }
+}
+
+impl Inner {
+    fn file(&self, row: usize) -> Result<&(PathBuf, i32)> {
+        self.files.get(row).ok_or(DataError::NoSample { row, len: self.files.len() })
+    }
+    fn labels(&self, rows: &[usize]) -> Result<Array> {
+        let labels = rows.iter().map(|row| Ok(self.file(*row)?.1)).collect::<Result<Vec<i32>>>()?;
+        Ok(Array::from_slice(&[rows.len() as u64], &labels))
+    }
+    fn pictures(&self, rows: &[usize]) -> Result<Array> {
+        let Self { images, size, .. } = self;
         let (height, width) = (u64::from(size.0), u64::from(size.1));
         let mut batch = Array::zeros(images.dtype, &[rows.len() as u64, images.channels, height, width]);
-        let mut labels = Vec::with_capacity(rows.len());
         let one = (images.channels * height * width) as usize * images.dtype.size_bytes();
         for (row, to) in rows.iter().zip(batch.bytes_mut().chunks_exact_mut(one)) {
-            let Some((path, label)) = files.get(*row) else {
-                return Err(DataError::NoSample { row: *row, len: files.len() });
-            };
+            let (path, _) = self.file(*row)?;
             let file = name_of(path);
             let image = images.parse(&file, &read_file(path)?)?;
             if image.shape()[1..] != [height, width] {
@@ -275,8 +298,7 @@ impl Source for ImageFolder {
                 return Err(another_size(&file, got, *size));
             }
             to.copy_from_slice(image.bytes());
-            labels.push(*label);
         }
-        Dataset::new([("image", batch), ("label", Array::from_slice(&[rows.len() as u64], &labels))])
+        Ok(batch)
     }
 }

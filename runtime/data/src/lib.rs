@@ -39,8 +39,10 @@
 
 pub mod csv;
 mod dataset;
+mod described;
 mod error;
 mod file;
+mod files;
 pub mod idx;
 mod images;
 mod loader;
@@ -50,13 +52,16 @@ pub mod npz;
 pub mod order;
 mod prefetch;
 mod source;
+mod turns;
 mod walk;
 mod zip;
 
 pub use csv::Csv;
 pub use dataset::Dataset;
+pub use described::{Described, Descriptions};
 pub use error::{DataError, Place, Result};
 pub use file::Limits;
+pub use files::{FileOpener, Files};
 pub use images::{ImageFolder, Images};
 pub use loader::{At, Batches, Loader};
 pub use mnist::mnist;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use thalweg_runtime::{Cursor, Cursors};
 
 use crate::dataset::Dataset;
-use crate::error::{DataError, Result};
+use crate::error::Result;
 use crate::prefetch::Ahead;
 use crate::source::Source;
+use crate::turns::Turns;
 use crate::walk::{Job, Walk};
 
 /// Where a batch lies, for functions that need to draw: random numbers made of this alone are the same whenever and on
@@ -29,11 +30,7 @@ type Map = Arc<dyn Fn(Dataset, At) -> Result<Dataset> + Send + Sync>;
 #[derive(Clone)]
 pub struct Loader {
     source: Arc<dyn Source>,
-    name: Arc<str>,
-    seed: Option<u64>,
-    batch: Option<usize>,
-    drop_last: bool,
-    epochs: u64,
+    turns: Turns,
     threads: usize,
     ahead: Option<usize>,
     map: Option<Map>,
@@ -44,27 +41,26 @@ impl Loader {
     /// said: [`Loader::batch`].
     pub fn new(source: impl Source + 'static) -> Self {
         let source: Arc<dyn Source> = Arc::new(source);
-        let (name, drop_last, epochs) = ("data".into(), false, 1);
-        Self { source, name, seed: None, batch: None, drop_last, epochs, threads: 0, ahead: None, map: None }
+        Self { source, turns: Turns::default(), threads: 0, ahead: None, map: None }
     }
     /// Another order each pass, a pure function of `seed`, the pass and the number of samples.
     pub fn shuffle(mut self, seed: u64) -> Self {
-        self.seed = Some(seed);
+        self.turns.seed = Some(seed);
         self
     }
     /// Samples in a batch. The last batch of a pass may be smaller; see [`Loader::drop_last`].
     pub fn batch(mut self, samples: usize) -> Self {
-        self.batch = Some(samples);
+        self.turns.batch = Some(samples);
         self
     }
     /// Leaves out what is left of a pass once it does not fill a batch.
     pub fn drop_last(mut self) -> Self {
-        self.drop_last = true;
+        self.turns.drop_last = true;
         self
     }
     /// Passes in all, those before a checkpoint included: a loader whose cursor stands behind the last one gives nothing.
     pub fn epochs(mut self, passes: u64) -> Self {
-        self.epochs = passes;
+        self.turns.epochs = passes;
         self
     }
     /// Reads ahead on so many threads, two batches each unless [`Loader::ahead`] says otherwise. Worth it where reading
@@ -91,7 +87,7 @@ impl Loader {
     /// The name under which the cursor is kept, `data` unless said: a model that learns from several loaders needs one
     /// each.
     pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
-        self.name = name.into();
+        self.turns.name = name.into();
         self
     }
 
@@ -101,9 +97,7 @@ impl Loader {
     }
     /// Steps of a whole pass; 0 where the size of a batch was not said.
     pub fn steps_per_pass(&self) -> u64 {
-        let (len, batch) = (self.source.len(), self.batch.unwrap_or(0));
-        let steps = if self.drop_last { len.checked_div(batch) } else { (batch > 0).then(|| len.div_ceil(batch)) };
-        steps.unwrap_or(0) as u64
+        self.turns.steps_per_pass(self.source.len())
     }
     /// All batches from the first pass on, counted by nobody: for evaluation. Wrong settings are the first item's error.
     pub fn iter(&self) -> Batches {
@@ -115,12 +109,9 @@ impl Loader {
     /// Wrong settings, and a cursor of other data or another order, are the first item's error.
     pub fn resume(&self, cursors: &Cursors) -> Batches {
         let start = || {
-            let stamp = self.stamp()?;
-            let (pass, next) = match cursors.get(&self.name) {
-                Some(cursor) => self.check(&stamp, cursor)?,
-                None => (0, 0),
-            };
-            let count = Count { cursors: cursors.clone(), name: self.name.clone(), stamp };
+            let fingerprint = self.source.fingerprint()?;
+            let (stamp, pass, next) = self.turns.resume(cursors, fingerprint, self.source.len())?;
+            let count = Count { cursors: cursors.clone(), name: self.turns.name.clone(), stamp };
             Ok((self.start(pass, next)?, count))
         };
         match start() {
@@ -129,48 +120,10 @@ impl Loader {
         }
     }
 
-    /// The cursor of this loader's very beginning. A cursor has no room for "in order", so that is part of the hash.
-    fn stamp(&self) -> Result<Cursor> {
-        let fingerprint = self.source.fingerprint()?;
-        let fingerprint = if self.seed.is_some() { fingerprint } else { in_order(&fingerprint) };
-        Ok(Cursor { fingerprint, seed: self.seed.unwrap_or(0), pass: 0, next: 0 })
-    }
-    /// Pass and sample at which `cursor` stands, if it is one of this loader.
-    fn check(&self, stamp: &Cursor, cursor: Cursor) -> Result<(u64, u64)> {
-        let short = |f: &[u8; 32]| f[..4].iter().map(|b| format!("{b:02x}")).collect::<String>();
-        let source = self.source.fingerprint()?;
-        let afresh = "or start afresh under another name with .named(..)";
-        let why = if self.seed.is_none() && cursor.fingerprint == source {
-            format!("it was shuffled with seed {0}, and now is not: say .shuffle({0}), {afresh}", cursor.seed)
-        } else if self.seed.is_some() && cursor.fingerprint == in_order(&source) {
-            format!("it was read in order, and now is shuffled: leave out .shuffle(..), {afresh}")
-        } else if cursor.fingerprint != stamp.fingerprint {
-            let (then, now) = (short(&cursor.fingerprint), short(&stamp.fingerprint));
-            format!("the data is not the same (fingerprint {then}… then, {now}… now): open the same files, {afresh}")
-        } else if cursor.seed != stamp.seed {
-            let (then, now) = (cursor.seed, stamp.seed);
-            format!("it was shuffled with seed {then}, and now with {now}: say .shuffle({then}), {afresh}")
-        } else if cursor.next > self.source.len() as u64 {
-            format!("there are only {} samples: the checkpoint is damaged", self.source.len())
-        } else {
-            return Ok((cursor.pass, cursor.next));
-        };
-        Err(DataError::Cursor { source_name: self.name.to_string(), cursor, why })
-    }
     fn start(&self, pass: u64, next: u64) -> Result<Reading> {
-        let (len, wrong) = (self.source.len(), |what: String| Err(DataError::Settings(what)));
-        let batch = match self.batch {
-            None => return wrong("say how many samples a step takes: .batch(64)".into()),
-            Some(0) => return wrong("a batch needs samples: .batch(0) has none".into()),
-            Some(_) if len == 0 => return wrong(format!("source `{}` has no samples", self.name)),
-            Some(batch) if self.drop_last && batch > len => {
-                let what = format!(".batch({batch}).drop_last() leaves nothing of {len} samples");
-                return wrong(format!("{what}: take smaller batches, or keep the last"));
-            }
-            Some(batch) => batch,
-        };
-        let walk = Walk::new(len, batch, self.drop_last, self.epochs, self.seed, pass, next);
-        let reader = Reader { source: self.source.clone(), map: self.map.clone(), seed: self.seed.unwrap_or(0) };
+        let walk = Walk::new(self.turns.places(self.source.len(), pass, next)?, self.turns.seed);
+        let seed = self.turns.seed.unwrap_or(0);
+        let reader = Reader { source: self.source.clone(), map: self.map.clone(), seed };
         match self.threads {
             0 => Ok(Reading::Here { walk, reader }),
             threads => {
@@ -189,10 +142,6 @@ impl IntoIterator for &Loader {
     }
 }
 
-fn in_order(fingerprint: &[u8; 32]) -> [u8; 32] {
-    blake3::derive_key("thalweg source read in order", fingerprint)
-}
-
 /// Reads one batch.
 pub(crate) struct Reader {
     source: Arc<dyn Source>,
@@ -203,7 +152,7 @@ pub(crate) struct Reader {
 impl Reader {
     pub(crate) fn read(&self, job: &Job) -> Result<Dataset> {
         let batch = self.source.read(&job.rows)?;
-        let at = At { seed: self.seed, pass: job.pass, first: job.first };
+        let at = At { seed: self.seed, pass: job.at.pass, first: job.at.first };
         match &self.map {
             Some(map) => map(batch, at),
             None => Ok(batch),
@@ -240,7 +189,7 @@ impl Iterator for Batches {
     type Item = Result<Dataset>;
     fn next(&mut self) -> Option<Result<Dataset>> {
         let read = match self.reading.as_mut()? {
-            Ok(Reading::Here { walk, reader }) => walk.next().map(|job| (reader.read(&job), job.after)),
+            Ok(Reading::Here { walk, reader }) => walk.next().map(|job| (reader.read(&job), job.at.after)),
             Ok(Reading::Ahead(ahead)) => ahead.next(),
             Err(error) => {
                 let error = error.clone();

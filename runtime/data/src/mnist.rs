@@ -17,12 +17,15 @@ use crate::idx;
 /// Files that are missing (and where to get them), damaged, or do not belong together.
 pub fn mnist(folder: impl AsRef<Path>) -> Result<(Dataset, Dataset)> {
     let folder = folder.as_ref();
-    Ok((part(folder, "train")?, part(folder, "t10k")?))
+    Ok((part(folder, "train", &|_| Ok(()))?, part(folder, "t10k", &|_| Ok(()))?))
 }
 
-fn part(folder: &Path, part: &str) -> Result<Dataset> {
+/// One of the two sets, of files that `may_be` lets be read.
+pub(crate) fn part(folder: &Path, part: &str, may_be: &dyn Fn(&Path) -> Result<()>) -> Result<Dataset> {
     let images = find(folder, &format!("{part}-images-idx3-ubyte"))?;
     let labels = find(folder, &format!("{part}-labels-idx1-ubyte"))?;
+    may_be(&images)?;
+    may_be(&labels)?;
     let (pixels, classes) = (idx::read(&images)?, idx::read(&labels)?);
     let fault = |path: &Path, what: String| Err(DataError::malformed(&name_of(path), Place::Whole, what));
     let ([n, height, width], DType::U8) = (pixels.shape(), pixels.dtype()) else {

@@ -75,7 +75,7 @@ impl Shared {
             drop(state);
 
             let outcome = catch_unwind(AssertUnwindSafe(|| self.reader.read(&job)));
-            self.lock().read.insert(number, (outcome, job.after));
+            self.lock().read.insert(number, (outcome, job.at.after));
             self.news.notify_all();
         }
     }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use thalweg_graph::TensorType;
+use thalweg_graph::{Array, TensorType};
 
 use crate::dataset::Dataset;
 use crate::error::{DataError, Result};
@@ -29,6 +29,15 @@ pub trait Source: Send + Sync {
     /// A row that is not there, or what is wrong with the file behind it.
     fn read(&self, rows: &[usize]) -> Result<Dataset>;
 
+    /// Some fields of the samples at `rows`, in those orders; fields are numbers in [`Source::fields`], which are there.
+    /// Worth an own way where a field is costly to read.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    fn read_fields(&self, rows: &[usize], fields: &[usize]) -> Result<Vec<Array>> {
+        let (batch, all) = (self.read(rows)?, self.fields());
+        fields.iter().map(|field| batch.field(&all[*field].0).cloned()).collect()
+    }
     /// All samples, in memory.
     fn read_all(&self) -> Result<Dataset> {
         self.read(&(0..self.len()).collect::<Vec<_>>())
@@ -92,6 +101,9 @@ impl<S: Source + ?Sized> Source for Arc<S> {
     }
     fn read(&self, rows: &[usize]) -> Result<Dataset> {
         (**self).read(rows)
+    }
+    fn read_fields(&self, rows: &[usize], fields: &[usize]) -> Result<Vec<Array>> {
+        (**self).read_fields(rows, fields)
     }
 }
 

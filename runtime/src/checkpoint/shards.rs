@@ -49,7 +49,7 @@ impl Root {
         Some(directory.strip_prefix(&self.path).ok()?.to_str()?.to_string())
     }
     /// The directory of this name below it.
-    fn directory(&self, name: &str) -> Option<PathBuf> {
+    pub(crate) fn directory(&self, name: &str) -> Option<PathBuf> {
         let plain = Path::new(name).components().all(|c| matches!(c, Component::Normal(_)));
         plain.then(|| self.path.join(name))
     }

@@ -17,6 +17,7 @@ use super::link::{Carried, Link, Way};
 use super::{ControlMessages, Exchange, Prepared};
 use crate::device::{AbortFlag, DeviceError};
 use crate::memory::LineBuffer;
+use crate::source::{Facts, SourceSpec};
 use crate::trace::ChannelEvent;
 
 /// Carries what leaves this process by the channels of the step that is running.
@@ -43,6 +44,13 @@ pub trait Conductor: Send {
     /// # Errors
     /// The one cause for which the step ended.
     fn run(&mut self, prepared: &Prepared, exchange: Exchange<'_>, abort: &AbortFlag) -> Result<bool, DeviceError>;
+    /// Opens a data set at whoever may read it, for [draws](Exchange::draws).
+    ///
+    /// # Errors
+    /// If nobody can, with what everybody says.
+    fn open(&mut self, spec: &SourceSpec) -> Result<Facts, DeviceError>;
+    /// Bytes that were fed so far: what was drawn is not among them.
+    fn fed_bytes(&self) -> u64;
     /// Has what crosses channels noted from here on, or no longer.
     fn watch_channels(&mut self, on: bool);
     /// By device, what crossed in the last step, which was one of this plan, on the device's own clock.

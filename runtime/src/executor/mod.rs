@@ -29,6 +29,7 @@ pub use position::Position;
 pub use seat::Fetch;
 
 use crate::device::{AbortFlag, Device, DeviceError, Loaded};
+use crate::source::{Draw, Facts, SourceSpec};
 use crate::trace::ChannelEvent;
 use apart::Hosts;
 use gate::Watch;
@@ -73,8 +74,12 @@ struct Inner {
 
 /// What crosses between a step and its caller.
 pub struct Exchange<'a> {
-    /// By channel: the bytes of those that come from the caller, as many as the channel carries; of others none.
+    /// By channel: the bytes of those that come from the caller, as many as the channel carries; of others, and of those that
+    /// are drawn, none.
     pub feeds: &'a [&'a [u8]],
+    /// What is read where the devices are, if they are [elsewhere](Executor::conducting): the values of all channels from the
+    /// caller that are called as one of its fields.
+    pub draws: &'a [Draw],
     /// By channel.
     pub fetches: Vec<Fetch<'a>>,
     /// Asked once, when all bodies have ended and everything was fetched: whether variables may be updated.
@@ -292,7 +297,8 @@ impl Executor {
     /// If feeds and fetches are not those of the plan's channels.
     pub fn run(&mut self, prepared: &Prepared, exchange: Exchange<'_>) -> Result<bool, DeviceError> {
         let inner = &*prepared.0;
-        let Exchange { feeds, fetches, agrees } = exchange;
+        let Exchange { feeds, draws, fetches, agrees } = exchange;
+        assert!(draws.is_empty() || matches!(self.hosts, Hosts::Caller(_)), "what is read here is fed");
         let caller = if self.hosts.wire().is_some() { None } else { Some(Endpoint::Driver) };
         for ((channel, feed), fetch) in inner.plan.channels.values().iter().zip(feeds).zip(&fetches) {
             let bytes = channel.ty.size_bytes() as usize;
@@ -301,13 +307,14 @@ impl Executor {
                 Fetch::Into(into) => Some(channel.to) == caller && into.len() == bytes,
                 Fetch::Status(_) => Some(channel.to) == caller && bytes == 4,
             };
-            let fed = if Some(channel.from) == caller { bytes } else { 0 };
+            let is_fed = Some(channel.from) == caller && !draws.iter().any(|draw| draw.has(&channel.label));
+            let fed = if is_fed { bytes } else { 0 };
             assert!(fits && feed.len() == fed, "\"{}\" is neither fed nor fetched as the plan has it", channel.label);
         }
         assert!(feeds.len() == inner.plan.channels.len() && fetches.len() == feeds.len(), "one of each per channel");
         self.whole()?;
         self.room.give(prepared);
-        let exchange = Exchange { feeds, fetches, agrees };
+        let exchange = Exchange { feeds, draws, fetches, agrees };
         if let Hosts::Caller(conductor) = &mut self.hosts {
             prepared.open();
             let outcome = conductor.run(prepared, exchange, &self.abort);
@@ -324,7 +331,7 @@ impl Executor {
             prepared.close();
             return outcome;
         }
-        let Exchange { feeds, fetches, agrees } = exchange;
+        let Exchange { feeds, fetches, agrees, .. } = exchange;
         let events = self.events.as_ref().map(|_| vec![]);
         let (device, part) = (&mut *self.devices[0], &inner.parts[0]);
         let (index, held, stops, wire) = (0, vec![], Stops::Alone(&self.abort), None);
@@ -346,6 +353,21 @@ impl Executor {
     /// Says that all variables have been written anew, so that they are those of one step again.
     pub fn mended(&mut self) {
         self.torn = None;
+    }
+    /// Opens a data set where devices are that other processes host; nothing where all are here.
+    ///
+    /// # Errors
+    /// If nobody can, with what everybody says.
+    pub fn open_source(&mut self, spec: &SourceSpec) -> Result<Option<Facts>, DeviceError> {
+        if let Hosts::Caller(conductor) = &mut self.hosts { conductor.open(spec).map(Some) } else { Ok(None) }
+    }
+    /// Whether other processes host the devices.
+    pub fn is_conducting(&self) -> bool {
+        matches!(self.hosts, Hosts::Caller(_))
+    }
+    /// Bytes that were fed to other processes so far; nothing where all devices are here.
+    pub fn fed_bytes(&self) -> u64 {
+        if let Hosts::Caller(conductor) = &self.hosts { conductor.fed_bytes() } else { 0 }
     }
     /// What steering other processes has cost so far; nothing where all devices are here.
     pub fn control_messages(&self) -> ControlMessages {

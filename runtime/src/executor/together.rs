@@ -14,7 +14,7 @@ use crate::device::DeviceError;
 impl Executor {
     /// [`Executor::run`] where there are several devices.
     pub(super) fn together(&mut self, prepared: &Prepared, exchange: Exchange<'_>) -> Result<bool, DeviceError> {
-        let Exchange { feeds, fetches, agrees } = exchange;
+        let Exchange { feeds, fetches, agrees, .. } = exchange;
         let plan = &*prepared.0;
         let Self { devices, threads: Some(threads), hosts, abort, wait_limit, torn, events, position, .. } = self
         else {

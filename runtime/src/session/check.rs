@@ -5,7 +5,6 @@
 //! up a fused fold in another order. So checks are part of a step's plan only where every other launch stays as it is;
 //! otherwise they are a plan of their own, the guard, that runs before the step and updates nothing.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use thalweg_graph::watch::{Finiteness, check_every_value, first_offence};
 use thalweg_graph::{Array, Bindings, DType};
 
 use super::{Outcome, Outputs, RunError, Session, Step};
+use crate::feed::Fed;
 
 /// A value that was to be finite and is not.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -42,7 +42,7 @@ pub struct NotFinite {
 }
 
 /// What was fed, by name.
-type Feeds<'a> = std::collections::BTreeMap<&'a str, &'a Array>;
+type Feeds<'a> = std::collections::BTreeMap<&'a str, &'a Fed<'a>>;
 
 /// Whether what was found must not be committed.
 pub(super) fn fails(step: &Step, found: &[(Value, Finiteness)]) -> bool {
@@ -136,10 +136,10 @@ impl Session {
         index: usize,
         step: &Step,
         found: &[(Value, Finiteness)],
-        arrays: &[Cow<Array>],
+        fed: &[Fed<'_>],
     ) -> RunError {
         let names: Vec<Arc<str>> = self.programs[index].inputs.iter().map(|(name, _)| name.clone()).collect();
-        let feeds: &Feeds = &names.iter().map(|n| &**n).zip(arrays.iter().map(|a| &**a)).collect();
+        let feeds: &Feeds = &names.iter().map(|n| &**n).zip(fed).collect();
         let (declared, every) = found.split_at(step.declared);
         let failed = declared.iter().filter(|(_, f)| *f != Finiteness::Finite).map(|(of, _)| *of).min();
         let known = first_offence(&step.graph, every);

@@ -12,7 +12,7 @@ use thalweg_graph::structural::ReadVariable;
 use thalweg_graph::{Array, Bindings, Builder, Graph, NodeId, Program, Summary, Value};
 
 use super::{RunError, Session};
-use crate::feed;
+use crate::feed::{self, Fed};
 
 /// Which value to look at.
 #[derive(Clone, Copy)]
@@ -60,7 +60,7 @@ impl Session {
                 inputs.push((name, ty));
             }
         }
-        let (arrays, bindings) = feed::check(&self.graph, &name, &inputs, &|_| false, feeds)?;
+        let (fed, bindings) = feed::check(&self.graph, &name, &inputs, &|_| false, feeds.into())?;
         let bound = prefix.bind(&bindings).ok_or_else(|| RunError::Bindings(bindings.clone()))?;
         for node in bound.nodes.values() {
             if let Some(ty) = node.types.iter().find(|t| t.shape.fixed().is_none()) {
@@ -68,7 +68,12 @@ impl Session {
                 return Err(LowerError::Unbound { label, site, ty }.into());
             }
         }
-        let fed: Named = inputs.iter().zip(arrays).map(|((n, _), a)| (n.clone(), Values::from_array(&a))).collect();
+        let value = |((name, _), fed): (&(Arc<str>, _), &Fed)| match fed {
+            Fed::Array(array) => Some((name.clone(), Values::from_array(array))),
+            // Arrays only were fed.
+            Fed::Drawn(..) => None,
+        };
+        let fed: Named = inputs.iter().zip(&fed).filter_map(value).collect();
         let mut state = Named::new();
         for read in bound.nodes.values().iter().filter_map(|n| n.op_as::<ReadVariable>()) {
             state.insert(read.variable.clone(), Values::from_array(&self.get(&read.variable)?));

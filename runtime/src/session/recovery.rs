@@ -14,6 +14,7 @@ use super::{RunError, Session, Spread};
 use crate::checkpoint::{CheckpointError, CheckpointId, Saving};
 use crate::device::{AbortFlag, DeviceError};
 use crate::executor::Executor;
+use crate::feed::{Fed, Feeds};
 use crate::planner::Planner;
 
 /// Bytes of feeds that are remembered before the variables themselves are copied instead, unless told otherwise.
@@ -63,8 +64,16 @@ pub enum Origin {
 
 /// What leads from where the variables stood to where they stand.
 enum Entry {
-    Step { program: usize, checks_all: bool, feeds: Vec<Array> },
+    Step { program: usize, checks_all: bool, feeds: Vec<Fed<'static>> },
     Set { id: VarId, value: Array },
+}
+
+/// Bytes of what is remembered of something that was fed: of samples that are read where the devices are only which.
+fn kept_bytes(fed: &Fed<'_>) -> u64 {
+    match fed {
+        Fed::Array(array) => array.bytes().len() as u64,
+        Fed::Drawn(..) => size_of::<Fed<'_>>() as u64,
+    }
 }
 
 /// How the variables came to be what they are.
@@ -92,7 +101,7 @@ impl Journal {
     }
     fn push(&mut self, entry: Entry) {
         self.bytes += match &entry {
-            Entry::Step { feeds, .. } => feeds.iter().map(|f| f.bytes().len() as u64).sum(),
+            Entry::Step { feeds, .. } => feeds.iter().map(kept_bytes).sum(),
             Entry::Set { value, .. } => value.bytes().len() as u64,
         };
         self.entries.push(entry);
@@ -158,11 +167,11 @@ impl Session {
         self.recover(DeviceError::Gone { place: "the job".into(), cause: "it can have more workers again".into() })
     }
     /// A step that updates variables has been done.
-    pub(super) fn remember_step(&mut self, program: usize, feeds: &[std::borrow::Cow<Array>]) -> Result<(), RunError> {
+    pub(super) fn remember_step(&mut self, program: usize, feeds: Vec<Fed<'_>>) -> Result<(), RunError> {
         let checks_all = self.checks_all;
         let Some(journal) = &mut self.journal else { return Ok(()) };
         journal.settle();
-        journal.push(Entry::Step { program, checks_all, feeds: feeds.iter().map(|f| (**f).clone()).collect() });
+        journal.push(Entry::Step { program, checks_all, feeds: feeds.into_iter().map(Fed::into_owned).collect() });
         if journal.bytes > journal.limit { self.copy() } else { Ok(()) }
     }
     /// A variable has been set.
@@ -242,6 +251,7 @@ impl Session {
                 self.forget_step(step);
             }
         }
+        self.keep_fed_bytes();
         (self.executor, self.planner, self.spread) = (executor, planner, spread);
         self.watch_again();
         match &journal.from {
@@ -260,12 +270,12 @@ impl Session {
         }
         Ok(())
     }
-    fn replay(&mut self, program: usize, checks_all: bool, feeds: &[Array]) -> Result<(), RunError> {
+    fn replay(&mut self, program: usize, checks_all: bool, feeds: &[Fed<'_>]) -> Result<(), RunError> {
         let wanted = std::mem::replace(&mut self.checks_all, checks_all);
         let inputs = self.programs[program].inputs.clone();
         let name = self.programs[program].name.clone();
-        let feeds: Vec<(&str, &Array)> = inputs.iter().zip(feeds).map(|((name, _), array)| (&**name, array)).collect();
-        let done = self.run_once(&name, &feeds);
+        let feeds: Vec<_> = inputs.iter().zip(feeds).map(|((name, _), fed)| (&**name, fed.borrowed())).collect();
+        let done = self.run_once(&name, Feeds::Mixed(&feeds));
         self.checks_all = wanted;
         done.map(drop)
     }

@@ -4,16 +4,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use thalweg_graph::Bindings;
 use thalweg_graph::ir::{Graph, Value};
-use thalweg_graph::plan::{Memory, Plan};
+use thalweg_graph::plan::{Endpoint, Memory, Plan};
 use thalweg_graph::watch::Finiteness;
-use thalweg_graph::{Array, Bindings};
 
 use super::routes::Routes;
 use super::{RunError, Session, check};
 use crate::device::DeviceError;
 use crate::executor::{Exchange, Fetch, Prepared};
+use crate::feed::Fed;
 use crate::outputs::Outputs;
+use crate::source::{Batch, Draw};
 
 /// A plan on the devices, and what its channels to the caller mean: the program's outputs, then the statuses of what it
 /// declares to be finite, then those of all values.
@@ -95,7 +97,7 @@ impl Session {
     pub(super) fn execute<'a>(
         &mut self,
         step: &Step,
-        feed: impl Fn(&str) -> Option<&'a Array>,
+        feed: impl Fn(&str) -> Option<&'a Fed<'a>>,
     ) -> Result<Outcome, RunError> {
         let started = self.recorder.now(&self.executor);
         let outcome = self.exchange(step, feed);
@@ -104,16 +106,22 @@ impl Session {
         outcome
     }
 
-    fn exchange<'a>(&mut self, step: &Step, feed: impl Fn(&str) -> Option<&'a Array>) -> Result<Outcome, RunError> {
+    fn exchange<'a>(&mut self, step: &Step, feed: impl Fn(&str) -> Option<&'a Fed<'a>>) -> Result<Outcome, RunError> {
         let (routes, program) = (&*step.routes, &step.graph.programs[0]);
         // They go back to the shelf if this returns early: nobody sees what is in them.
         let empty = routes.outputs.iter().map(|(name, ty, _)| (name.clone(), self.shelf.take(ty.dtype, &ty.shape)));
         let mut outputs = Outputs::new(empty.collect(), self.shelf.clone());
         let mut feeds: Vec<&[u8]> = Vec::with_capacity(routes.feeds.len());
+        let mut draws: Vec<Draw> = vec![];
         for (channel, range) in step.plan.channels.values().iter().zip(&routes.feeds) {
-            feeds.push(match range.is_empty() {
-                true => &[],
-                false => &feed(&channel.label).expect("an input of the program").bytes()[range.clone()],
+            let fed = if channel.from == Endpoint::Driver { feed(&channel.label) } else { None };
+            feeds.push(match fed {
+                Some(Fed::Array(array)) => &array.bytes()[range.clone()],
+                Some(Fed::Drawn(batch, field)) => {
+                    draw(&mut draws, batch, *field as u32);
+                    &[]
+                }
+                None => &[],
             });
         }
         let mut fetches: Vec<Fetch<'_>> = Vec::with_capacity(feeds.len());
@@ -134,12 +142,25 @@ impl Session {
             program.checks.iter().zip(&statuses).map(|(c, s)| (c.of, read(s))).collect()
         };
         let agrees = || !check::fails(step, &found());
-        if !self.executor.run(&step.prepared, Exchange { feeds: &feeds, fetches, agrees: &agrees })? {
+        if !self.executor.run(&step.prepared, Exchange { feeds: &feeds, draws: &draws, fetches, agrees: &agrees })? {
             return Ok(Outcome::NotFinite(found()));
         }
         if step.commits {
             self.cursors.commit();
         }
         Ok(Outcome::Done(outputs))
+    }
+}
+
+/// A field of a batch more.
+fn draw(draws: &mut Vec<Draw>, batch: &Batch, field: u32) {
+    let same = |d: &&mut Draw| Arc::ptr_eq(d.batch.source(), batch.source()) && d.batch.samples() == batch.samples();
+    match draws.iter_mut().find(same) {
+        Some(draw) => {
+            if let Err(at) = draw.fields.binary_search(&field) {
+                draw.fields.insert(at, field);
+            }
+        }
+        None => draws.push(Draw { batch: batch.clone(), fields: vec![field] }),
     }
 }

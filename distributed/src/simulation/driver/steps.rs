@@ -17,7 +17,7 @@ impl Driver {
         let (step, number) = (term.attempt, term.number);
         let loaded = vec![0; term.remotes.len()];
         let feeds: Vec<Conn> = term.remotes.iter().filter_map(|r| r.data).collect();
-        self.conduct(ground, coordinator::Event::Start { step, loaded });
+        self.conduct(ground, coordinator::Event::Start { step, loaded, draws: vec![] });
         if !self.session.phase.is_stepping() {
             return;
         }

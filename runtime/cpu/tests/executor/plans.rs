@@ -247,7 +247,7 @@ pub(crate) fn run_if(
         Fetch::Into(bytemuck::cast_slice_mut(&mut total)),
     ];
     let feeds = [left, right, &[], &[], &[], &[], &[]];
-    let done = executor.run(prepared, Exchange { feeds: &feeds, fetches, agrees: &|| agrees })?;
+    let done = executor.run(prepared, Exchange { feeds: &feeds, draws: &[], fetches, agrees: &|| agrees })?;
     Ok(done.then_some([y, total]))
 }
 

@@ -98,7 +98,7 @@ fn a_ring_of_three_turns_a_thousand_times() {
             let (feeds, started) = ([&[][..]; 6], Instant::now());
             for _ in 0..steps {
                 let fetches = (0..6).map(|_| Fetch::Nothing).collect();
-                let done = executor.run(&prepared, Exchange { feeds: &feeds, fetches, agrees: &|| true });
+                let done = executor.run(&prepared, Exchange { feeds: &feeds, draws: &[], fetches, agrees: &|| true });
                 assert_eq!(done, Ok(true), "{name}");
                 let old = v.clone();
                 for d in 0..3 {

@@ -9,10 +9,9 @@
 #[path = "common/command.rs"]
 mod command;
 
-use std::process::{Command, Output};
 use std::time::Instant;
 
-use command::{Folder, THALWEG, said, summary, thalweg};
+use command::{Folder, said, summary, thalweg, with_crashes};
 
 const STEPS: &str = "400";
 
@@ -40,11 +39,6 @@ const KILLS: &[(&str, &str, u32)] = &[
     ("worker0", "joining", 3),
     ("driver", "restoring", 40),
 ];
-
-/// Runs the command; its processes crash as the plan in this folder says.
-fn with_crashes(arguments: &[&str], crashes: &Folder) -> Output {
-    Command::new(THALWEG).args(arguments).env("THALWEG_CRASH", crashes.path()).output().expect("it starts")
-}
 
 #[test]
 fn whoever_is_killed_wherever_the_numbers_are_the_same() {

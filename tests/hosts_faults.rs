@@ -8,42 +8,25 @@
 #![cfg(target_os = "linux")]
 #![allow(missing_docs)]
 
+#[path = "common/command.rs"]
+mod command;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-const THALWEG: &str = env!("CARGO_BIN_EXE_thalweg");
+use command::{Folder, THALWEG, said};
 
-struct Folder(PathBuf);
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("thalweg-faults-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-    fn sub(&self, name: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::create_dir_all(&path).expect("a folder");
-        path
-    }
-}
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn said(out: &Output) -> String {
-    String::from_utf8_lossy(&out.stderr).into_owned()
+/// A folder in it.
+fn sub(folder: &Folder, name: &str) -> PathBuf {
+    let path = folder.at(name);
+    std::fs::create_dir_all(&path).expect("a folder");
+    path
 }
 
 #[track_caller]
 fn digest(out: &Output) -> serde_json::Value {
-    assert!(out.status.success(), "{}", said(out));
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
-    let last: serde_json::Value = serde_json::from_str(text.lines().last().expect("a summary")).expect("JSON");
-    last["digest"].clone()
+    command::summary(out)["digest"].clone()
 }
 
 /// One bit of a value, a gradient where nobody looks at checksums and the numbers become others: it is named, and what it was
@@ -52,9 +35,9 @@ fn digest(out: &Output) -> serde_json::Value {
 fn a_bit_that_turns_on_its_way_is_noticed() {
     let demo = ["demo", "--json", "--leaves", "4", "--steps", "60"];
     let undisturbed = digest(&Command::new(THALWEG).args(demo).output().expect("it starts"));
-    let folder = Folder::new("flips");
+    let folder = Folder::new("faults-flips");
     for (strategy, who, count) in [("dp", "worker1", 49), ("pp", "worker0", 70), ("zero1", "worker0", 51)] {
-        let crashes = folder.sub(&format!("{strategy}-crashes"));
+        let crashes = sub(&folder, &format!("{strategy}-crashes"));
         std::fs::write(crashes.join("plan"), format!("{who} flip {count}\n")).expect("room");
         let mut job = Command::new(THALWEG);
         job.args(["launch", "-n", "2", "--", "thalweg"]).args(demo).args(["--strategy", strategy]);
@@ -172,8 +155,8 @@ fn whatever_a_job_publishes_is_synced_first_and_named_for_good() {
     if !strace() {
         return;
     }
-    let folder = Folder::new("synced");
-    let (crashes, saves, log) = (folder.sub("crashes"), folder.sub("saves"), folder.0.join("log"));
+    let folder = Folder::new("faults-synced");
+    let (crashes, saves, log) = (sub(&folder, "crashes"), sub(&folder, "saves"), folder.at("log"));
     std::fs::write(crashes.join("plan"), "driver voted 5\n").expect("room");
     let out = Command::new("strace")
         .args(["-f", "-y", "-s", "0", "--seccomp-bpf", "-e", "signal=none"])
@@ -183,7 +166,7 @@ fn whatever_a_job_publishes_is_synced_first_and_named_for_good() {
         .args(["--", "thalweg", "demo", "--json", "--leaves", "2", "--steps", "12", "--save-every", "2", "--save"])
         .arg(&saves)
         .env("THALWEG_CRASH", &crashes)
-        .env("TMPDIR", folder.sub("jobs"))
+        .env("TMPDIR", sub(&folder, "jobs"))
         .output()
         .expect("strace runs");
     assert!(out.status.success() && crashes.join("fired-1").exists(), "{}", said(&out));

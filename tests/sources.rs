@@ -5,31 +5,19 @@
 #![cfg(target_os = "linux")]
 #![allow(missing_docs)]
 
-use std::path::{Path, PathBuf};
+#[path = "common/command.rs"]
+mod command;
+
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
+use command::{Folder, THALWEG, said, thalweg, with_crashes};
 use thalweg::data::{Csv, Dataset, Files, digits};
 use thalweg::prelude::*;
 
-const THALWEG: &str = env!("CARGO_BIN_EXE_thalweg");
-
-/// A folder that is removed at the end.
-struct Folder(PathBuf);
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("thalweg-sources-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a folder");
-        Self(path)
-    }
-    /// As a root.
-    fn root(&self) -> String {
-        format!("data={}", self.0.display())
-    }
-}
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// A folder as a root.
+fn root(folder: &Folder) -> String {
+    format!("data={}", folder.path().display())
 }
 
 /// An array as NumPy writes it.
@@ -54,37 +42,26 @@ fn npy(path: &Path, array: &Array) {
 
 /// The training digits below a root, in the folder `digits`.
 fn with_digits(name: &str) -> (Folder, Dataset) {
-    let (folder, (train, _)) = (Folder::new(name), digits().expect("they are sound"));
-    let digits = folder.0.join("digits");
+    let (folder, (train, _)) = (Folder::new(&format!("sources-{name}")), digits().expect("they are sound"));
+    let digits = folder.at("digits");
     std::fs::create_dir_all(&digits).expect("room");
     train.feeds().into_iter().for_each(|(name, array)| npy(&digits.join(format!("{name}.npy")), array));
     (folder, train)
 }
 
-fn thalweg(arguments: &[&str], crashes: Option<&Folder>) -> Output {
-    let mut command = Command::new(THALWEG);
-    command.args(arguments);
-    if let Some(folder) = crashes {
-        command.env("THALWEG_CRASH", &folder.0);
-    }
-    command.output().expect("it starts")
-}
-
 /// The last line of a demo over four leaves.
 fn summary(before: &[&str], steps: &str, after: &[&str], crashes: Option<&Folder>) -> (serde_json::Value, String) {
     let demo = ["demo", "--json", "--leaves", "4", "--steps", steps];
-    let out = thalweg(&[before, &demo, after].concat(), crashes);
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(out.status.success(), "{before:?} {after:?}: {said}");
-    let text = String::from_utf8(out.stdout).expect("text");
-    (serde_json::from_str(text.lines().last().expect("a summary")).expect("JSON"), said)
+    let arguments = [before, &demo, after].concat();
+    let out = crashes.map_or_else(|| thalweg(&arguments), |crashes| with_crashes(&arguments, crashes));
+    (command::summary(&out), said(&out))
 }
 
 /// Fifty steps: two passes with a last short batch each, and a part of a third.
 #[test]
 fn no_sample_passes_through_the_driver() {
     let (folder, _) = with_digits("feeds");
-    let root = folder.root();
+    let root = root(&folder);
     let (fed, _) = summary(&[], "50", &[], None);
     for (strategy, worlds) in
         [("dp", &["1", "2", "3", "4"][..]), ("zero1", &["2", "3"]), ("pp", &["2"]), ("ps", &["3"])]
@@ -120,17 +97,18 @@ fn no_sample_passes_through_the_driver() {
 #[test]
 fn whoever_is_killed_the_samples_are_the_same() {
     let (folder, _) = with_digits("kills");
-    let (crashes, saves, root) = (Folder::new("crashes"), Folder::new("saves"), folder.root());
+    let (crashes, saves, root) = (Folder::new("sources-crashes"), Folder::new("sources-saves"), root(&folder));
     let (fed, _) = summary(&[], "120", &[], None);
     let kills =
         ["worker1 reading 20", "worker2 body-done 35", "driver voted 60", "worker0 reading 90", "driver committing 20"];
-    std::fs::write(crashes.0.join("plan"), kills.map(|kill| format!("{kill}\n")).concat()).expect("room");
-    let shared = format!("saves={}", saves.0.display());
+    std::fs::write(crashes.at("plan"), kills.map(|kill| format!("{kill}\n")).concat()).expect("room");
+    let shared = format!("saves={}", saves.path().display());
     let launch = ["launch", "-n", "3", "--restarts", "9", "--root", &root, "--root", &shared, "--", "thalweg"];
-    let save = ["--save", saves.0.to_str().expect("a plain path"), "--save-every", "25", "--source", "data/digits"];
+    let save =
+        ["--save", saves.path().to_str().expect("a plain path"), "--save-every", "25", "--source", "data/digits"];
     let (read, said) = summary(&launch, "120", &save, Some(&crashes));
     for (line, kill) in (1..).zip(kills) {
-        assert!(crashes.0.join(format!("fired-{line}")).exists(), "`{kill}` never came:\n{said}");
+        assert!(crashes.at(&format!("fired-{line}")).exists(), "`{kill}` never came:\n{said}");
     }
     assert_eq!((&read["digest"], &read["steps"]), (&fed["digest"], &120.into()), "{said}");
     assert_eq!(read["bytes_fed"], 0, "{said}");
@@ -140,12 +118,12 @@ fn whoever_is_killed_the_samples_are_the_same() {
 #[test]
 fn a_run_goes_on_with_the_other_kind() {
     let (folder, _) = with_digits("resumes");
-    let (root, saves) = (folder.root(), Folder::new("resumed"));
+    let (root, saves) = (root(&folder), Folder::new("sources-resumed"));
     let (fed, _) = summary(&[], "50", &[], None);
     let read = ["--source", "data/digits"];
     let launch = ["launch", "-n", "2", "--root", &root, "--", "thalweg"];
     for (i, (first, then)) in [(&read[..], &[][..]), (&[], &read)].into_iter().enumerate() {
-        let save = saves.0.join(i.to_string());
+        let save = saves.at(&i.to_string());
         let save = ["--save", save.to_str().expect("a plain path")];
         summary(&launch, "30", &[&save[..], first].concat(), None);
         let (resumed, _) = summary(&launch, "50", &[&save[..], &["--resume"], then].concat(), None);
@@ -156,28 +134,28 @@ fn a_run_goes_on_with_the_other_kind() {
 #[test]
 fn what_is_wrong_is_said_with_who_where_and_what() {
     let (folder, train) = with_digits("wrong");
-    let root = folder.root();
-    let secret = Folder::new("secret");
-    npy(&secret.0.join("image.npy"), train.get("image").expect("it is there"));
-    std::os::unix::fs::symlink(&secret.0, folder.0.join("out")).expect("room");
+    let root = root(&folder);
+    let secret = Folder::new("sources-secret");
+    npy(&secret.at("image.npy"), train.get("image").expect("it is there"));
+    std::os::unix::fs::symlink(secret.path(), folder.at("out")).expect("room");
     // A link in the folder that leads out; one array that is shorter; one that is no array; other pictures.
     for bad in ["linked", "short", "damaged", "shape"] {
-        std::fs::create_dir(folder.0.join(bad)).expect("room");
-        let put = |name: &str| std::fs::copy(folder.0.join("digits").join(name), folder.0.join(bad).join(name));
+        std::fs::create_dir(folder.at(bad)).expect("room");
+        let put = |name: &str| std::fs::copy(folder.at("digits").join(name), folder.at(bad).join(name));
         put("label.npy").expect("room");
-        let image = folder.0.join(bad).join("image.npy");
+        let image = folder.at(bad).join("image.npy");
         match bad {
-            "linked" => std::os::unix::fs::symlink(secret.0.join("image.npy"), image).expect("room"),
+            "linked" => std::os::unix::fs::symlink(secret.at("image.npy"), image).expect("room"),
             "short" => npy(&image, train.select(&[0, 1, 2]).get("image").expect("it is there")),
             "damaged" => std::fs::write(image, "no array").expect("room"),
             _ => npy(&image, &Array::zeros(F32, &[1437, 1, 8, 9])),
         }
     }
     let misplaced = ["launch", "-n", "1", "--", "thalweg", "demo", "--source", "data/digits", "--root", &root];
-    let out = thalweg(&misplaced, None);
+    let out = thalweg(&misplaced);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.code() == Some(1) && said.contains("`thalweg launch --root NAME=DIR`"), "{said}");
-    let absolute = format!("data/{}", secret.0.display());
+    let absolute = format!("data/{}", secret.path().display());
     for (source, says) in [
         ("data/none", &["rank 0", "`none` below root `data`", "none: No such file"][..]),
         ("other/digits", &["rank 0", "there is no root `other` here; it has `data`", "--root other=DIRECTORY"]),
@@ -196,7 +174,7 @@ fn what_is_wrong_is_said_with_who_where_and_what() {
     ] {
         let launch =
             ["launch", "-n", "2", "--root", &root, "--", "thalweg", "demo", "--steps", "5", "--source", source];
-        let out = thalweg(&launch, None);
+        let out = thalweg(&launch);
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert_eq!(out.status.code(), Some(1), "{source}: {said}");
         says.iter().for_each(|says| assert!(said.contains(says), "{source}: {said}"));
@@ -206,9 +184,9 @@ fn what_is_wrong_is_said_with_who_where_and_what() {
 /// The same loop in one process, over two devices, and what is wrong with a table.
 #[test]
 fn a_table_is_read_as_it_is_fed() {
-    let folder = Folder::new("table");
+    let folder = Folder::new("sources-table");
     let text: String = (0..40).map(|i| format!("{i},{}\n", 3 * i + 1)).collect();
-    std::fs::write(folder.0.join("lines.csv"), format!("hours,pages\n{text}")).expect("room");
+    std::fs::write(folder.at("lines.csv"), format!("hours,pages\n{text}")).expect("room");
     let columns = Csv::new().number("x", F32, "hours").number("y", F32, "pages");
     let line = || {
         let g = Graph::new("line").seed(0);
@@ -221,7 +199,7 @@ fn a_table_is_read_as_it_is_fed() {
         g.compile_with(&Cluster::cpus(2), &Strategy::data_parallel()).expect("it fits")
     };
     let (mut read, mut fed) = (line(), line());
-    read.add_root(&folder.root()).expect("it is there");
+    read.add_root(&root(&folder)).expect("it is there");
     let files = Files::below("data", "lines.csv").csv(columns.clone());
     // 40 samples: five batches of seven and one of five, in each of three passes.
     let mut steps = 0;
@@ -231,7 +209,7 @@ fn a_table_is_read_as_it_is_fed() {
         steps += 1;
     }
     assert_eq!(steps, 18);
-    let data = columns.read(folder.0.join("lines.csv")).expect("it is sound");
+    let data = columns.read(folder.at("lines.csv")).expect("it is sound");
     for batch in fed.batches(&data.shuffle(4).batch(7).epochs(3)) {
         fed.run("train", &batch.expect("it is sound").feeds()).expect("it runs");
     }
@@ -269,7 +247,7 @@ fn an_engine_says_roots_by_the_environment() {
             .expect("it starts")
     };
     let (fed, _) = summary(&[], "30", &[], None);
-    let all: Vec<Child> = (0..3).map(|rank| start(rank, &folder.root())).collect();
+    let all: Vec<Child> = (0..3).map(|rank| start(rank, &root(&folder))).collect();
     let ended = all.into_iter().map(|process| process.wait_with_output().expect("it ends"));
     let ended: Vec<Output> = ended.collect();
     ended.iter().for_each(|out| assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr)));

@@ -14,6 +14,11 @@ pub(crate) fn thalweg(arguments: &[&str]) -> Output {
     Command::new(THALWEG).args(arguments).output().expect("it starts")
 }
 
+/// The same; its processes crash as the plan in this folder says.
+pub(crate) fn with_crashes(arguments: &[&str], crashes: &Folder) -> Output {
+    Command::new(THALWEG).args(arguments).env("THALWEG_CRASH", crashes.path()).output().expect("it starts")
+}
+
 /// What was said on stderr.
 pub(crate) fn said(out: &Output) -> String {
     String::from_utf8_lossy(&out.stderr).into_owned()

@@ -60,6 +60,11 @@ macro_rules! feed {
     ($($name:ident: $array:expr),* $(,)?) => { &[$((stringify!($name), $array)),*] };
 }
 
+/// The guide's blocks in Rust are run as tests; those in Python by `python/tests/test_guide.py`.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide/first-model.md")]
+struct Guide;
+
 /// The README's model is compiled and run as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

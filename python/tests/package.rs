@@ -19,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "pyright>=1.1.390",
     "mypy>=1.13",
     "ruff>=0.14",
+    "scikit-learn>=1.5",
 ];
 
 fn root() -> PathBuf {

@@ -222,3 +222,35 @@ def test_a_strategy_changes_no_bit() -> None:
         digests.add(model.digest())
         assert len(model.devices) == len(devices.split(","))
     assert len(digests) == 1
+
+
+class Twin(nn.Module):
+    """The twin of the network in ``data/torch_net.py``: attributes are called as they are there."""
+
+    def __init__(self) -> None:
+        self.conv1, self.norm1 = nn.Conv2d(8, 3, pad=1, bias=False), nn.BatchNorm()
+        self.blocks = [nn.Conv2d(8, 3, pad=1, groups=2) for _ in range(2)]
+        self.norm = nn.LayerNorm()
+        self.head = nn.Sequential(nn.Linear(16), tw.gelu, nn.Linear(5))
+
+    def __call__(self, x: tw.Tensor) -> tw.Tensor:
+        x = tw.relu(self.norm1(self.conv1(x)))
+        for block in self.blocks:
+            x = x + tw.relu(block(x))
+        return self.head(self.norm(tw.max_pool(x, 2).flatten(1)))
+
+
+def test_the_weights_of_a_pytorch_network_give_its_logits() -> None:
+    load = pytest.importorskip("safetensors.numpy").load_file
+    g = tw.Graph("twin")
+    g.program("run", outputs={"logits": Twin()(g.input("x", "f32", (g.dim("n", max=8), 3, 8, 8)))})
+    model = g.compile()
+    state = {
+        n: a for n, a in load(HERE / "data" / "torch_net.safetensors").items() if not n.endswith("num_batches_tracked")
+    }
+    assert set(state) == set(model.variables)
+    for name, value in state.items():
+        model.set(name, value)
+    theirs = np.load(HERE / "data" / "torch_net.npz")
+    got = model.run("run", {"x": theirs["images"]})["logits"]
+    assert np.abs(got - theirs["logits"]).max() <= 1e-5

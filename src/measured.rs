@@ -36,7 +36,16 @@ pub enum Entry {
     Gpu(Measured),
     /// Of an adapter, in a build without GPUs: kept as it is.
     #[cfg(not(feature = "gpu"))]
-    Other(serde_json::Value),
+    Other(Kept),
+}
+
+/// What is said of an adapter, in a build that does not know what that is.
+#[cfg(not(feature = "gpu"))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    adapter: serde_json::Value,
+    #[serde(flatten)]
+    rest: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Entry {

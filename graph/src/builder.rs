@@ -66,6 +66,22 @@ impl Builder {
         }
         builder
     }
+    /// A finished graph, to be finished once more: its programs are as they are. What else is declared here has random streams that
+    /// it may have used.
+    pub fn of(graph: Graph) -> Self {
+        let builder = Self::default();
+        {
+            let inner = &mut *builder.inner.borrow_mut();
+            for (id, node) in graph.nodes.iter() {
+                if let Some(input) = node.op_as::<Input>() {
+                    inner.inputs.insert(input.name.clone(), id.into());
+                }
+                inner.reads.extend(graph.variable_read(node).map(|variable| (variable, Value::from(id))));
+            }
+            inner.graph = graph;
+        }
+        builder
+    }
     /// Sets what all random numbers start from.
     pub fn set_seed(&self, seed: u64) {
         self.inner.borrow_mut().graph.seed = seed;

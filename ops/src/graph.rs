@@ -25,6 +25,21 @@ impl Graph {
     pub fn new(name: &str) -> Self {
         Self { builder: Builder::new(name), mixed: RefCell::default() }
     }
+    /// A finished graph, such as one that was read from bytes, to be compiled.
+    ///
+    /// ```
+    /// use thalweg_graph::{DType::F32, Graph as Finished};
+    /// use thalweg_ops::{Graph, registry};
+    ///
+    /// let g = Graph::new("double");
+    /// g.program("run").outputs([(g.input("x", F32, [4]) * 2.0).named("y")]);
+    /// let graph = g.finish().unwrap();
+    /// let read = Finished::from_bytes(&graph.to_bytes(), &registry()).unwrap();
+    /// assert_eq!(Graph::of(read).finish().unwrap(), graph);
+    /// ```
+    pub fn of(graph: thalweg_graph::Graph) -> Self {
+        Self { builder: Builder::of(graph), mixed: RefCell::default() }
+    }
     /// Sets what all random numbers start from: initial values, dropout, shuffles. Call it first.
     pub fn seed(self, seed: u64) -> Self {
         self.builder.set_seed(seed);

@@ -130,6 +130,17 @@ impl Graph {
     fn new(name: &str, seed: u64) -> Self {
         Self(ReentrantMutex::new(thalweg::Graph::new(name).seed(seed)))
     }
+    /// A graph as [`to_bytes`](Self::to_bytes) gives it.
+    #[staticmethod]
+    fn from_bytes(py: Python<'_>, bytes: &[u8]) -> PyResult<Self> {
+        let read = guarded(py, || thalweg::graph::Graph::from_bytes(bytes, &thalweg::ops::registry()))?;
+        let graph = read.map_err(|e| exception(py, "GraphError", &format!("these bytes are no graph: {e}")))?;
+        Ok(Self(ReentrantMutex::new(thalweg::Graph::of(graph))))
+    }
+    /// Its name, and what its random numbers start from.
+    fn identity(&self) -> (String, u64) {
+        self.lock().builder().with_graph(|g| (g.name.to_string(), g.seed))
+    }
     fn dim(&self, py: Python<'_>, name: &str, low: u64, high: u64, at: At) -> PyResult<Dim> {
         let graph = self.lock();
         guarded(py, || Dim(graph.builder().dim(name, low, high, site(at))))

@@ -11,6 +11,9 @@ import pytest
 import thalweg as tw
 from thalweg._arrays import dtype_name
 
+# Makes what a test reads; takes PyTorch.
+collect_ignore = ["data/torch_net.py"]
+
 Run = Callable[..., np.ndarray[Any, Any]]
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+
+import thalweg as tw
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "python" / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
@@ -24,3 +27,17 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         # Lines are those of the page.
         line = text.count("\n", 0, block.start(1))
         exec(compile("\n" * line + block[1], str(page), "exec"), names)
+
+
+def test_the_notebook_runs() -> None:
+    notebook = json.loads((ROOT / "python" / "examples" / "digits.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        assert not cell.get("outputs"), "it is kept without what it printed"
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    model = names["model"]
+    assert isinstance(model, tw.Model) and model.evaluate(tw.data.digits()[1])["accuracy"] > 0.95
+    # As Jupyter asks for it.
+    shown = model.graph._repr_mimebundle_()
+    assert "flowchart" in shown["text/vnd.mermaid"]

@@ -155,3 +155,22 @@ def test_two_classes_of_one_name_are_two_ops(run: Run) -> None:
     two, three = of(2.0), of(3.0)
     x = np.ones(2, np.float32)
     assert run(lambda t: two(t) + three(t), x).tolist() == [5, 5]
+
+
+def test_a_fault_within_the_library_is_an_error_and_the_model_goes_on() -> None:
+    """A kernel that cannot be made where nobody can be told any more: what panics there is an exception here."""
+
+    class Moody(k.Op):
+        def kernel(self, nest: k.Nest, x: k.Operand) -> k.Expr:
+            if x.shape[0] == 5:
+                raise ValueError("not today")
+            return x[nest.axes(*x.shape)] * 2
+
+    g = tw.Graph()
+    x = g.input("x", "f32", (g.dim("n", max=8),))
+    g.program("run", outputs={"y": Moody()(x)})
+    run = g.compile().programs["run"]
+    for _ in range(2):
+        assert run(x=np.ones(3, np.float32))["y"].tolist() == [2, 2, 2]
+        with pytest.raises(tw.InternalError, match="not today"):
+            run(x=np.ones(5, np.float32))

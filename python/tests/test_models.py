@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -254,3 +256,34 @@ def test_the_weights_of_a_pytorch_network_give_its_logits() -> None:
     theirs = np.load(HERE / "data" / "torch_net.npz")
     got = model.run("run", {"x": theirs["images"]})["logits"]
     assert np.abs(got - theirs["logits"]).max() <= 1e-5
+
+
+def test_fit_and_evaluate(tmp_path: Path) -> None:
+    train, test = tw.data.digits()
+    loader = train.batches(64, shuffle=0, epochs=2)
+    by_hand, model, resumed = (digits_model().compile() for _ in range(3))
+    by_hand.run_many("train", by_hand.batches(loader))
+    model.fit(train.batches(64, shuffle=0), save=tmp_path, quiet=True)
+    resumed.fit(loader, save=tmp_path, save_every=10, quiet=True)
+    assert (resumed.digest(), resumed.step) == (by_hand.digest(), 46)
+    whole = resumed.evaluate(test)
+    parts = resumed.evaluate(test.batches(50))
+    assert whole["accuracy"] > 0.8 and abs(whole["accuracy"] - parts["accuracy"]) < 1e-6
+
+
+def test_graphs_are_pickled_and_models_are_not() -> None:
+    graph = digits_model()
+    again = pickle.loads(pickle.dumps(graph))
+    twice = copy.deepcopy(again)
+    assert graph.to_bytes() == again.to_bytes() == twice.to_bytes() and (again.name, again.seed) == ("digits", 0)
+    train, _ = tw.data.digits()
+    digests = set()
+    for g in (graph, again, twice):
+        model = g.compile()
+        model.run_many("train", model.batches(train.batches(64)), steps=3)
+        digests.add(model.digest())
+    assert len(digests) == 1
+    with pytest.raises(TypeError, match="pickle its graph"):
+        pickle.dumps(model)
+    with pytest.raises(tw.GraphError, match="no graph"):
+        tw.Graph.from_bytes(b"nothing")

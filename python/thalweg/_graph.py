@@ -69,6 +69,27 @@ class Graph:
         self._shared = False
         self._place = _thalweg.Place("")
 
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Graph:
+        """A graph as :meth:`to_bytes` gives it: to be compiled, not to be declared further.
+
+        >>> import pickle
+        >>> import thalweg as tw
+        >>> g = tw.Graph("double")
+        >>> g.program("run", outputs={"y": g.input("x", "f32", (2,)) * 2})
+        >>> pickle.loads(pickle.dumps(g)).compile().run("run", {"x": [1.0, 2.0]})["y"]
+        array([2., 4.], dtype=float32)
+        """
+        graph = cls.__new__(cls)
+        native = _thalweg.Graph.from_bytes(data)
+        name, seed = native.identity()
+        graph.__init__(name, seed)
+        graph._native = native
+        return graph
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Graph.from_bytes, (self.to_bytes(),)
+
     # Declaring.
 
     def dim(self, name: str, max: int, min: int = 1) -> Dim:

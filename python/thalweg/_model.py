@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ._arrays import ArrayLike
+from ._progress import progress
 from ._thalweg import Outputs
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from . import _thalweg
     from ._graph import Graph, Tensor
-    from .data import Batch, Batches, Loader
+    from .data import Batch, Batches, Dataset, Loader
 
 __all__ = ["Feeds", "Model", "Program", "Variable"]
 
@@ -238,6 +239,62 @@ class Model:
     def trace(self, path: str | Path, steps: int = 100) -> _Trace:
         """Notes what happens when, and writes it for Perfetto: ``with model.trace("trace.json"): …``."""
         return _Trace(self._native, path, steps)
+
+    def fit(
+        self,
+        data: Loader,
+        *,
+        program: str = "train",
+        save: str | Path | None = None,
+        save_every: int = 100,
+        quiet: bool = False,
+    ) -> Outputs | None:
+        """Trains on the batches that the model has not learned from yet, with progress on stderr; what the last step returned.
+
+        Args:
+            save: A directory for checkpoints: gone on from if there is one, saved to every ``save_every`` steps and at the end.
+
+        >>> import numpy as np
+        >>> import thalweg as tw
+        >>> g = tw.Graph()
+        >>> x = g.input("x", "f32", (g.dim("n", max=8),))
+        >>> loss = ((x - g.parameter("mean", ())) ** 2).mean().named("loss")
+        >>> g.program("train", outputs=[loss], update=tw.optim.SGD(0.1).minimize(loss))
+        >>> model = g.compile()
+        >>> data = tw.data.Dataset(x=np.array([1, 2, 3, 2], np.float32))
+        >>> _ = model.fit(data.batches(4, epochs=40))
+        >>> round(float(model.get("mean")), 1)
+        2.0
+        """
+        if save is not None:
+            self.resume_or_init(save)
+        last, batches = None, self.batches(data)
+        for batch in batches if quiet else progress(batches):
+            last = self._native.run(program, batch)
+            if save is not None and self.step % save_every == 0:
+                self.save(save)
+        if save is not None:
+            self.save(save, wait=True)
+        return last
+
+    def evaluate(self, data: Loader | Dataset, program: str = "eval") -> dict[str, float]:
+        """Means of a program's outputs over data, each sample counted once. The outputs have no axes."""
+        from .data import Dataset
+
+        batches = [data.all()] if isinstance(data, Dataset) else data
+        sums: dict[str, float] = {}
+        samples = 0
+        for batch in batches:
+            count = len(next(iter(batch.values())))
+            for name, value in self._native.run(program, batch).items():
+                sums[name] = sums.get(name, 0.0) + float(value) * count
+            samples += count
+        return {name: total / samples for name, total in sums.items()}
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a model holds devices and cannot be pickled: pickle its graph, and keep its variables with `save` or `save_weights`"
+        )
 
     def __repr__(self) -> str:
         return f"Model({self.graph.name!r}, on {', '.join(self.devices)}, programs {', '.join(self.programs)})"

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ._graph import Extent, Graph, Operand, Tensor, apply, graph_of
+from ._graph import Graph
+from ._tensor import Extent, Operand, Tensor, apply, graph_of
 
 '''
 

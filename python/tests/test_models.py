@@ -287,3 +287,16 @@ def test_graphs_are_pickled_and_models_are_not() -> None:
         pickle.dumps(model)
     with pytest.raises(tw.GraphError, match="no graph"):
         tw.Graph.from_bytes(b"nothing")
+
+
+def test_clusters_are_named_or_described_by_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.toml"
+    path.write_text(
+        '[[devices]]\nname = "cpu:0"\nkind = "cpu"\n\n[[devices]]\nname = "cpu:1"\nkind = "cpu"\nthreads = 1\n'
+    )
+    cluster = tw.Cluster(path)
+    assert cluster.devices == tw.Cluster.of("cpu:0", "cpu:1").devices == ["cpu:0", "cpu:1"]
+    assert digits_model().compile(cluster, tw.Strategy.auto()).devices == ["cpu:0", "cpu:1"]
+    path.write_text("[[devices]]\nnam = 1\n")
+    with pytest.raises(tw.ClusterError, match="nam"):
+        tw.Cluster(path)

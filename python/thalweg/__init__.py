@@ -35,9 +35,10 @@ from ._errors import (
     UnknownNameError,
 )
 from ._functions import *  # noqa: F403
-from ._graph import Axes, Extent, Graph, Operand, Shape, Tensor
+from ._graph import Graph
 from ._model import Feeds, Model, Program, Variable
 from ._progress import progress
+from ._tensor import Axes, Extent, Operand, Shape, Tensor
 from ._thalweg import Dim, Outputs
 
 __version__: str = _thalweg.__version__

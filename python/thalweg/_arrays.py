@@ -73,7 +73,7 @@ def dtype_name(dtype: DTypeLike) -> str:
 def as_buffer(value: Any, wanted: str | None) -> tuple[Any, str, bool]:
     """Something with a buffer in row-major order, its element type's short name, and whether it has no axes (a buffer has one); for what
     the native half cannot read itself."""
-    from ._graph import Tensor
+    from ._tensor import Tensor
 
     if isinstance(value, Tensor):
         raise TypeError("a tensor of a graph has no value to feed: feed arrays, and fetch what programs return")

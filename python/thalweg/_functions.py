@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from . import ops
-from ._graph import Axes, Extent, Operand, Tensor
+from ._tensor import Axes, Extent, Operand, Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

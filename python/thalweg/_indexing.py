@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from ._graph import Extent, Index, Tensor
+from ._tensor import Extent, Index, Tensor
 from ._thalweg import Dim
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from . import _thalweg
-    from ._graph import Graph, Tensor
+    from ._graph import Graph
+    from ._tensor import Tensor
     from .data import Batch, Batches, Dataset, Loader
 
 __all__ = ["Feeds", "Model", "Program", "Variable"]

@@ -44,8 +44,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, dataclass_transform
 from weakref import WeakValueDictionary
 
 from . import _thalweg
-from ._graph import Graph, Shape, Tensor, graph_of
+from ._graph import Graph
 from ._site import here
+from ._tensor import Shape, Tensor, graph_of
 
 if TYPE_CHECKING:
     from ._thalweg import Value

@@ -13,8 +13,9 @@ from typing import Any, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
 
 from . import ops
-from ._graph import Graph, Tensor, graph_of
+from ._graph import Graph
 from ._site import here
+from ._tensor import Tensor, graph_of
 
 __all__ = [
     "AvgPool",

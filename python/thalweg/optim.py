@@ -9,7 +9,7 @@ from ._site import here
 
 if TYPE_CHECKING:
     from . import _thalweg
-    from ._graph import Tensor
+    from ._tensor import Tensor
 
 __all__ = ["SGD", "AdamW", "LossScale", "Optimizer", "Schedule", "Update"]
 

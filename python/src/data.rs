@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use pyo3::exceptions::PyKeyError;
+use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator};
 use thalweg::data;
@@ -28,6 +28,22 @@ pub(crate) struct Loader(data::Loader);
 /// Batches, one after the other.
 #[pyclass(frozen, module = "thalweg._thalweg")]
 pub(crate) struct Batches(Mutex<data::Batches>);
+
+/// Files that are read where the devices are.
+#[pyclass(frozen, module = "thalweg._thalweg")]
+pub(crate) struct Files(data::Files);
+
+/// Settings for describing files in batches.
+#[pyclass(frozen, module = "thalweg._thalweg")]
+pub(crate) struct Described(data::Described);
+
+/// Descriptions of batches, one after the other.
+#[pyclass(frozen, module = "thalweg._thalweg")]
+pub(crate) struct Descriptions(Mutex<data::Descriptions>);
+
+/// Which samples of which files: no byte of them.
+#[pyclass(frozen, module = "thalweg._thalweg")]
+pub(crate) struct Description(pub(crate) thalweg::runtime::source::Batch);
 
 /// The digits that come with the library: to train on, and to test on.
 #[pyfunction]
@@ -136,5 +152,69 @@ impl Batches {
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Batch>> {
         let next = detached(py, || self.next())?;
         next.transpose().map(|batch| batch.map(Batch)).map_err(|e| raised(py, e))
+    }
+}
+
+#[pymethods]
+impl Files {
+    /// `format` is `npz`, `arrays` (with the names of inputs and their files), `mnist_train`, `mnist_test` or `built_in`.
+    #[new]
+    #[pyo3(signature = (root, path, format, arrays, inputs))]
+    fn new(
+        root: String,
+        path: String,
+        format: &str,
+        arrays: Vec<(String, String)>,
+        inputs: Vec<(String, String)>,
+    ) -> PyResult<Self> {
+        let below = || data::Files::below(root.clone(), path.clone());
+        let files = match format {
+            "npz" => below(),
+            "arrays" => below().arrays(arrays),
+            "mnist_train" => below().mnist_train(),
+            "mnist_test" => below().mnist_test(),
+            "built_in" => data::Files::built_in(path),
+            _ => return Err(PyValueError::new_err(format!("there is no format `{format}`"))),
+        };
+        Ok(Self(inputs.into_iter().fold(files, |files, (input, field)| files.input(input, field))))
+    }
+    fn batches(&self, batch: usize, shuffle: Option<u64>, epochs: u64, drop_last: bool, name: String) -> Described {
+        let mut described = self.0.batch(batch).epochs(epochs).named(name);
+        if let Some(seed) = shuffle {
+            described = described.shuffle(seed);
+        }
+        Described(if drop_last { described.drop_last() } else { described })
+    }
+}
+
+#[pymethods]
+impl Described {
+    /// From where the model's cursor stands.
+    fn batches(&self, py: Python<'_>, model: &Model) -> PyResult<Descriptions> {
+        let batches = model.with(py, |model| model.batches_on_workers(&self.0))?;
+        Ok(Descriptions(Mutex::new(batches.map_err(|e| raised(py, e))?)))
+    }
+}
+
+#[pymethods]
+impl Descriptions {
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+    fn __next__(&self) -> Option<Description> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).next().map(Description)
+    }
+    /// Batches in a pass.
+    #[getter]
+    fn steps_per_pass(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).steps_per_pass()
+    }
+}
+
+#[pymethods]
+impl Description {
+    /// Number of samples.
+    fn __len__(&self) -> usize {
+        self.0.len()
     }
 }

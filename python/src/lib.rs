@@ -22,7 +22,7 @@ mod _thalweg {
     #[pymodule_export]
     use super::cluster::{Cluster, Strategy};
     #[pymodule_export]
-    use super::data::{Batch, Batches, Dataset, Loader, digits};
+    use super::data::{Batch, Batches, Dataset, Described, Description, Descriptions, Files, Loader, digits};
     #[pymodule_export]
     use super::graph::{Graph, Place, Update, Value};
     #[pymodule_export]

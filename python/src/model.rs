@@ -14,7 +14,7 @@ use thalweg::runtime::{AbortFlag, DeviceError, RunError};
 use thalweg::{Array, DType, Error, Strategy, hosts};
 
 use crate::cluster;
-use crate::data::{Batch, Batches};
+use crate::data::{Batch, Batches, Description};
 use crate::errors::{detached, exception, raised};
 use crate::graph::{Graph, Value};
 use crate::interrupt::Armed;
@@ -41,13 +41,23 @@ type Row = (String, String, &'static str, Vec<u64>);
 enum Feeds {
     Named(Vec<(String, Array)>),
     Batch(thalweg::data::Dataset),
+    Described(thalweg::runtime::source::Batch),
 }
 
 impl Feeds {
-    fn borrowed(&self) -> Vec<(&str, &Array)> {
+    /// One step with them.
+    fn run(&self, model: &mut thalweg::Model, program: &str) -> Result<thalweg::runtime::Outputs, Error> {
+        match self {
+            Feeds::Described(batch) => model.run(program, batch),
+            _ => model.run(program, &self.arrays()),
+        }
+    }
+    /// The arrays; none where there are only descriptions.
+    fn arrays(&self) -> Vec<(&str, &Array)> {
         match self {
             Feeds::Named(feeds) => feeds.iter().map(|(name, array)| (&**name, array)).collect(),
             Feeds::Batch(batch) => batch.feeds(),
+            Feeds::Described(_) => vec![],
         }
     }
 }
@@ -139,6 +149,9 @@ impl Model {
         if let Ok(batch) = feeds.cast::<Batch>() {
             return Ok(Feeds::Batch(batch.get().0.clone()));
         }
+        if let Ok(batch) = feeds.cast::<Description>() {
+            return Ok(Feeds::Described(batch.get().0.clone()));
+        }
         let inputs = self.programs.get(program).map_or(&[][..], |inputs| inputs);
         let mut named = vec![];
         for item in feeds.call_method0("items")?.try_iter()? {
@@ -159,15 +172,18 @@ impl Model {
     /// One step of a program.
     fn run(&self, py: Python<'_>, program: &str, feeds: &Bound<'_, PyAny>) -> PyResult<Outputs> {
         let feeds = self.feeds(program, feeds)?;
-        let outputs = self.stepping(py, |model| model.run(program, &feeds.borrowed()))?;
+        let outputs = self.stepping(py, |model| feeds.run(model, program))?;
         Ok(Outputs(Arc::new(outputs)))
     }
     /// So many steps with the same feeds; what the last one returned.
     fn repeat(&self, py: Python<'_>, program: &str, feeds: &Bound<'_, PyAny>, steps: u64) -> PyResult<Option<Outputs>> {
         let feeds = self.feeds(program, feeds)?;
         let body = |model: &mut thalweg::Model| {
-            let feeds = feeds.borrowed();
-            model.run_many(program, (0..steps).map(|_| feeds.clone()))
+            let mut last = None;
+            for _ in 0..steps {
+                last = Some(feeds.run(model, program)?);
+            }
+            Ok(last)
         };
         Ok(self.stepping(py, body)?.map(|o| Outputs(Arc::new(o))))
     }
@@ -279,8 +295,8 @@ impl Model {
             Ok(name) => {
                 let name = name.to_string();
                 self.try_with(py, |model| match program {
-                    Some(program) => model.eval_in(program, &*name, &feeds.borrowed()),
-                    None => model.eval_at(&*name, &feeds.borrowed()),
+                    Some(program) => model.eval_in(program, &*name, &feeds.arrays()),
+                    None => model.eval_at(&*name, &feeds.arrays()),
                 })?
             }
             Err(_) => {
@@ -289,13 +305,17 @@ impl Model {
                     let graph = graph.lock();
                     let tensor = thalweg::Tensor::new(graph.builder(), value);
                     match program {
-                        Some(program) => model.eval_in(program, tensor, &feeds.borrowed()),
-                        None => model.eval_at(tensor, &feeds.borrowed()),
+                        Some(program) => model.eval_in(program, tensor, &feeds.arrays()),
+                        None => model.eval_at(tensor, &feeds.arrays()),
                     }
                 })?
             }
         };
         numpy(py, Memory::of(found))
+    }
+    /// A directory below which this process reads files, as `NAME=DIRECTORY`.
+    fn add_root(&self, py: Python<'_>, root: &str) -> PyResult<()> {
+        self.try_with(py, |model| model.add_root(root))
     }
     fn check_finite(&self, py: Python<'_>, on: bool) -> PyResult<()> {
         self.with(py, |model| model.check_finite(on))

@@ -208,6 +208,9 @@ def test_a_launched_script_runs_on_its_workers() -> None:
     one = digest(PASSES="2", LEAVES="4")
     three = digest(COMMAND, "launch", "-n", "3", "--", PASSES="2", LEAVES="4")
     assert (one["digest"], one["devices"], three["devices"]) == (three["digest"], 1, 3)
+    # What they read themselves, here and there.
+    assert digest(COMMAND, "launch", "-n", "2", "--", PASSES="2", LEAVES="4", READ="1")["digest"] == one["digest"]
+    assert digest(PASSES="2", LEAVES="4", READ="1")["digest"] == one["digest"]
 
 
 def test_a_strategy_changes_no_bit() -> None:
@@ -300,3 +303,22 @@ def test_clusters_are_named_or_described_by_a_file(tmp_path: Path) -> None:
     path.write_text("[[devices]]\nnam = 1\n")
     with pytest.raises(tw.ClusterError, match="nam"):
         tw.Cluster(path)
+
+
+def test_files_below_a_root_are_read_by_the_model(tmp_path: Path) -> None:
+    data = points()
+    np.savez(tmp_path / "points.npz", x=data.all()["x"], label=data.all()["y"])
+    fed, read = line(), line()
+    fed.run_many("train", fed.batches(data.batches(8, shuffle=1, epochs=3)))
+    files = tw.data.Files.below("data", "points.npz", inputs={"x": "x", "y": "label"})
+    with pytest.raises(tw.Error, match="no root `data`"):
+        read.batches(files.batches(8))
+    read.add_root(f"data={tmp_path}")
+    steps = 0
+    for batch in read.batches(files.batches(8, shuffle=1, epochs=3)):
+        assert len(batch) in (8, 2)
+        read.train(batch)
+        steps += 1
+    assert (read.digest(), steps) == (fed.digest(), fed.step)
+    with pytest.raises(tw.Error, match="no name below"):
+        read.batches(tw.data.Files.below("data", "../points.npz").batches(8))

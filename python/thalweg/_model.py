@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from . import _thalweg
     from ._graph import Graph
     from ._tensor import Tensor
-    from .data import Batch, Batches, Dataset, Loader
+    from .data import Batch, Batches, Dataset, Described, Description, Loader
 
 __all__ = ["Feeds", "Model", "Program", "Variable"]
 
@@ -44,7 +44,7 @@ class Program:
         self.name: str = name
 
     @overload
-    def __call__(self, feeds: Feeds | Batch, /) -> Outputs: ...
+    def __call__(self, feeds: Feeds | Batch | Description, /) -> Outputs: ...
     @overload
     def __call__(self, /, **feeds: ArrayLike) -> Outputs: ...
     def __call__(self, batch: Any = None, /, **feeds: ArrayLike) -> Outputs:
@@ -100,12 +100,12 @@ class Model:
 
     # Running.
 
-    def run(self, program: str, feeds: Feeds | Batch) -> Outputs:
+    def run(self, program: str, feeds: Feeds | Batch | Description) -> Outputs:
         """One step of a program by its name."""
         return self._native.run(program, feeds)
 
     def run_many(
-        self, program: str, data: Batches | Iterable[Feeds | Batch] | Feeds, steps: int | None = None
+        self, program: str, data: Batches | Iterable[Feeds | Batch | Description] | Feeds, steps: int | None = None
     ) -> Outputs | None:
         """Many steps without returning in between; what the last one returned.
 
@@ -129,12 +129,23 @@ class Model:
             last = self._native.run(program, feeds)
         return last
 
-    def batches(self, loader: Loader) -> Batches:
+    @overload
+    def batches(self, loader: Loader) -> Batches: ...
+    @overload
+    def batches(self, loader: Described) -> Iterator[Description]: ...
+    def batches(self, loader: Loader | Described) -> Batches | Iterator[Description]:
         """The batches that the variables have not learned from yet: from where the loader's cursor stood at the last commit. A
-        run that is resumed goes on with the next one."""
-        from .data import Batches
+        run that is resumed goes on with the next one. Of :class:`data.Files`, descriptions: whoever hosts a device reads."""
+        from .data import Batches, Described
 
+        if isinstance(loader, Described):
+            return loader._native.batches(self._native)
         return Batches(loader._native.batches(self._native), loader)
+
+    def add_root(self, root: str) -> None:
+        """Says below which directory this process reads :class:`data.Files`, as ``NAME=DIRECTORY``; the workers of a job have their own
+        (``thalweg launch --root NAME=DIRECTORY``)."""
+        self._native.add_root(root)
 
     def eval_at(self, point: Tensor | str, feeds: Feeds, program: str | None = None) -> np.ndarray[Any, Any]:
         """Any tensor of the graph, returned by a program or not, from the variables as they are; by the interpreter, slowly.

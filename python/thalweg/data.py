@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from . import _thalweg
-from ._thalweg import Batch
+from ._thalweg import Batch, Description
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ._arrays import ArrayLike
 
-__all__ = ["Batch", "Batches", "Dataset", "Loader", "digits"]
+__all__ = ["Batch", "Batches", "Dataset", "Described", "Description", "Files", "Loader", "digits"]
 
 
 class Dataset:
@@ -103,6 +103,65 @@ class Batches(Iterator[Batch]):
 
     def __length_hint__(self) -> int:
         return len(self.loader)
+
+
+class Files:
+    """Files that are read where the devices are: by the workers of a job, each the samples of its leaves, or by this process where there are none.
+    No sample passes through the driver.
+
+    >>> import thalweg as tw
+    >>> g = tw.Graph()
+    >>> image = g.input("image", "f32", (g.dim("n", max=64), 1, 8, 8))
+    >>> loss = ((image - g.parameter("level", ())) ** 2).mean().named("loss")
+    >>> g.program("train", outputs=[loss], update=tw.optim.SGD(0.1).minimize(loss))
+    >>> model = g.compile()
+    >>> files = tw.data.Files.built_in("digits/train", inputs={"image": "image"})
+    >>> for batch in model.batches(files.batches(64, shuffle=0, epochs=2)):
+    ...     out = model.train(batch)
+    >>> round(float(model.get("level")), 1)
+    0.3
+    """
+
+    def __init__(self, native: _thalweg.Files) -> None:
+        self._native = native
+
+    @staticmethod
+    def below(
+        root: str, path: str, *, arrays: Mapping[str, str] | None = None, inputs: Mapping[str, str] | None = None
+    ) -> Files:
+        """An ``.npz`` archive below a root; or a folder with a ``.npy`` or IDX file for each of ``arrays``.
+
+        Args:
+            root: The name of a root: ``thalweg launch --root NAME=DIR``, or ``model.add_root("NAME=DIR")`` without workers.
+            path: A name below it.
+            arrays: Names and the files that hold them.
+            inputs: Which field each input is fed, where they are not called alike. Only those are read then.
+        """
+        kind = "npz" if arrays is None else "arrays"
+        return Files(_thalweg.Files(root, path, kind, list((arrays or {}).items()), list((inputs or {}).items())))
+
+    @staticmethod
+    def mnist(root: str, path: str, *, train: bool = True) -> Files:
+        """A folder with the files of MNIST or one of its look-alikes."""
+        return Files(_thalweg.Files(root, path, "mnist_train" if train else "mnist_test", [], []))
+
+    @staticmethod
+    def built_in(name: str, *, inputs: Mapping[str, str] | None = None) -> Files:
+        """What comes with the library: ``digits/train`` and ``digits/test``."""
+        return Files(_thalweg.Files("", name, "built_in", [], list((inputs or {}).items())))
+
+    def batches(
+        self, size: int, *, shuffle: int | None = None, epochs: int = 1, drop_last: bool = False, name: str = "data"
+    ) -> Described:
+        """Descriptions of batches of so many samples, for ``model.batches``: the order of :meth:`Dataset.batches`."""
+        return Described(self._native.batches(size, shuffle, epochs, drop_last, name))
+
+
+class Described:
+    """Settings for describing files in batches."""
+
+    def __init__(self, native: _thalweg.Described) -> None:
+        self._native = native
 
 
 def digits() -> tuple[Dataset, Dataset]:

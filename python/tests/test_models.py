@@ -322,3 +322,17 @@ def test_files_below_a_root_are_read_by_the_model(tmp_path: Path) -> None:
     assert (read.digest(), steps) == (fed.digest(), fed.step)
     with pytest.raises(tw.Error, match="no name below"):
         read.batches(tw.data.Files.below("data", "../points.npz").batches(8))
+
+
+def test_layers_of_several_tensors_in_whatever_they_come() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            self.left, self.right = nn.Linear(2), nn.Linear(2)
+
+        def __call__(self, pair: dict[str, list[tw.Tensor]], scale: float = 1.0) -> tw.Tensor:
+            return (self.left(pair["x"][0]) + self.right(pair["x"][1])) * scale
+
+    g = tw.Graph()
+    x, y = g.input("x", "f32", (2, 3)), g.input("y", "f32", (2, 4))
+    g.program("run", outputs={"y": Both().named("both")({"x": [x, y]}, scale=2.0)})
+    assert list(g.compile().variables) == ["both.left.weight", "both.left.bias", "both.right.weight", "both.right.bias"]

@@ -149,6 +149,14 @@ def test_products_and_choices(run: Run) -> None:
     np.testing.assert_array_equal(parts, a[:, ::-1])
 
 
+def test_powers_and_choices_of_numbers(run: Run) -> None:
+    a, b = np.array([1.0, 2.0, 3.0], np.float32), np.array([2.0, 0.5, -1.0], np.float32)
+    near(run(lambda x, y: x**y, a, b), a**b)
+    near(run(lambda x: x**3, a), a**3)
+    near(run(lambda x: 2**x, a), 2**a)
+    np.testing.assert_array_equal(run(lambda x: tw.where(x > 1, 1, 0.5), a), np.array([0.5, 1, 1], np.float32))
+
+
 def test_truth_values(run: Run) -> None:
     a, b = np.array([True, True, False, False]), np.array([True, False, True, False])
     np.testing.assert_array_equal(run(lambda x, y: x & y, a, b), a & b)

@@ -165,6 +165,8 @@ def where(condition: Tensor, yes: Operand, no: Operand) -> Tensor:
     >>> g.compile().half(x=[-1.0, 0.0, 2.0])["y"]
     array([0.5, 0.5, 2. ], dtype=float32)
     """
+    if not isinstance(yes, Tensor) and not isinstance(no, Tensor):
+        yes = condition.graph.full((), float(yes))
     return ops.select(condition, yes, no)
 
 

@@ -61,7 +61,8 @@ class Program:
 
 
 class Model:
-    """A model on a device or several: variables, and programs as methods: ``model.train(image=…, label=…)``.
+    """A model on a device or several: variables, and programs as methods: ``model.train(image=…, label=…)``. A program that is called like
+    something of the model's own, such as ``save``, is ``model.programs["save"]``.
 
     >>> import thalweg as tw
     >>> g = tw.Graph()

@@ -141,7 +141,7 @@ class Tensor:
 
     def __pow__(self, other: Operand) -> Tensor:
         # A square is a product: exact, and its gradient has no logarithm.
-        return self * self if other == 2 and not isinstance(other, Tensor) else self._apply("pow", self, other)
+        return self * self if not isinstance(other, Tensor) and other == 2 else self._apply("pow", self, other)
 
     def __rpow__(self, other: Operand) -> Tensor:
         return self._apply("pow", other, self)
@@ -259,6 +259,8 @@ class Tensor:
         >>> g.input("x", "f32", (g.dim("n", max=9), 8, 6)).reshape(-1, 48).shape
         (n, 48)
         """
+        if self._value.poison:
+            return self
         extents = _extents(shape)
         if sum(1 for d in extents if isinstance(d, int) and d == -1) == 1:
             at = next(i for i, d in enumerate(extents) if isinstance(d, int) and d == -1)
@@ -270,7 +272,7 @@ class Tensor:
                 extents = (*extents[:at], left // rest, *extents[at + 1 :])
             except ValueError:
                 raise GraphError(f"cannot reshape {self!r} to {extents}: its elements do not come out even") from None
-        if self._value.poison or self.shape == extents:
+        if self.shape == extents:
             return self
         return self._apply("reshape", self, shape=extents)
 
@@ -449,11 +451,18 @@ class Tensor:
 
 
 def graph_of(*operands: object) -> Graph:
-    """The graph of the first tensor among these."""
-    for x in operands:
-        if isinstance(x, Tensor):
-            return x.graph
-    raise TypeError("none of these is a tensor of a graph")
+    """The graph of the first tensor among these, also within lists and dicts."""
+    found = _first(operands)
+    if found is None:
+        raise TypeError("none of these is a tensor of a graph")
+    return found.graph
+
+
+def _first(x: object) -> Tensor | None:
+    if isinstance(x, Tensor):
+        return x
+    inner = x.values() if isinstance(x, dict) else x if isinstance(x, (list, tuple)) else ()
+    return next((t for t in map(_first, inner) if t is not None), None)
 
 
 def apply(op: str, operands: Sequence[Operand], attrs: dict[str, Any] | None = None) -> Tensor:

@@ -9,19 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::{env, fs};
 
-/// Beside the package's own requirements.
-const PACKAGES: &[&str] = &[
-    "numpy>=1.26",
-    "ml_dtypes>=0.5",
-    "pytest>=8",
-    "hypothesis>=6",
-    "safetensors>=0.5",
-    "pyright>=1.1.390",
-    "mypy>=1.13",
-    "ruff>=0.14",
-    "scikit-learn>=1.5",
-];
-
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).into()
 }
@@ -31,13 +18,14 @@ fn built() -> PathBuf {
     env::current_exe().expect("a path").parent().expect("a folder").into()
 }
 
+/// What the package asks for, and its tests.
+const PACKAGES: &str = "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']
+print(*p['dependencies'], *p['optional-dependencies']['test'], sep='\\n')";
+
 /// A Python with the packages, made once.
 fn python() -> Result<PathBuf, String> {
     let venv = built().parent().expect("a folder").join("python-venv");
     let (python, ready) = (venv.join("bin/python"), venv.join("ready"));
-    if fs::read_to_string(&ready).is_ok_and(|made_with| made_with == PACKAGES.join("\n")) {
-        return Ok(python);
-    }
     let names = ["python3", "python3.14", "python3.13", "python3.12", "python3.11"];
     let is_new = |name: &&&str| {
         let new = Command::new(name).args(["-c", "import sys, venv; sys.exit(sys.version_info < (3, 11))"]).output();
@@ -45,13 +33,18 @@ fn python() -> Result<PathBuf, String> {
     };
     let found = names.iter().find(is_new).ok_or("there is no Python from 3.11 on")?;
     let run = |command: &mut Command| match command.output() {
-        Ok(out) if out.status.success() => Ok(()),
+        Ok(out) if out.status.success() => Ok(String::from_utf8_lossy(&out.stdout).into_owned()),
         Ok(out) => Err(format!("{command:?}: {}", text(&out))),
         Err(e) => Err(format!("{command:?}: {e}")),
     };
+    let packages = run(Command::new(found).args(["-c", PACKAGES]).current_dir(root()))?;
+    if fs::read_to_string(&ready).is_ok_and(|made_with| made_with == packages) {
+        return Ok(python);
+    }
     run(Command::new(found).args(["-m", "venv", "--clear"]).arg(&venv))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES))?;
-    fs::write(ready, PACKAGES.join("\n")).map_err(|e| e.to_string())?;
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
+    run(Command::new(&python).args(pip).args(packages.lines()))?;
+    fs::write(ready, packages).map_err(|e| e.to_string())?;
     Ok(python)
 }
 

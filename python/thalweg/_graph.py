@@ -46,10 +46,10 @@ class Graph:
     2.0
     """
 
-    def __init__(self, name: str = "model", seed: int = 0) -> None:
+    def __init__(self, name: str = "model", seed: int = 0, *, _native: _thalweg.Graph | None = None) -> None:
         self.name: str = name
         self.seed: int = seed
-        self._native = _thalweg.Graph(name, seed)
+        self._native = _native or _thalweg.Graph(name, seed)
         self._scope = ""
         self._pin: tuple[int | None, str | None] = (None, None)
         self._shared = False
@@ -66,12 +66,8 @@ class Graph:
         >>> pickle.loads(pickle.dumps(g)).compile().run("run", {"x": [1.0, 2.0]})["y"]
         array([2., 4.], dtype=float32)
         """
-        graph = cls.__new__(cls)
         native = _thalweg.Graph.from_bytes(data)
-        name, seed = native.identity()
-        graph.__init__(name, seed)
-        graph._native = native
-        return graph
+        return cls(*native.identity(), _native=native)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Graph.from_bytes, (self.to_bytes(),)

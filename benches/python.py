@@ -55,11 +55,19 @@ def convolution() -> tuple[tw.Model, dict[str, np.ndarray]]:
     return g.compile(tw.Cluster.local(1)), {k: rng.standard_normal(s, np.float32) for k, s in shapes.items()}
 
 
+def doubled() -> tuple[tw.Model, dict[str, np.ndarray]]:
+    """Next to nothing: what a call takes, and a step without one."""
+    g = tw.Graph()
+    g.program("step", outputs={"y": g.input("x", "f32", (g.dim("n", max=64),)) * 2})
+    return g.compile(tw.Cluster.local(1)), {"x": np.ones(8, np.float32)}
+
+
 CASES = {
     "mlp_train": lambda: trained(128, 784, [512, 512, 10]),
     "mlp_small_train": lambda: trained(32, 64, [32, 10]),
     "matmul_1024": lambda: product(1024),
     "conv3x3_64_56_b8": convolution,
+    "doubled": doubled,
 }
 
 
@@ -98,6 +106,11 @@ def main() -> None:
         def many(count: int) -> None:
             model.run_many("step", feeds, steps=count)
 
+        # Nothing of the kit's: beside the same steps without a call each.
+        if case == "doubled":
+            c, m = (1e3 * min(timed(way) for _ in range(rounds)) for way in (calls, many))
+            print(f"{case:20} {'':9} {c:9.4f} {'':6} {m:9.4f}", flush=True)
+            continue
         times = [(rust(case), timed(calls), timed(many)) for _ in range(rounds)]
         r, c, m = (1e3 * statistics.median(t) for t in zip(*times, strict=True))
         by_call, by_many = (statistics.median(t[i] / t[0] for t in times) for i in (1, 2))

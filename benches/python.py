@@ -21,15 +21,15 @@ from thalweg import nn, optim
 
 COMMAND = os.environ.get("THALWEG", "target/release/thalweg")
 SECONDS = 0.5
-Step = Callable[[], object]
 
 
 def trained(batch: int, inputs: int, layers: list[int]) -> tuple[tw.Model, dict[str, np.ndarray]]:
     g = tw.Graph()
     n = g.dim("batch", max=1024)
     x, y = g.input("x", "f32", (n, inputs)), g.input("y", "i32", (n,))
+    h = x
     for i, features in enumerate(layers, 1):
-        h = nn.Linear(features).named(f"fc{i}")(x if i == 1 else h)
+        h = nn.Linear(features).named(f"fc{i}")(h)
         h = h if i == len(layers) else tw.relu(h)
     loss = nn.cross_entropy(h, y).mean().named("loss")
     g.program("step", outputs=[loss], update=optim.SGD(0.05, momentum=0.9).minimize(loss))
@@ -85,6 +85,17 @@ def timed(steps: Callable[[int], object]) -> float:
     return (time.perf_counter() - began) / count
 
 
+def ways(model: tw.Model, feeds: dict[str, np.ndarray]) -> tuple[Callable[[int], object], Callable[[int], object]]:
+    """So many steps: a call each, and in one call."""
+    program = model.programs["step"]
+
+    def calls(count: int) -> None:
+        for _ in range(count):
+            program(feeds)
+
+    return calls, lambda count: model.run_many("step", feeds, steps=count)
+
+
 def rust(case: str) -> float:
     arguments = [COMMAND, "kit", "--case", case, "--json", "--threads", "1", "--reps", "3", "--rep-s", str(SECONDS / 3)]
     out = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
@@ -96,16 +107,7 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
     print(f"{'case':20} {'Rust ms':>9} {'call ms':>9} {'×':>6} {'many ms':>9} {'×':>6}")
     for case in sys.argv[2:] or CASES:
-        model, feeds = CASES[case]()
-        program = model.programs["step"]
-
-        def calls(count: int) -> None:
-            for _ in range(count):
-                program(feeds)
-
-        def many(count: int) -> None:
-            model.run_many("step", feeds, steps=count)
-
+        calls, many = ways(*CASES[case]())
         # Nothing of the kit's: beside the same steps without a call each.
         if case == "doubled":
             c, m = (1e3 * min(timed(way) for _ in range(rounds)) for way in (calls, many))

@@ -22,14 +22,13 @@ fn demo(flags: &[&str]) -> Value {
 
 /// PyTorch, the same network and split, ten seeds: mean 0.983, 0.978 to 0.989.
 #[test]
-fn ten_seeds_reach_97_8_percent_in_under_five_seconds() {
+fn ten_seeds_reach_97_8_percent_in_under_five_seconds_each() {
     let accuracies: Vec<f64> = demos().iter().map(|d| d["test_accuracy"].as_f64().expect("a number")).collect();
     let seconds: Vec<f64> = demos().iter().map(|d| d["train_seconds"].as_f64().expect("a number")).collect();
     let mean = accuracies.iter().sum::<f64>() / accuracies.len() as f64;
     println!("accuracies {accuracies:.4?}, mean {mean:.4}; seconds {seconds:.2?}");
     assert!(mean >= 0.978, "mean {mean}");
-    // Whatever else runs on this machine only adds to it.
-    assert!(seconds.iter().any(|s| *s < 5.0), "{seconds:?}");
+    assert!(seconds.iter().all(|s| *s < 5.0), "{seconds:?}");
 }
 
 /// Three seeds each, in mixed precision; the same seeds in f32 are those above.

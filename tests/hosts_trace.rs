@@ -4,9 +4,12 @@
 #![cfg(target_os = "linux")]
 #![allow(missing_docs)]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
+#[path = "common/command.rs"]
+mod command;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use command::{Folder, printed, said, thalweg};
 use serde_json::Value;
 
 const STEPS: usize = 12;
@@ -14,16 +17,15 @@ const STEPS: usize = 12;
 /// The trace of a demo of so many steps over four leaves, and what was said on stderr.
 #[track_caller]
 fn traced(before: &[&str], after: &[&str]) -> (Value, String) {
-    let path = std::env::temp_dir().join(format!("thalweg-trace-{}-{}.json", std::process::id(), before.len()));
+    let folder = Folder::new(&format!("trace-{}", before.len()));
+    let path = folder.at("trace.json");
     let steps = STEPS.to_string();
     let demo = ["demo", "--json", "--leaves", "4", "--steps", &steps, "--profile", "--trace"];
     let arguments = [before, &demo, &[path.to_str().expect("a plain path")], after].concat();
-    let out = Command::new(env!("CARGO_BIN_EXE_thalweg")).args(&arguments).output().expect("it starts");
-    let said = String::from_utf8_lossy(&out.stderr).into_owned();
-    assert!(out.status.success(), "{arguments:?}: {said}");
+    let out = thalweg(&arguments);
+    printed(&out);
     let text = std::fs::read(&path).expect("a trace");
-    std::fs::remove_file(&path).expect("it is there");
-    (serde_json::from_slice(&text).expect("JSON"), said)
+    (serde_json::from_slice(&text).expect("JSON"), said(&out))
 }
 
 fn events(trace: &Value) -> &[Value] {

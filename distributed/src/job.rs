@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use thalweg_runtime::broken::{self, What};
+use thalweg_runtime::broken::sync;
 use thalweg_runtime::checkpoint::Root;
 
 use crate::contract::Contract;
@@ -295,11 +295,6 @@ impl Job {
     pub fn forget(&self) {
         let _ = fs::remove_dir_all(&self.folder);
     }
-}
-
-/// What is in a file, or a folder's names, are on the disk once this returns.
-fn sync(file: &File) -> std::io::Result<()> {
-    if broken::is(What::Fsync) { Ok(()) } else { file.sync_all() }
 }
 
 /// A key from a file of the user's own.

@@ -277,3 +277,34 @@ macro_rules! attrs {
         }
     };
 }
+
+#[cfg(test)]
+#[allow(unreachable_pub)] // What the macro declares is its callers' API.
+mod tests {
+    use super::*;
+
+    crate::attrs! {
+        /// Says "no \\ more".
+        ///
+        /// Second line.
+        pub struct Said {
+            /// Which `one`.
+            one: i64 = -3,
+            /// Two of them.
+            pair: [u64; 2] = [1, 2],
+        }
+    }
+
+    #[test]
+    fn what_was_written_of_attributes_is_known() {
+        assert_eq!(Said::doc(), "Says \"no \\\\ more\".\n\nSecond line.");
+        let field = |name, doc: &str, sort, default| AttrField { name, doc: doc.into(), sort, default };
+        assert_eq!(
+            Said::fields(),
+            [
+                field("one", "Which `one`.", AttrSort::Int, AttrValue::Int(-3)),
+                field("pair", "Two of them.", AttrSort::Pair, AttrValue::Ints(vec![1, 2])),
+            ]
+        );
+    }
+}

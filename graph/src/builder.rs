@@ -148,10 +148,9 @@ impl Builder {
         site: Site,
     ) -> Option<VarId> {
         let (path, site) = (self.path(name), self.site_or(site));
-        let twin = self.inner.borrow().graph.variable(&path);
-        if let Some(id) = twin.filter(|_| self.inner.borrow().shares)
-            && self.with_graph(|g| g.state[id].ty == ty && g.state[id].kind == kind)
-        {
+        let twin =
+            self.with_graph(|g| g.variable(&path).map(|id| (id, g.state[id].ty == ty && g.state[id].kind == kind)));
+        if let (true, Some((id, true))) = (self.inner.borrow().shares, twin) {
             return Some(id);
         }
         let twin = twin.is_some();

@@ -17,6 +17,8 @@
 //! bytes_per_second = 6e9
 //! ```
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,47 @@ pub enum DeviceKind {
     },
     /// The kernel interpreter: slow, for checking.
     Reference,
+}
+
+/// A device of this machine as people name it: `cpu`, `cpu:1`, `gpu` or `gpu:1`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeviceName {
+    /// Cores of the CPU: the i-th such device.
+    Cpu(usize),
+    /// An adapter, from 0.
+    Gpu(usize),
+}
+
+impl DeviceName {
+    /// The device: a CPU of one thread, or the adapter.
+    pub fn spec(self) -> DeviceSpec {
+        match self {
+            DeviceName::Cpu(i) => DeviceSpec::new(format!("cpu:{i}"), DeviceKind::Cpu, 1),
+            DeviceName::Gpu(adapter) => DeviceSpec::new(format!("gpu:{adapter}"), DeviceKind::Gpu { adapter }, 1),
+        }
+    }
+}
+
+impl FromStr for DeviceName {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, number) = text.split_once(':').unwrap_or((text, "0"));
+        match (kind, number.parse()) {
+            ("cpu", Ok(i)) => Ok(DeviceName::Cpu(i)),
+            ("gpu", Ok(i)) => Ok(DeviceName::Gpu(i)),
+            _ => Err(format!("`{text}` is no device: `cpu`, `gpu` or `gpu:1`; `thalweg devices` lists them")),
+        }
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DeviceName::Cpu(0) => f.write_str("cpu"),
+            DeviceName::Cpu(i) => write!(f, "cpu:{i}"),
+            DeviceName::Gpu(adapter) => write!(f, "gpu:{adapter}"),
+        }
+    }
 }
 
 /// One device.
@@ -198,11 +241,11 @@ impl Cluster {
     }
     /// So many CPU devices of one thread each: `cpu:0`, `cpu:1`, …
     pub fn cpus(count: usize) -> Self {
-        Self::of((0..count).map(|i| DeviceSpec::new(format!("cpu:{i}"), DeviceKind::Cpu, 1)).collect())
+        Self::of((0..count).map(|i| DeviceName::Cpu(i).spec()).collect())
     }
     /// One adapter of this machine: `gpu:0` is the first that `thalweg devices` lists.
     pub fn gpu(adapter: usize) -> Self {
-        Self::of(vec![DeviceSpec::new(format!("gpu:{adapter}"), DeviceKind::Gpu { adapter }, 1)])
+        Self::of(vec![DeviceName::Gpu(adapter).spec()])
     }
     /// The interpreter, for checking what a device computes.
     pub fn reference() -> Self {

@@ -16,7 +16,7 @@ PASSES = 30
 BATCH = 64
 
 
-def compiled() -> tw.Model:
+def declared() -> tw.Graph:
     g = tw.Graph("digits", seed=0)
     batch = g.dim("batch", max=512)
     image = g.input("image", "f32", (batch, 1, 8, 8))
@@ -38,7 +38,7 @@ def compiled() -> tw.Model:
 
     g.program("train", outputs=[loss, accuracy], update=optim.AdamW(3e-3).minimize(loss))
     g.program("eval", outputs=[loss, accuracy])
-    return g.compile()
+    return g
 
 
 def train(directory: str, passes: int) -> float:
@@ -46,7 +46,7 @@ def train(directory: str, passes: int) -> float:
     digits that it gets right."""
     train, test = tw.data.digits()
     data = train.batches(BATCH, shuffle=1, epochs=passes)
-    model = compiled()
+    model = declared().compile()
     resumed = model.resume_or_init(directory)
     if resumed is not None:
         print(f"resumed {resumed} at step {model.step}")

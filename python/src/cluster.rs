@@ -2,7 +2,7 @@
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
+use thalweg::graph::cluster::DeviceName;
 use thalweg::{PipelineSchedule, Reduction};
 
 use crate::errors::exception;
@@ -22,21 +22,17 @@ impl Cluster {
     /// These devices: `cpu` for all cores, `cpu:0` and `cpu:1` for two of one thread each, `gpu:0` for an adapter.
     #[staticmethod]
     fn named(py: Python<'_>, names: Vec<String>) -> PyResult<Self> {
-        let mut devices = vec![];
-        for name in &names {
-            let (kind, number) = name.split_once(':').unwrap_or((name, "0"));
-            match (kind, number.parse::<usize>()) {
-                ("cpu", Ok(_)) if names.len() == 1 && !name.contains(':') => return Ok(Self::local(None)),
-                ("cpu", Ok(i)) => devices.push(DeviceSpec::new(format!("cpu:{i}"), DeviceKind::Cpu, 1)),
-                ("gpu", Ok(i)) => devices.push(thalweg::Cluster::gpu(i).devices.remove(0)),
-                ("reference", _) => devices.push(DeviceSpec::new("reference", DeviceKind::Reference, 1)),
-                _ => {
-                    let what = format!("there is no device `{name}`: name `cpu`, `cpu:1`, `gpu` or `gpu:1`");
-                    return Err(exception(py, "ClusterError", &what));
-                }
-            }
+        if let [name] = &names[..]
+            && name == "cpu"
+        {
+            return Ok(Self::local(None));
         }
-        Ok(Self(thalweg::Cluster::of(devices)))
+        let spec = |name: &String| match &**name {
+            "reference" => Ok(thalweg::Cluster::reference().devices.remove(0)),
+            name => name.parse().map(DeviceName::spec),
+        };
+        let devices = names.iter().map(spec).collect::<Result<_, String>>();
+        devices.map(|d| Self(thalweg::Cluster::of(d))).map_err(|e| exception(py, "ClusterError", &e))
     }
     /// As a TOML text describes it.
     #[staticmethod]

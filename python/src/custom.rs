@@ -20,10 +20,11 @@ use crate::graph::Value;
 use crate::types;
 
 /// An op as a Python object has it.
+#[derive(Clone)]
 struct Custom {
     schema: &'static Schema,
     attrs: AttrList,
-    op: Py<PyAny>,
+    op: Arc<Py<PyAny>>,
 }
 
 impl fmt::Debug for Custom {
@@ -72,7 +73,7 @@ pub(crate) fn make(op: &Bound<'_, PyAny>) -> PyResult<Arc<dyn DynOp>> {
         };
         attrs.push((key.extract()?, value));
     }
-    Ok(Arc::new(Custom { schema: schema(&name, &operands, results), attrs, op: op.clone().unbind() }))
+    Ok(Arc::new(Custom { schema: schema(&name, &operands, results), attrs, op: Arc::new(op.clone().unbind()) }))
 }
 
 impl Custom {
@@ -171,10 +172,7 @@ impl DynOp for Custom {
         })
     }
     fn bind(&self, _: &Bindings) -> Option<Arc<dyn DynOp>> {
-        Python::attach(|py| {
-            let (schema, attrs, op) = (self.schema, self.attrs.clone(), self.op.clone_ref(py));
-            Some(Arc::new(Custom { schema, attrs, op }) as Arc<dyn DynOp>)
-        })
+        Some(Arc::new(self.clone()))
     }
     fn as_any(&self) -> &dyn Any {
         self

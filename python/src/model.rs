@@ -10,8 +10,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PyString};
 use thalweg::graph::Bindings;
 use thalweg::prelude::Compile;
+use thalweg::runtime::feed::{Inputs, inputs_of};
 use thalweg::runtime::{AbortFlag, DeviceError, RunError};
-use thalweg::{Array, DType, Error, Strategy, hosts};
+use thalweg::{Array, Error, Strategy, hosts};
 
 use crate::cluster;
 use crate::data::{Batch, Batches, Description};
@@ -30,8 +31,8 @@ pub(crate) struct Model {
     abort: &'static AbortFlag,
     /// The process that has its threads.
     process: u32,
-    /// Inputs of each program, with their element types.
-    programs: BTreeMap<String, Vec<(String, DType)>>,
+    /// What each program expects.
+    programs: BTreeMap<String, Inputs>,
 }
 
 /// A variable: name, kind, element type, extents.
@@ -97,11 +98,7 @@ impl Model {
         let (mut model, cluster) = detached(py, compile)?.map_err(|e| raised(py, e))?;
         let abort = Box::leak(Box::new(model.session().abort_flag()));
         let of = model.graph();
-        let inputs = |p: &thalweg::graph::Program| {
-            let inputs = of.inputs_of(p).into_iter().map(|(_, i)| (i.name.to_string(), i.ty.dtype));
-            (p.name.to_string(), inputs.collect())
-        };
-        let programs = of.programs.iter().map(inputs).collect();
+        let programs = of.programs.iter().map(|p| (p.name.to_string(), inputs_of(of, p))).collect();
         let process = std::process::id();
         Ok(Self { model: Mutex::new(model), graph: graph.clone().unbind(), cluster, abort, process, programs })
     }
@@ -156,7 +153,7 @@ impl Model {
         let mut named = vec![];
         for item in feeds.call_method0("items")?.try_iter()? {
             let (name, value): (String, Bound<'_, PyAny>) = item?.extract()?;
-            let wanted = inputs.iter().find(|(input, _)| *input == name).map(|(_, dtype)| *dtype);
+            let wanted = inputs.iter().find(|(input, _)| **input == *name).map(|(_, ty)| ty.dtype);
             let array = array(&value, wanted).inspect_err(|e| {
                 // Python shows notes below the message.
                 let _ = e.value(feeds.py()).call_method1("add_note", (format!("while feeding `{name}`"),));
@@ -208,11 +205,11 @@ impl Model {
         let (last, steps) = self.stepping(py, body)?;
         Ok((last.map(|o| Outputs(Arc::new(o))), steps))
     }
-    /// Names of programs with those of their inputs.
+    /// Programs, each with its inputs and their types, for people.
     #[getter]
-    fn programs(&self) -> BTreeMap<String, Vec<String>> {
-        let names = |inputs: &Vec<(String, DType)>| inputs.iter().map(|(name, _)| name.clone()).collect();
-        self.programs.iter().map(|(name, inputs)| (name.clone(), names(inputs))).collect()
+    fn programs(&self) -> BTreeMap<String, Vec<(String, String)>> {
+        let shown = |inputs: &Inputs| inputs.iter().map(|(name, ty)| (name.to_string(), ty.to_string())).collect();
+        self.programs.iter().map(|(name, inputs)| (name.clone(), shown(inputs))).collect()
     }
     /// Names of variables with their kinds, element types and extents.
     fn variables(&self, py: Python<'_>) -> PyResult<Vec<Row>> {
@@ -334,15 +331,6 @@ impl Model {
     /// The plan of a program, as text.
     fn plan(&self, py: Python<'_>, program: &str, dims: BTreeMap<String, u64>) -> PyResult<String> {
         self.try_with(py, |model| Ok(model.session().plan(program, &bindings(dims))?.to_string()))
-    }
-    /// Inputs and outputs of a program with their types, for people.
-    fn signature(&self, py: Python<'_>, program: &str) -> PyResult<Vec<(String, String)>> {
-        self.with(py, |model| {
-            let graph = model.graph();
-            let program = graph.program(program);
-            let inputs = program.map(|p| graph.inputs_of(p)).unwrap_or_default();
-            inputs.into_iter().map(|(_, input)| (input.name.to_string(), input.ty.to_string())).collect()
-        })
     }
     fn start_trace(&self, py: Python<'_>, steps: usize) -> PyResult<()> {
         self.with(py, |model| model.start_trace(steps))

@@ -13,29 +13,24 @@ use thalweg::ops::{OPS, registry};
 
 use crate::types;
 
-/// What an op takes.
-struct Row {
-    fields: Vec<AttrField>,
-}
+/// What makes ops, and the attributes of each.
+type Table = (Registry, BTreeMap<&'static str, Vec<AttrField>>);
 
-fn table() -> &'static (Registry, BTreeMap<&'static str, Row>) {
-    static TABLE: OnceLock<(Registry, BTreeMap<&'static str, Row>)> = OnceLock::new();
-    TABLE.get_or_init(|| {
-        let row = |op: &thalweg::OpRow| (op.schema.name, Row { fields: (op.fields)() });
-        (registry(), OPS.iter().map(row).collect())
-    })
+fn table() -> &'static Table {
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    TABLE.get_or_init(|| (registry(), OPS.iter().map(|op| (op.schema.name, (op.fields)())).collect()))
 }
 
 /// The op of this name with these attributes.
 pub(crate) fn make(name: &str, attrs: Option<&Bound<'_, PyDict>>) -> PyResult<Arc<dyn DynOp>> {
-    let (registry, rows) = table();
+    let (registry, fields) = table();
     let none = || PyValueError::new_err(format!("there is no op `{name}`"));
-    let row = rows.get(name).ok_or_else(none)?;
+    let fields = fields.get(name).ok_or_else(none)?;
     let mut list = vec![];
     for (key, value) in attrs.into_iter().flatten() {
         let key: String = key.extract()?;
-        let Some(field) = row.fields.iter().find(|f| f.name == key) else {
-            let known = row.fields.iter().map(|f| f.name).collect::<Vec<_>>().join(", ");
+        let Some(field) = fields.iter().find(|f| f.name == key) else {
+            let known = fields.iter().map(|f| f.name).collect::<Vec<_>>().join(", ");
             return Err(PyTypeError::new_err(format!("`{name}` has no attribute `{key}`; it has {known}")));
         };
         list.push((key, value_of(field.sort, &value)?));

@@ -36,12 +36,13 @@ class Variable(NamedTuple):
 class Program:
     """A program of a model, to be called with arrays by name, or with a batch."""
 
-    __slots__ = ("_model", "_run", "name")
+    __slots__ = ("_run", "inputs", "name")
 
-    def __init__(self, model: _thalweg.Model, name: str) -> None:
-        self._model = model
+    def __init__(self, model: _thalweg.Model, name: str, inputs: dict[str, str]) -> None:
         self._run = model.run
         self.name: str = name
+        self.inputs: dict[str, str] = inputs
+        """Names and types of what it takes."""
 
     @overload
     def __call__(self, feeds: Feeds | Batch | Description, /) -> Outputs: ...
@@ -50,11 +51,6 @@ class Program:
     def __call__(self, batch: Any = None, /, **feeds: ArrayLike) -> Outputs:
         """One step. Arrays in row-major order are read where they lie; outputs are arrays by name."""
         return self._run(self.name, feeds if batch is None else batch)
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """Names and types of what it takes."""
-        return dict(self._model.signature(self.name))
 
     def __repr__(self) -> str:
         return f"Program({self.name!r}: {', '.join(f'{n}: {t}' for n, t in self.inputs.items())})"
@@ -76,7 +72,9 @@ class Model:
     def __init__(self, graph: Graph, native: _thalweg.Model) -> None:
         self.graph: Graph = graph
         self._native = native
-        self.programs: dict[str, Program] = {name: Program(native, name) for name in native.programs}
+        self.programs: dict[str, Program] = {
+            name: Program(native, name, dict(inputs)) for name, inputs in native.programs.items()
+        }
         """Programs by name."""
 
     if TYPE_CHECKING:

@@ -4,6 +4,16 @@
 //!
 //! With it, `THALWEG_BROKEN` says what the build leaves out.
 
+use std::fs::File;
+
+/// What is in a file, or a directory's names, are on the disk once this returns. The one place that asks for it.
+///
+/// # Errors
+/// If the system cannot.
+pub fn sync(file: &File) -> std::io::Result<()> {
+    if is(What::Fsync) { Ok(()) } else { file.sync_all() }
+}
+
 /// Says what is left out: `fsync`, `timeout` or `checksum`.
 pub const BROKEN_VARIABLE: &str = "THALWEG_BROKEN";
 

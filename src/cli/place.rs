@@ -2,11 +2,12 @@
 //! what they mean is the library's.
 
 use std::path::PathBuf;
+use std::str::FromStr as _;
 
 use anyhow::Context as _;
 use clap::Args;
 use thalweg::Cluster;
-use thalweg::graph::cluster::{DeviceKind, DeviceSpec};
+use thalweg::graph::cluster::DeviceName;
 use thalweg::hosts::{self, Hosts};
 use thalweg::kit::{self, Case, Options};
 use thalweg::measured;
@@ -16,14 +17,14 @@ use thalweg::prelude::{Compile, Model, PipelineSchedule, Reduction, Strategy};
 #[derive(Args, Clone)]
 pub(crate) struct Where {
     /// Where to run: `cpu`, or `gpu:1` for the second adapter that `thalweg devices` lists.
-    #[arg(long, default_value = "cpu", value_parser = device)]
-    pub(super) device: Device,
+    #[arg(long, default_value = "cpu", value_parser = DeviceName::from_str)]
+    pub(super) device: DeviceName,
     /// Threads of the CPU; all cores by default.
     #[arg(long)]
     pub(super) threads: Option<usize>,
     /// Several devices: `cpu:0,cpu:1` for two of one thread each, `gpu:0` for an adapter.
-    #[arg(long, value_delimiter = ',', value_parser = device, conflicts_with_all = ["device", "threads"])]
-    devices: Vec<Device>,
+    #[arg(long, value_delimiter = ',', value_parser = DeviceName::from_str, conflicts_with_all = ["device", "threads"])]
+    devices: Vec<DeviceName>,
     /// How the model is spread over them.
     #[arg(long, value_enum, default_value = "dp")]
     strategy: Kind,
@@ -89,15 +90,11 @@ impl Where {
     fn named(&self) -> Cluster {
         if self.devices.is_empty() {
             return match self.device {
-                Device::Cpu(_) => self.threads.map_or_else(Cluster::local, Cluster::cpu),
-                Device::Gpu(adapter) => Cluster::gpu(adapter),
+                DeviceName::Cpu(_) => self.threads.map_or_else(Cluster::local, Cluster::cpu),
+                DeviceName::Gpu(adapter) => Cluster::gpu(adapter),
             };
         }
-        let spec = |device: &Device| match *device {
-            Device::Cpu(i) => DeviceSpec::new(format!("cpu:{i}"), DeviceKind::Cpu, 1),
-            Device::Gpu(adapter) => Cluster::gpu(adapter).devices.remove(0),
-        };
-        Cluster::of(self.devices.iter().map(spec).collect())
+        Cluster::of(self.devices.iter().map(|device| device.spec()).collect())
     }
     /// How the model is spread, unless it is simply on one device.
     pub(super) fn strategy(&self) -> Option<Strategy> {
@@ -141,7 +138,7 @@ impl Where {
     /// If devices were asked for beside, or the workers do not come.
     pub(super) fn hosts(&self) -> anyhow::Result<Option<Hosts>> {
         let Some(launched) = hosts::launched()? else { return Ok(None) };
-        let elsewhere = !self.devices.is_empty() || !matches!(self.device, Device::Cpu(0));
+        let elsewhere = !self.devices.is_empty() || !matches!(self.device, DeviceName::Cpu(0));
         anyhow::ensure!(
             !elsewhere && self.threads.is_none() && self.cluster.is_none(),
             "--device, --devices, --threads and --cluster say where to run in one process; a job that was launched runs on \
@@ -171,12 +168,12 @@ impl Where {
     }
     /// Threads that a process so placed should be pinned to; none: all.
     pub(super) fn pinned(&self) -> Option<usize> {
-        let cores = self.devices.iter().all(|d| matches!(d, Device::Cpu(_)));
+        let cores = self.devices.iter().all(|d| matches!(d, DeviceName::Cpu(_)));
         if self.devices.is_empty() { self.threads } else { cores.then_some(self.devices.len()) }
     }
     /// Whether anything was said at all.
     pub(super) fn is_said(&self) -> bool {
-        let elsewhere = !matches!(self.device, Device::Cpu(0)) || !self.devices.is_empty();
+        let elsewhere = !matches!(self.device, DeviceName::Cpu(0)) || !self.devices.is_empty();
         elsewhere || self.threads.is_some() || self.leaves.is_some()
     }
     /// A model compiled for that.
@@ -193,16 +190,6 @@ impl std::fmt::Display for Where {
         }
         let names: Vec<String> = self.named().devices.iter().map(|d| d.name.to_string()).collect();
         f.write_str(&names.join(","))
-    }
-}
-
-/// A device by its name: `cpu`, `cpu:1`, `gpu` or `gpu:1`.
-fn device(text: &str) -> Result<Device, String> {
-    let (kind, number) = text.split_once(':').unwrap_or((text, "0"));
-    match (kind, number.parse()) {
-        ("cpu", Ok(i)) => Ok(Device::Cpu(i)),
-        ("gpu", Ok(i)) => Ok(Device::Gpu(i)),
-        _ => Err(format!("`{text}` is no device: `cpu`, `gpu` or `gpu:1`; `thalweg devices` lists them")),
     }
 }
 
@@ -252,23 +239,6 @@ impl From<Order> for PipelineSchedule {
         match order {
             Order::OneForwardOneBackward => PipelineSchedule::OneForwardOneBackward,
             Order::GPipe => PipelineSchedule::GPipe,
-        }
-    }
-}
-
-/// Where to run.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Device {
-    Cpu(usize),
-    Gpu(usize),
-}
-
-impl std::fmt::Display for Device {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Device::Cpu(0) => f.write_str("cpu"),
-            Device::Cpu(i) => write!(f, "cpu:{i}"),
-            Device::Gpu(adapter) => write!(f, "gpu:{adapter}"),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use thalweg_runtime::source::short;
 use thalweg_runtime::{Cursor, Cursors};
 
 use crate::error::{DataError, Result};
@@ -47,7 +48,6 @@ impl Turns {
     }
     /// Pass and sample at which `cursor` stands, if it is one of this source in this order.
     fn check(&self, source: &[u8; 32], stamp: &Cursor, len: usize, cursor: Cursor) -> Result<(u64, u64)> {
-        let short = |f: &[u8; 32]| f[..4].iter().map(|b| format!("{b:02x}")).collect::<String>();
         let afresh = "or start afresh under another name with .named(..)";
         let why = if self.seed.is_none() && cursor.fingerprint == *source {
             format!("it was shuffled with seed {0}, and now is not: say .shuffle({0}), {afresh}", cursor.seed)

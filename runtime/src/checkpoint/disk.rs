@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::CheckpointError;
 use super::names::{CheckpointId, Kind, LOCK, classify};
-use crate::broken::{self, What};
+use crate::broken::sync;
 
 type Result<T> = std::result::Result<T, CheckpointError>;
 
@@ -51,10 +51,6 @@ pub(super) fn parent(path: &Path) -> &Path {
 /// Names in a directory are on the disk once this returns.
 pub(super) fn sync_directory(path: &Path) -> Result<()> {
     File::open(path).and_then(|d| sync(&d)).because("sync the directory", path)
-}
-
-fn sync(file: &File) -> std::io::Result<()> {
-    if broken::is(What::Fsync) { Ok(()) } else { file.sync_all() }
 }
 
 /// Makes a file that was not there, has `fill` write it, and returns once it is on the disk.

@@ -74,7 +74,6 @@ pub struct Facts {
 impl Facts {
     /// What tells these from `wanted`, if anything does.
     pub fn differs_from(&self, wanted: &Self) -> Option<String> {
-        let short = |f: &[u8; 32]| f[..4].iter().map(|b| format!("{b:02x}")).collect::<String>();
         let fields = |facts: &Self| {
             let all = facts.fields.iter().map(|(name, ty)| format!("`{name}` {ty}"));
             all.collect::<Vec<_>>().join(", ")
@@ -88,6 +87,11 @@ impl Facts {
         let (here, there) = (short(&self.fingerprint), short(&wanted.fingerprint));
         (self != wanted).then(|| format!("the content is not the same (fingerprint {here}… here, {there}… elsewhere)"))
     }
+}
+
+/// What people can tell fingerprints by.
+pub fn short(fingerprint: &[u8; 32]) -> String {
+    fingerprint[..4].iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Which samples: `count` of them from place `first` on in the order of (seed, pass).

@@ -221,6 +221,27 @@ fn any_stages(graph: &Ir, mut request: Request, devices: u16, seed: u64) -> Requ
     request
 }
 
+/// Some of the nodes to be spread somehow over the axes `dp`, `tp` and `sp`.
+fn sharded(mut graph: Ir, seed: u64) -> Ir {
+    let mut state = seed;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for id in graph.nodes.ids() {
+        let rank = graph.nodes[id].types[0].rank();
+        let mut axes = vec![None; rank];
+        for name in ["dp", "tp", "sp"] {
+            if next(2) == 0 && rank > 0 {
+                axes[next(rank)] = Some(name.into());
+            }
+        }
+        graph.nodes[id].sharding = (next(3) == 0).then(|| axes.into());
+    }
+    assert!(graph.verify().is_empty());
+    graph
+}
+
 #[test]
 fn a_perceptron_by_rows() {
     let g = Graph::new("mlp").seed(3);
@@ -260,6 +281,93 @@ fn a_perceptron_by_columns_and_rows() {
     assert!(wide(&strategy, 3).contains("groups of 2"), "{}", wide(&strategy, 3));
     assert!(wide(&strategy.clone().shard("fc3.weight", 0), 2).contains("no such parameter"));
     assert!(wide(&strategy.shard("fc2.bias", 1), 2).contains("along axis 1"));
+}
+
+/// The same said in the model, over meshes of one, two and three axes; and what is wrong with one.
+#[test]
+fn a_perceptron_as_the_model_says() {
+    let g = Graph::new("mlp").seed(3);
+    let x = g.input("x", F32, shape![8, 6]);
+    let label = g.input("index", I32, shape![8]);
+    let hidden = g.scope("fc1", || Linear::new(12).call(x)).relu().shard([Some("dp"), Some("tp")]);
+    let logits = g.scope("fc2", || Linear::new(6).call(hidden)).shard([None, Some("sp")]);
+    g.shard("*fc1.weight", [Some("tp"), Some("sp")]);
+    g.shard("fc1.bias", [Some("tp")]);
+    g.shard("fc2.weight", [None, Some("tp")]);
+    let loss = cross_entropy(logits, label).mean().named("loss");
+    g.program("run").outputs([loss]).update(AdamW::new(0.1).minimize(loss));
+    let graph = g.finish().unwrap();
+    let feeds = random::feeds(8, 5);
+    let dp = Strategy::data_parallel;
+    for (strategy, devices, cut) in [
+        (dp(), 1, false),
+        (dp(), 3, false),
+        (dp().mesh(&[("dp", 1), ("tp", 3), ("sp", 1)]), 3, true),
+        (dp().mesh(&[("dp", 2), ("tp", 2), ("sp", 1)]).leaves(4), 4, true),
+        (dp().mesh(&[("dp", 2), ("sp", 2), ("tp", 2)]), 8, true),
+        (Strategy::pipeline(2).microbatches(2).mesh(&[("dp", 1), ("sp", 1), ("tp", 2)]), 4, true),
+    ] {
+        let request = strategy.request(&graph, &Cluster::cpus(devices)).expect("it fits");
+        let weight = &graph.state[graph.variable("fc1.weight").expect("declared")];
+        let is_cut = format!("{:?}", request.variable(weight)).contains("Shard");
+        assert_eq!(is_cut, cut, "{strategy}");
+        check(&graph, &Bindings::new(), &feeds, &request, devices, 1e-4);
+    }
+    let wrong = |s: Strategy| s.request(&graph, &Cluster::cpus(4)).expect_err("it does not fit").to_string();
+    for (axes, says) in [
+        (&[("dp", 2), ("tp", 2)][..], "is to be spread over `sp`; the mesh has `dp`, `tp`"),
+        (&[("dp", 4)], "over `tp`; the mesh has `dp`"),
+        (&[], "an axis at least"),
+        (&[("dp", 1), ("tp", 3), ("sp", 1)], "groups of 3 devices cannot be made of 4"),
+        (&[("dp", 1), ("tp", 2), ("sp", 1)], "the mesh dp 1 × tp 2 × sp 1 is of 2 devices, and there are 4"),
+        (&[("dp", 2), ("dp", 2)], "a name of its own"),
+        (&[("dp", 2), ("tp", 0)], "with devices"),
+    ] {
+        let said = wrong(dp().mesh(axes));
+        assert!(said.contains(says), "{said}");
+    }
+    assert!(wrong(dp().tensor_parallel(2)).contains("the mesh has `dp`, `tp`"));
+}
+
+/// What cannot be granted is said, and computed all the same.
+#[test]
+fn what_cannot_be_spread_is_said() {
+    let g = Graph::new("mlp").seed(3);
+    let x = g.input("x", F32, shape![8, 6]);
+    let w = g.parameter("w", F32, [6, 6], Init::Uniform { low: -1.0, high: 1.0 }).shard([Some("dp"), None]);
+    let shifted = x.matmul(w).slice(1, 1u64..6).shard([None, Some("tp")]);
+    g.program("run").outputs([shifted.named("shifted")]);
+    let graph = g.finish().unwrap();
+    // Four leaves on two devices: a device cannot have two places of a variable.
+    let strategy = Strategy::data_parallel().mesh(&[("dp", 2), ("tp", 2)]).leaves(4);
+    let request = strategy.request(&graph, &Cluster::cpus(4)).expect("it fits");
+    let warnings = format!("{:?}", request.stages.warnings);
+    assert!(warnings.contains("`w` is not cut over `dp`: a device has several places along it"), "{warnings}");
+    let bound = run_passes(&graph, STANDARD, &mut |_, _| {});
+    let notes = format!("{:?}", place(&bound, &request).expect("it is placed").notes);
+    assert!(notes.contains("axis 1 cannot be spread over `tp`"), "{notes}");
+    check(&graph, &Bindings::new(), &random::feeds(8, 5), &request, 4, 1e-5);
+}
+
+#[test]
+fn shardings_that_mean_nothing_are_mistakes() {
+    let g = Graph::new("wrong");
+    let x = g.input("x", F32, shape![8, 6]);
+    let w = g.parameter("fc.weight", F32, [6, 6], Init::Constant(0.0)).shard([Some("tp")]);
+    let y = x.matmul(w).shard([Some("tp"), Some("tp")]).tanh().shard([None, Some("t p")]);
+    g.shard("*fc.wieght", [None, Some("tp")]);
+    g.program("run").outputs([y.named("y")]);
+    let mistakes: Vec<String> = g.finish().expect_err("mistakes").iter().map(ToString::to_string).collect();
+    let says = [
+        "1 axes are told how to be spread, and f32[6, 6] has 2",
+        "two axes cannot both be spread over `tp`",
+        "\"t p\" cannot be an axis of a mesh",
+        "there is no parameter `*fc.wieght`; did you mean `fc.weight`?",
+    ];
+    assert_eq!(mistakes.len(), says.len(), "{mistakes:#?}");
+    for (mistake, says) in mistakes.iter().zip(says) {
+        assert!(mistake.contains(says) && mistake.contains("placement.rs"), "{mistake}");
+    }
 }
 
 /// Four layers in stages, alone and side by side, with all that goes with them.
@@ -352,6 +460,18 @@ proptest! {
         let devices = devices.min(leaves);
         let request = data_parallel(leaves, devices, owns);
         check(&graph, &random::binding(n), &random::feeds(n, 3), &request, usize::from(devices), if train { 2e-2 } else { 1e-4 });
+    }
+
+    #[test]
+    fn any_graph_with_any_shardings(
+        choices in random::choices(), train: bool, n in 1u64..9, (dp, tp, sp) in (1u16..4, 1u16..4, 1u16..3),
+        more in 0u16..3, seed: u64,
+    ) {
+        let graph = sharded(random::grow(&choices, train), seed);
+        let strategy = Strategy::data_parallel().mesh(&[("dp", dp), ("tp", tp), ("sp", sp)]).leaves(dp + more);
+        let devices = usize::from(dp * tp * sp);
+        let request = strategy.request(&graph, &Cluster::cpus(devices)).expect("it fits");
+        check(&graph, &random::binding(n), &random::feeds(n, 3), &request, devices, if train { 2e-2 } else { 1e-4 });
     }
 
     #[test]

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::ir::{Graph, Init, Node, NodeId, Pin, Program, Site, Value, VarId, VarKind, Variable};
+use crate::ir::{Graph, Init, Node, NodeId, Pin, Program, Sharding, Site, Value, VarId, VarKind, Variable};
 use crate::op::{DynOp, Mode, OpError};
 use crate::structural::{Input, ReadVariable};
 use crate::types::{Dim, TensorType};
-use crate::verify::{MAX_BOUND, is_name};
+use crate::verify::{MAX_BOUND, is_name, sharding_fault};
 use crate::watch::Watches;
 
 /// Builds one graph.
@@ -204,7 +204,18 @@ impl Builder {
                 let (scope, pin, stem) = inherit.and_then(|i| i.from.clone()).unwrap_or_else(own);
                 let origin = inherit.and_then(|i| i.origin.clone());
                 let site = inherit.map_or(site, |i| i.site.clone());
-                let node = Node { op, operands: operands.to_vec(), types, scope, name: None, origin, pin, stem, site };
+                let node = Node {
+                    op,
+                    operands: operands.to_vec(),
+                    types,
+                    scope,
+                    name: None,
+                    origin,
+                    pin,
+                    sharding: None,
+                    stem,
+                    site,
+                };
                 let id = inner.graph.nodes.push(node);
                 (0..results as u16).map(|slot| Value { node: id, slot }).collect()
             }
@@ -246,6 +257,49 @@ impl Builder {
     pub fn name(&self, value: Value, name: &str) {
         if !value.is_poison() {
             self.inner.borrow_mut().graph.nodes[value.node].name = Some(name.into());
+        }
+    }
+    /// Says how a value is to be spread over a mesh.
+    pub fn shard(&self, value: Value, axes: &[Option<&str>], site: Site) {
+        if value.is_poison() {
+            return;
+        }
+        let sharding: Sharding = axes.iter().map(|axis| axis.map(Arc::from)).collect();
+        let ty = self.ty(value);
+        let fault = match value.slot {
+            0 => sharding_fault(&sharding, &ty),
+            _ => Some("only the first result of an op can be told how to be spread".into()),
+        };
+        if let Some(what) = fault {
+            let help = "name an axis of the mesh, or none, for each axis of the tensor: `[None, \"tp\"]`";
+            let at = self.site(value);
+            return self.mistake(Diagnostic::new("shard", what, site).also(at, format!("it is {ty}")).help(help));
+        }
+        self.inner.borrow_mut().graph.nodes[value.node].sharding = Some(sharding);
+    }
+    /// The same for the parameters declared so far that `pattern` means: a name, or `*` and how names end.
+    pub fn shard_parameters(&self, pattern: &str, axes: &[Option<&str>], site: Site) {
+        let meant: Vec<Value> = {
+            let inner = self.inner.borrow();
+            let is =
+                |id: VarId| inner.graph.state[id].kind == VarKind::Param && inner.graph.state[id].is_meant(pattern);
+            inner.reads.iter().filter(|(id, _)| is(**id)).map(|(_, read)| *read).collect()
+        };
+        if meant.is_empty() {
+            let hint = self.with_graph(|g| {
+                let learned = g.state.values().iter().filter(|v| v.kind == VarKind::Param);
+                Self::suggest(pattern, &learned.map(|v| &*v.name).collect::<Vec<_>>())
+            });
+            let what = format!("there is no parameter `{pattern}`; {hint}");
+            self.mistake(Diagnostic::new("shard", what, site.clone()).help("say it after the parameter is declared"));
+        }
+        meant.into_iter().for_each(|read| self.shard(read, axes, site.clone()));
+    }
+    /// What stands for the first result of `node` from here on is to be spread as that was, unless it says otherwise itself.
+    pub(crate) fn shard_like(&self, value: Value, node: &Node) {
+        if let Some(sharding) = &node.sharding {
+            let to = &mut self.inner.borrow_mut().graph.nodes[value.node].sharding;
+            to.get_or_insert_with(|| sharding.clone());
         }
     }
     /// The type of a value.

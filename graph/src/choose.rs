@@ -92,7 +92,7 @@ pub fn choose(
         }
         seen
     };
-    let mut candidates: Vec<Candidate> = wanted.families(cluster).into_iter().flat_map(family).collect();
+    let mut candidates: Vec<Candidate> = wanted.families(graph, cluster).into_iter().flat_map(family).collect();
     // The simpler one, where two are as fast: candidates come in that order, and sorting keeps it.
     candidates.sort_by(|a, b| a.seconds().total_cmp(&b.seconds()));
     match candidates.first() {

@@ -104,6 +104,9 @@ impl fmt::Display for Pin {
     }
 }
 
+/// How a person wants a tensor to be spread over a mesh: per axis of the tensor, the name of an axis of the mesh, or none.
+pub type Sharding = Arc<[Option<Arc<str>>]>;
+
 /// One application of an op.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -121,6 +124,8 @@ pub struct Node {
     pub origin: Option<Arc<str>>,
     /// Where it is to run, if its declaration says so; derived nodes inherit it.
     pub pin: Option<Pin>,
+    /// How its first result is to be spread, if its declaration says so.
+    pub sharding: Option<Sharding>,
     /// Which declaration it stems from, as the place of that node among those declared: expansions and gradients have that
     /// of the node that they are derived from, so that a layer and its gradient can be told to be one thing.
     pub stem: u32,
@@ -129,9 +134,9 @@ pub struct Node {
 }
 
 impl PartialEq for Node {
-    /// What it computes, what it is called and where it is pinned; not which lines and declarations it stems from.
+    /// What it computes, what it is called, where it is pinned and how it is to be spread; not which lines and declarations it stems from.
     fn eq(&self, other: &Self) -> bool {
-        let named = |n: &Self| (n.scope.clone(), n.name.clone(), n.origin.clone(), n.pin.clone());
+        let named = |n: &Self| (n.scope.clone(), n.name.clone(), n.origin.clone(), n.pin.clone(), n.sharding.clone());
         *self.op == *other.op
             && self.operands == other.operands
             && self.types == other.types
@@ -229,6 +234,13 @@ pub struct Variable {
     pub init: Init,
     /// Which variables it lies next to in memory: those of one group, kind and element type form a flat segment.
     pub group: Arc<str>,
+}
+
+impl Variable {
+    /// Whether `pattern` means it: its name, or `*` and how its name ends.
+    pub fn is_meant(&self, pattern: &str) -> bool {
+        pattern.strip_prefix('*').map_or(&*self.name == pattern, |end| self.name.ends_with(end))
+    }
 }
 
 /// What has to hold before a step of a program commits: that a value is finite.

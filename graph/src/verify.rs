@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::attrs::AttrValue;
-use crate::ir::{Graph, Node, NodeId, Program, VarId};
+use crate::ir::{Graph, Node, NodeId, Program, Sharding, VarId};
 use crate::structural::{Input, ReadVariable};
 use crate::types::{DType, Dim, TensorType, Types};
 
@@ -69,6 +69,19 @@ impl Graph {
     pub fn verify(&self) -> Vec<Fault> {
         verify(self)
     }
+}
+
+/// Why a tensor of type `ty` cannot be spread so over any mesh.
+pub(crate) fn sharding_fault(sharding: &Sharding, ty: &TensorType) -> Option<String> {
+    let names: Vec<&str> = sharding.iter().filter_map(|axis| axis.as_deref()).collect();
+    let twice = names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)).map(|(_, name)| name);
+    if sharding.len() != ty.rank() {
+        return Some(format!("{} axes are told how to be spread, and {ty} has {}", sharding.len(), ty.rank()));
+    }
+    if let Some(bad) = names.iter().find(|name| !is_name(name)) {
+        return Some(format!("{bad:?} cannot be an axis of a mesh: letters, digits and underscores"));
+    }
+    twice.map(|name| format!("two axes cannot both be spread over `{name}`"))
 }
 
 struct Check<'g> {
@@ -147,6 +160,10 @@ impl<'g> Check<'g> {
                 }),
                 Err(error) => self.require(false, &subject, || format!("{}: {error}", schema.name)),
             }
+        }
+        if let (Some(sharding), Some(ty)) = (&node.sharding, node.types.first()) {
+            let fault = sharding_fault(sharding, ty);
+            self.require(fault.is_none(), &subject, || fault.unwrap_or_default());
         }
         self.structural(&subject, id, node);
     }

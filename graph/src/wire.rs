@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::attrs::{AttrError, AttrList};
 use crate::id::{Arena, Id};
-use crate::ir::{DimBounds, Graph, Node, NodeId, Pin, Program, Site, Value, VarId, Variable};
+use crate::ir::{DimBounds, Graph, Node, NodeId, Pin, Program, Sharding, Site, Value, VarId, Variable};
 use crate::kernel::Kernel;
 use crate::op::Registry;
 use crate::plan::Plan;
@@ -19,7 +19,7 @@ use crate::types::Types;
 use crate::verify::Fault;
 
 /// How graphs are framed.
-pub const GRAPH: Format = Format { magic: *b"TW.graph", version: 3 };
+pub const GRAPH: Format = Format { magic: *b"TW.graph", version: 4 };
 /// How kernels are framed.
 pub const KERNEL: Format = Format { magic: *b"TW.kernl", version: 2 };
 /// How plans are framed.
@@ -170,6 +170,7 @@ struct WireGraph {
     nodes: Vec<WireNode>,
     programs: Vec<Program>,
     pins: Vec<(NodeId, Pin)>,
+    shardings: Vec<(NodeId, Sharding)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -198,7 +199,7 @@ impl WireNode {
     fn into_node(self, registry: &Registry, stem: u32) -> Result<Node, AttrError> {
         let op = registry.make(&self.op, &self.attrs, &self.types)?;
         let Self { operands, types, scope, name, origin, .. } = self;
-        Ok(Node { op, operands, types, scope, name, origin, pin: None, stem, site: Site::default() })
+        Ok(Node { op, operands, types, scope, name, origin, pin: None, sharding: None, stem, site: Site::default() })
     }
 }
 
@@ -206,9 +207,10 @@ impl Graph {
     /// Canonical bytes; source lines are not among them.
     pub fn to_bytes(&self) -> Vec<u8> {
         let pins = self.nodes.iter().filter_map(|(id, node)| Some((id, node.pin.clone()?)));
-        self.encode(pins.collect())
+        let shardings = self.nodes.iter().filter_map(|(id, node)| Some((id, node.sharding.clone()?)));
+        self.encode(pins.collect(), shardings.collect())
     }
-    fn encode(&self, pins: Vec<(NodeId, Pin)>) -> Vec<u8> {
+    fn encode(&self, pins: Vec<(NodeId, Pin)>, shardings: Vec<(NodeId, Sharding)>) -> Vec<u8> {
         GRAPH.encode(&WireGraph {
             name: self.name.clone(),
             seed: self.seed,
@@ -217,21 +219,22 @@ impl Graph {
             nodes: self.nodes.values().iter().map(WireNode::of).collect(),
             programs: self.programs.clone(),
             pins,
+            shardings,
         })
     }
     /// The graph whose canonical bytes these are, verified; its ops are looked up in `registry`.
     pub fn from_bytes(bytes: &[u8], registry: &Registry) -> Result<Graph, WireError> {
-        let WireGraph { name, seed, dims, state, nodes, programs, pins } = GRAPH.decode_any_spelling(bytes)?;
+        let WireGraph { name, seed, dims, state, nodes, programs, pins, shardings } =
+            GRAPH.decode_any_spelling(bytes)?;
         let nodes = nodes.into_iter().enumerate().map(|(i, node)| {
             node.into_node(registry, i as u32).map_err(|source| WireError::Op { node: NodeId(i as u32), source })
         });
         let mut nodes: Arena<NodeId, Node> = nodes.collect::<Result<_, _>>()?;
-        for (id, pin) in pins {
-            if id.index() >= nodes.len() {
-                return Err(WireError::NotCanonical);
-            }
-            nodes[id].pin = Some(pin);
+        if pins.iter().map(|(id, _)| id).chain(shardings.iter().map(|(id, _)| id)).any(|id| id.index() >= nodes.len()) {
+            return Err(WireError::NotCanonical);
         }
+        pins.into_iter().for_each(|(id, pin)| nodes[id].pin = Some(pin));
+        shardings.into_iter().for_each(|(id, sharding)| nodes[id].sharding = Some(sharding));
         let graph = Graph { name, seed, dims: dims.into_iter().collect(), nodes, state, programs };
         let faults = graph.verify();
         if !faults.is_empty() {
@@ -240,9 +243,9 @@ impl Graph {
         // Only now, with the ops made: an attribute that is spelled out but equals its default counts as well.
         if graph.to_bytes() == bytes { Ok(graph) } else { Err(WireError::NotCanonical) }
     }
-    /// The name of what this graph computes. Where it is to run is no part of that.
+    /// The name of what this graph computes. Where it is to run, and how it is to be spread, is no part of that.
     pub fn hash(&self) -> Hash {
-        Hash::of(&self.encode(vec![]))
+        Hash::of(&self.encode(vec![], vec![]))
     }
 }
 

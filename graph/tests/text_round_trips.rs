@@ -90,11 +90,12 @@ fn bytes_come_back_and_do_not_know_source_lines() {
     assert_ne!(other.hash(), graph.hash());
 }
 
-/// Where something runs is said in text and bytes, and is no part of what is computed.
+/// Where something runs, and how it is spread, is said in text and bytes, and is no part of what is computed.
 #[test]
 fn pins_come_back_and_do_not_change_the_name() {
     let mut graph = digits();
     let ids: Vec<_> = graph.nodes.ids().collect();
+    graph.nodes[ids[1]].sharding = Some([Some("tp".into()), None].into());
     graph.nodes[ids[2]].pin = Some(Pin::Stage(3));
     graph.nodes[ids[4]].pin = Some(Pin::On("gpu:\"0\"".into()));
     let text = graph.to_string();
@@ -105,6 +106,16 @@ fn pins_come_back_and_do_not_change_the_name() {
     assert_ne!(graph, digits());
     assert_eq!(graph.hash(), digits().hash());
     assert!(refused(&text.replace("stage 3", "stage 70000")).to_string().contains("stage"));
+    assert!(text.contains("@\"body\" shard [\"tp\", _]\n"), "{text}");
+    for (wrong, says) in [
+        ("[\"tp\"]", "1 axes are told how to be spread"),
+        ("[\"tp\", \"tp\"]", "two axes cannot both"),
+        ("[\"t p\", _]", "cannot be an axis of a mesh"),
+        ("[tp, _]", "an axis of a mesh, quoted, or `_`"),
+    ] {
+        let error = refused(&text.replace("[\"tp\", _]", wrong)).to_string();
+        assert!(error.contains(says), "{error}");
+    }
 }
 
 #[test]
@@ -226,5 +237,5 @@ fn bytes_that_are_something_else_are_named() {
     assert!(matches!(read(&[&bytes[..], &[0]].concat()), WireError::Trailing { count: 1, .. }));
     let mut newer = bytes.clone();
     newer[8] = 99;
-    assert_eq!(read(&newer), WireError::Version { found: 99, expected: 3 });
+    assert_eq!(read(&newer), WireError::Version { found: 99, expected: 4 });
 }

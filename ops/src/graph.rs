@@ -60,6 +60,12 @@ impl Graph {
     pub fn parameter(&self, name: &str, dtype: DType, shape: impl Into<Shape>, init: Init) -> Tensor<'_> {
         variable(&self.builder, name, dtype.of(shape), VarKind::Param, init, "").0
     }
+    /// How parameters that are declared already are to be spread over the mesh of a strategy, by name, or by `*` and how names end:
+    /// for those of layers. See [`Tensor::shard`].
+    #[track_caller]
+    pub fn shard<const N: usize>(&self, parameters: &str, axes: [Option<&str>; N]) {
+        self.builder.shard_parameters(parameters, &axes, Site::here());
+    }
     /// The step counter (i64, no axes): how many steps training programs have committed.
     #[track_caller]
     pub fn step(&self) -> Tensor<'_> {

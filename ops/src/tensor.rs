@@ -60,6 +60,27 @@ impl<'g> Tensor<'g> {
         self.graph.name(self.value, name);
         self
     }
+    /// How this is to be spread over the mesh of a strategy: per axis, the name of an axis of the
+    /// [mesh](thalweg_graph::Strategy::mesh), or none. Of a parameter or an input that is how it lies, and how the rest is computed
+    /// follows; a value that is computed is spread so where its op allows it, and `explain` says where it does not. The same
+    /// model runs anywhere: where no mesh is said, nothing is cut.
+    ///
+    /// ```
+    /// use thalweg_graph::{DType::F32, Init, Strategy, shape};
+    /// use thalweg_ops::Graph;
+    ///
+    /// let g = Graph::new("wide");
+    /// let x = g.input("x", F32, shape![8, 16]);
+    /// let up = g.parameter("up", F32, [16, 64], Init::Constant(0.1)).shard([None, Some("tp")]);
+    /// let down = g.parameter("down", F32, [64, 16], Init::Constant(0.1)).shard([Some("tp"), None]);
+    /// g.program("run").outputs([x.matmul(up).relu().matmul(down).named("y")]);
+    /// let four = Strategy::data_parallel().mesh(&[("dp", 2), ("tp", 2)]);
+    /// ```
+    #[track_caller]
+    pub fn shard<const N: usize>(self, axes: [Option<&str>; N]) -> Self {
+        self.graph.shard(self.value, &axes, Site::here());
+        self
+    }
     /// Lets every program that computes this also return it, as `name`. A name is given once; a tap that no program computes
     /// is a mistake. What is returned is not fused into its reader, and a device may add up a fold that it was fused into
     /// in another order: the last bits of what follows can differ from those of the model without the tap.

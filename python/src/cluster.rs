@@ -54,7 +54,7 @@ impl Strategy {
     /// `kind` is `dp`, `zero1`, `pp`, `ps` or `auto`.
     #[new]
     #[expect(clippy::too_many_arguments, reason = "as Python calls it")]
-    #[pyo3(signature = (kind, *, stages=None, servers=None, leaves=None, microbatches=None, schedule=None, tensor_parallel=None, shard=None, fast=false))]
+    #[pyo3(signature = (kind, *, stages=None, servers=None, leaves=None, microbatches=None, schedule=None, mesh=None, tensor_parallel=None, shard=None, at=None, fast=false))]
     fn new(
         kind: &str,
         stages: Option<u16>,
@@ -62,8 +62,10 @@ impl Strategy {
         leaves: Option<u16>,
         microbatches: Option<u16>,
         schedule: Option<&str>,
+        mesh: Option<Vec<(String, u16)>>,
         tensor_parallel: Option<u16>,
         shard: Option<Vec<(String, u16)>>,
+        at: Option<Vec<(String, u64)>>,
         fast: bool,
     ) -> PyResult<Self> {
         let wrong = |what: String| PyValueError::new_err(what);
@@ -81,6 +83,11 @@ impl Strategy {
             Some("gpipe") => strategy.schedule(PipelineSchedule::GPipe),
             Some(other) => return Err(wrong(format!("there is no schedule `{other}`; there are 1f1b, gpipe"))),
         };
+        if let Some(axes) = &mesh {
+            let axes: Vec<(&str, u16)> = axes.iter().map(|(name, devices)| (&**name, *devices)).collect();
+            strategy = strategy.mesh(&axes);
+        }
+        strategy = at.into_iter().flatten().fold(strategy, |s, (name, extent)| s.at(&name, extent));
         if let Some(devices) = tensor_parallel {
             strategy = strategy.tensor_parallel(devices);
         }

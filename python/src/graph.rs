@@ -313,6 +313,14 @@ impl Graph {
             false => graph.builder().tap(value.0, name, site(at)),
         }
     }
+    fn shard(&self, value: &Value, axes: Vec<Option<String>>, at: At) {
+        let axes: Vec<Option<&str>> = axes.iter().map(Option::as_deref).collect();
+        self.lock().builder().shard(value.0, &axes, site(at));
+    }
+    fn shard_parameters(&self, pattern: &str, axes: Vec<Option<String>>, at: At) {
+        let axes: Vec<Option<&str>> = axes.iter().map(Option::as_deref).collect();
+        self.lock().builder().shard_parameters(pattern, &axes, site(at));
+    }
     fn check_finite(&self, value: &Value, at: At) {
         self.lock().builder().check_finite(value.0, site(at));
     }

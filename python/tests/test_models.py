@@ -229,6 +229,43 @@ def test_a_strategy_changes_no_bit() -> None:
     assert len(digests) == 1
 
 
+def test_a_mesh_is_said_in_the_model() -> None:
+    def declared(width: int = 12) -> tw.Graph:
+        g = tw.Graph("mlp", seed=3)
+        x, y = g.input("x", "f32", (8, 6)), g.input("y", "i32", (8,))
+        with g.scope("fc1"):
+            hidden = nn.Linear(width)(x).relu().shard(["dp", "tp"])
+        with g.scope("fc2"):
+            logits = nn.Linear(6)(hidden)
+        g.shard("fc1.*" if width == 13 else "*fc1.weight", ["tp", None])
+        g.shard("fc2.weight", [None, "tp"])
+        loss = nn.cross_entropy(logits, y).mean().named("loss")
+        g.program("train", outputs=[loss], update=tw.optim.AdamW(0.1).minimize(loss))
+        return g
+
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.normal(size=(8, 6)).astype(np.float32), "y": np.arange(8, dtype=np.int32) % 6}
+    four = [f"cpu:{i}" for i in range(4)]
+    losses = []
+    for devices, strategy in [
+        ("cpu:0", None),
+        (four, tw.Strategy.data_parallel(mesh={"dp": 2, "tp": 2})),
+        (four, tw.Strategy.pipeline(2, microbatches=2, mesh={"dp": 1, "tp": 2})),
+        (four, tw.Strategy.auto(n=8)),
+    ]:
+        model = declared().compile(devices, strategy)
+        losses.append([float(model.train(**feeds).loss) for _ in range(5)])
+        if strategy is not None and "mesh" in repr(strategy):
+            # A device has half of the weight.
+            assert "f32[6, 6]" in model.plan("train")
+    np.testing.assert_allclose(losses[1:], [losses[0]] * 3, rtol=1e-5)
+    with pytest.raises(tw.ClusterError, match=r"to be spread over `tp`; the mesh has `dp`, `model`"):
+        declared().compile(four, tw.Strategy.data_parallel(mesh={"dp": 2, "model": 2}))
+    with pytest.raises(tw.GraphError, match=r"there is no parameter `fc1\.\*`") as told:
+        declared(13).compile()
+    assert "test_models.py" in str(told.value)
+
+
 class Twin(nn.Module):
     """The twin of the network in ``data/torch_net.py``: attributes are called as they are there."""
 

@@ -56,6 +56,10 @@ def as_native(devices: Cluster | Sequence[str] | str) -> _thalweg.Cluster | None
     return _thalweg.Cluster.named(list(devices))
 
 
+def _pairs(named: dict[str, int] | None) -> list[tuple[str, int]] | None:
+    return None if named is None else list(named.items())
+
+
 class Strategy:
     """How a model is spread. Feeds, outputs, variables and checkpoints stay as they are, and so does every bit of the result.
 
@@ -75,6 +79,7 @@ class Strategy:
         *,
         leaves: int | None = None,
         shard_state: bool = False,
+        mesh: dict[str, int] | None = None,
         tensor_parallel: int | None = None,
         shard: dict[str, int] | None = None,
         fast: bool = False,
@@ -83,13 +88,18 @@ class Strategy:
 
         Args:
             shard_state: What the optimizer keeps is shared out (ZeRO stage 1).
-            tensor_parallel: Groups of so many devices share the parameters of ``shard``.
-            shard: Parameters (``"*.fc1.weight"``) and the axes along which they are cut.
+            mesh: Names and extents of the axes of a grid of devices, ``{"dp": 2, "tp": 4}``. Batches are spread along the first; along
+                the others is what the model says with :meth:`Tensor.shard`.
+            tensor_parallel: The mesh of groups of so many devices: ``tp``, behind ``dp``.
+            shard: Parameters (``"*.fc1.weight"``) and the axes along which they are cut over the last axis of the mesh, whatever the
+                model says.
             fast: Sums around a ring: fewer bytes, and bits that depend on the number of devices.
         """
         kind = "zero1" if shard_state else "dp"
-        cut = None if shard is None else list(shard.items())
-        return Strategy(_thalweg.Strategy(kind, leaves=leaves, tensor_parallel=tensor_parallel, shard=cut, fast=fast))
+        native = _thalweg.Strategy(
+            kind, leaves=leaves, mesh=_pairs(mesh), tensor_parallel=tensor_parallel, shard=_pairs(shard), fast=fast
+        )
+        return Strategy(native)
 
     @staticmethod
     def pipeline(
@@ -98,9 +108,16 @@ class Strategy:
         microbatches: int | None = None,
         schedule: Literal["1f1b", "gpipe"] = "1f1b",
         leaves: int | None = None,
+        mesh: dict[str, int] | None = None,
     ) -> Strategy:
-        """By layers: cut where it is fastest, or where ``g.stage(i)`` says."""
-        native = _thalweg.Strategy("pp", stages=stages, microbatches=microbatches, schedule=schedule, leaves=leaves)
+        """By layers: cut where it is fastest, or where ``g.stage(i)`` says.
+
+        Args:
+            mesh: The grid of the devices of one stage, as for :meth:`data_parallel`.
+        """
+        native = _thalweg.Strategy(
+            "pp", stages=stages, microbatches=microbatches, schedule=schedule, leaves=leaves, mesh=_pairs(mesh)
+        )
         return Strategy(native)
 
     @staticmethod
@@ -109,9 +126,17 @@ class Strategy:
         return Strategy(_thalweg.Strategy("ps", servers=count, leaves=leaves))
 
     @staticmethod
-    def auto() -> Strategy:
-        """Whichever of the others is predicted to be the fastest, and fits."""
-        return Strategy(_thalweg.Strategy("auto"))
+    def auto(*, leaves: int | None = None, **dims: int) -> Strategy:
+        """Whichever of the others is predicted to be the fastest, and fits.
+
+        Args:
+            dims: The extents of named dimensions that count; 64, where nothing is said.
+
+        >>> import thalweg as tw
+        >>> tw.Strategy.auto(batch=256)
+        Strategy(whatever is fastest)
+        """
+        return Strategy(_thalweg.Strategy("auto", leaves=leaves, at=_pairs(dims)))
 
     def __repr__(self) -> str:
         return repr(self._native)

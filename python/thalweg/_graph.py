@@ -102,6 +102,18 @@ class Graph:
         native = as_native(init)
         return Tensor(self, self._native.parameter(self._place, here(), name, dtype_name(dtype), tuple(shape), native))
 
+    def shard(self, parameters: str, axes: Sequence[str | None]) -> None:
+        """How parameters that are declared already are to be spread over the mesh of a strategy, by name, or by ``*`` and how names
+        end: for those of layers. See :meth:`Tensor.shard`.
+
+        >>> import thalweg as tw
+        >>> g = tw.Graph()
+        >>> with g.scope("up"):
+        ...     y = tw.nn.Linear(64)(g.input("x", "f32", (8, 16)))
+        >>> g.shard("*up.weight", ["tp", None])
+        """
+        self._native.shard_parameters(parameters, list(axes), here())
+
     def full(self, shape: Sequence[Extent], value: float, dtype: DTypeLike = "f32") -> Tensor:
         """``value`` everywhere."""
         return self._apply("full", (), {"value": value, "shape": tuple(shape), "dtype": dtype_name(dtype)})

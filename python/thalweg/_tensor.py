@@ -92,6 +92,28 @@ class Tensor:
         self.graph._native.name(self._value, name)
         return self
 
+    def shard(self, axes: Sequence[str | None]) -> Tensor:
+        """Says how this is to be spread over the mesh of a strategy: per axis, the name of an axis of the mesh, or ``None``. Gives it
+        back.
+
+        Of a parameter or an input that is how it lies, and how the rest is computed follows; a value that is computed is spread so
+        where its op allows it, and ``model.explain`` says where it does not. The same model runs anywhere: where no mesh is said,
+        nothing is cut.
+
+        >>> import thalweg as tw
+        >>> g = tw.Graph("wide")
+        >>> x = g.input("x", "f32", (8, 16))
+        >>> up = g.parameter("up", (16, 64), init=0.1).shard([None, "tp"])
+        >>> down = g.parameter("down", (64, 16), init=0.1).shard(["tp", None])
+        >>> g.program("run", outputs={"y": (x @ up).relu() @ down})
+        >>> four = [f"cpu:{i}" for i in range(4)]
+        >>> model = g.compile(four, tw.Strategy.data_parallel(mesh={"dp": 2, "tp": 2}))
+        >>> model.run("run", {"x": [[1.0] * 16] * 8})["y"].shape
+        (8, 16)
+        """
+        self.graph._native.shard(self._value, list(axes), here())
+        return self
+
     def tap(self, name: str) -> Tensor:
         """Lets every program that computes this also return it, as ``name``."""
         self.graph._native.tap(self._value, name, False, here())

@@ -122,14 +122,12 @@ fn cut(
             Cut::Flat => unreachable!("what is flat is not cut by leaves"),
             Cut::Tensors(_) => kernel.cut_tensors(operands, results),
             Cut::Relabel => Kernel::relabel(operands[0].clone(), results[0].clone()),
-            Cut::Loop(axis) => {
-                let cut = kernel.cut_loop(axis, cuts[m][at[m]]..cuts[m][at[m] + 1], operands.clone(), results.clone());
-                // A leaf's only term is its part of the sum: nothing needs to be computed for it.
-                if cut.sums_single_terms() { Kernel::relabel(operands[0].clone(), results[0].clone()) } else { cut }
-            }
+            Cut::Loop(axis) => kernel.cut_loop(axis, cuts[m][at[m]]..cuts[m][at[m] + 1], operands, results),
         };
     }
-    kernel
+    // A leaf's only term is its part of the sum: nothing needs to be computed for it.
+    let is_sum = ways.iter().any(|way| matches!(way.cut, Cut::Loop(_))) && kernel.sums_single_terms();
+    if is_sum { Kernel::relabel(operands[0].clone(), results[0].clone()) } else { kernel }
 }
 
 /// What tells leaves apart that make the same range of a result: the parts of a fold that they have.

@@ -9,6 +9,36 @@ use crate::ir::Value;
 use crate::kernel::{BufferType, Kernel};
 use crate::place::{Cut, Part, Placement, Spread, Way, share_type, ways};
 
+/// What becomes of which axis of the mesh, one after the other. Along each axis sums come first, while the tensors are small or
+/// still whole; a share of a sum is cut out of it. No axis of a tensor is ever cut over two axes of the mesh: what is cut over
+/// another one as yet is brought together before.
+fn steps(from: &Placement, to: &Placement) -> Vec<(usize, Spread)> {
+    let (mut at, mut steps) = (from.clone(), vec![]);
+    let mut step = |at: &mut Placement, m: usize, spread: &Spread| {
+        if at[m] != *spread {
+            at[m] = spread.clone();
+            steps.push((m, spread.clone()));
+        }
+    };
+    let axis_of = |spread: &Spread| if let Spread::Shard { axis, .. } = spread { Some(*axis) } else { None };
+    for m in 0..to.len() {
+        let straight = matches!((&at[m], &to[m]), (Spread::Partial(_), Spread::Owned { .. }));
+        if at[m] == to[m] {
+            continue;
+        }
+        if !straight {
+            step(&mut at, m, &Spread::Replicate);
+        }
+        for other in m + 1..to.len() {
+            if axis_of(&to[m]).is_some() && axis_of(&at[other]) == axis_of(&to[m]) {
+                step(&mut at, other, &Spread::Replicate);
+            }
+        }
+        step(&mut at, m, &to[m]);
+    }
+    steps
+}
+
 impl Cutter<'_> {
     /// The instances of a value under `placement`, in a stage. A value of another stage is brought as it is needed, leaf by leaf.
     pub(super) fn get(&mut self, value: Value, placement: &Placement, stage: u16) -> Instances {
@@ -24,21 +54,14 @@ impl Cutter<'_> {
             // What is in no one stage is made where it is first needed.
             self.node(value.node, stage);
         }
-        for m in 0..at.len() {
-            // Sums first, while the tensors are small or still whole; a share of a sum is cut out of it.
-            for spread in [Spread::Replicate, placement[m].clone()] {
-                let straight = matches!((&at[m], &placement[m]), (Spread::Partial(_), Spread::Owned { .. }));
-                if at[m] == spread || at[m] == placement[m] || (straight && spread == Spread::Replicate) {
-                    continue;
-                }
-                let mut to = at.clone();
-                to[m] = spread;
-                if !self.made.contains_key(&(value, to.clone(), stage)) {
-                    let instances = self.along(value, m, &at, &to, stage);
-                    self.made.insert((value, to.clone(), stage), instances);
-                }
-                at = to;
+        for (m, spread) in steps(&at, placement) {
+            let mut to = at.clone();
+            to[m] = spread;
+            if !self.made.contains_key(&(value, to.clone(), stage)) {
+                let instances = self.along(value, m, &at, &to, stage);
+                self.made.insert((value, to.clone(), stage), instances);
             }
+            at = to;
         }
         self.made[&(value, placement.clone(), stage)].clone()
     }

@@ -30,10 +30,9 @@ impl Cutter<'_> {
                 let (ty, label) = (share_ty.clone(), input.name.clone());
                 self.arrive(device, Channel { from, to, ty, start, label }, node).1
             });
-            of.push(match rest {
-                None => whole,
-                Some((axis, range)) => self.emit(device, node, Kernel::slice(share_ty, axis, range), vec![whole]),
-            });
+            of.push(rest.into_iter().fold(whole, |of, (axis, range)| {
+                self.emit(device, node, Kernel::slice(self.ty(device, of), axis, range), vec![of])
+            }));
         }
         Instances { stage, of }
     }
@@ -42,18 +41,17 @@ impl Cutter<'_> {
         let placed = self.placed;
         let mut placement = placed.of(value).clone();
         let ty = placed.ty(value);
-        for spread in &mut placement {
-            if !matches!(spread, Spread::Shard { axis, .. } if leads(&ty, *axis)) {
-                *spread = Spread::Replicate;
-            }
-        }
+        // Rows, as they lie over one axis of the mesh.
+        let rows = placement.iter().position(|s| matches!(s, Spread::Shard { axis, .. } if leads(&ty, *axis)));
+        let others = placement.iter_mut().enumerate().filter(|(m, _)| Some(*m) != rows);
+        others.for_each(|(_, spread)| *spread = Spread::Replicate);
         let stage = placed.stage(value, 0);
         let instances = self.get(value, &placement, stage);
         let (mut known, whole) = (Vec::new(), ty);
         for (leaf, value) in instances.of.into_iter().enumerate() {
             let (device, at) = (placed.mesh().device(stage, leaf), placed.mesh().coordinates(leaf));
             let (ty, start, rest) = contiguous(&whole, &share(&whole, &placement, &at));
-            assert!(rest.is_none(), "only rows of the outermost axis are fetched in parts");
+            assert!(rest.is_empty(), "only rows of the outermost axis are fetched in parts");
             let what = (start, ty.len());
             if known.contains(&what) || (ty.is_empty() && !whole.is_empty()) {
                 continue;
@@ -71,18 +69,16 @@ pub(super) fn leads(ty: &BufferType, axis: u16) -> bool {
     ty.shape[..usize::from(axis)].iter().all(|n| *n == 1)
 }
 
-/// The range of whole rows around a box: its type, its first element, and what has to be cut out of it along which axis.
-fn contiguous(ty: &BufferType, ranges: &[Range<u64>]) -> (BufferType, u64, Option<(u16, Range<u64>)>) {
-    let cut: Vec<usize> = (0..ty.rank()).filter(|d| ranges[*d] != (0..ty.shape[*d])).collect();
-    match cut[..] {
-        [] => (ty.clone(), 0, None),
-        [d, ref more @ ..] if leads(ty, d as u16) && more.len() < 2 => {
-            let mut part = ty.clone();
-            part.shape[d] = ranges[d].end - ranges[d].start;
-            let inner: u64 = ty.shape[d + 1..].iter().product();
-            (part, ranges[d].start * inner, more.first().map(|e| (*e as u16, ranges[*e].clone())))
-        }
-        [d] => (ty.clone(), 0, Some((d as u16, ranges[d].clone()))),
-        _ => unreachable!("one cut per axis of a mesh of at most two axes"),
+/// The range of whole rows around a box: its type, its first element, and what has to be cut out of it along which axes.
+fn contiguous(ty: &BufferType, ranges: &[Range<u64>]) -> (BufferType, u64, Vec<(u16, Range<u64>)>) {
+    let cut = (0..ty.rank()).filter(|d| ranges[*d] != (0..ty.shape[*d]));
+    let mut rest: Vec<(u16, Range<u64>)> = cut.map(|d| (d as u16, ranges[d].clone())).collect();
+    let (mut part, mut start) = (ty.clone(), 0);
+    if let Some((axis, rows)) = rest.first().filter(|(axis, _)| leads(ty, *axis)).cloned() {
+        let d = usize::from(axis);
+        part.shape[d] = rows.end - rows.start;
+        start = rows.start * ty.shape[d + 1..].iter().product::<u64>();
+        rest.remove(0);
     }
+    (part, start, rest)
 }

@@ -23,10 +23,11 @@ pub fn expand_composites(graph: &Graph) -> Graph {
                 Some(values) => {
                     expanded += 1;
                     debug_assert_eq!(values.iter().map(|v| to.ty(*v)).collect::<Vec<_>>(), node.types);
-                    if let Some(name) = &node.name
-                        && !operands.contains(&values[0])
-                    {
-                        to.name(values[0], name);
+                    if !operands.contains(&values[0]) {
+                        if let Some(name) = &node.name {
+                            to.name(values[0], name);
+                        }
+                        to.shard_like(values[0], node);
                     }
                     values
                 }

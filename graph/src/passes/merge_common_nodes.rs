@@ -1,5 +1,5 @@
 //! Merges nodes that compute the same thing: equal op, attributes and operands. The first one stays, with its name and
-//! line. Random ops carry their stream as an attribute, so two dropouts never merge.
+//! line; where several are to be spread over a mesh, as the first that says so. Random ops carry their stream as an attribute, so two dropouts never merge.
 
 use std::collections::HashMap;
 
@@ -17,6 +17,10 @@ pub fn merge_common_nodes(graph: &Graph) -> Graph {
             // Structural ops state their types; for all others they follow from the rest.
             if operands.is_empty() { format!("{:?}", node.types) } else { String::new() },
         );
-        seen.entry(key).or_insert_with(|| copy(to, node, operands)).clone()
+        let values = seen.entry(key).or_insert_with(|| copy(to, node, operands)).clone();
+        if let Some(first) = values.first() {
+            to.shard_like(*first, node);
+        }
+        values
     })
 }

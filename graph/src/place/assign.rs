@@ -47,6 +47,7 @@ pub fn place(graph: &Graph, request: &Request) -> Result<Placed, LowerError> {
             _ => None,
         };
         if let Some(spread) = given {
+            placed.graph.nodes[id].sharding = None;
             placed.values.push(vec![spread.ok_or_else(|| LowerError::Axis { label: label().0, site: label().1 })?]);
             placed.ways.push(vec![]);
             placed.wants.push(vec![]);
@@ -76,7 +77,13 @@ pub(super) fn asked(ty: &BufferType, axes: &[Option<u16>], mesh: &Mesh) -> Optio
 
 /// Places one node.
 fn one(placed: &mut Placed, id: NodeId, kernel: &Kernel, operands: &[BufferType], results: &[BufferType]) {
+    // Granted or refused here; shares of it are other tensors, of which nothing was said.
+    let sharding = placed.graph.nodes[id].sharding.take();
     let node = placed.graph.nodes[id].clone();
+    let said = match &sharding {
+        Some(sharding) => placed.mesh().spread_over(sharding),
+        None => vec![None; placed.mesh().axes.len()],
+    };
     let mut chosen: Vec<Way> = Vec::new();
     let mut wants: Vec<Placement> = vec![vec![]; operands.len()];
     let mut makes: Vec<Placement> = vec![vec![]; results.len()];
@@ -92,7 +99,14 @@ fn one(placed: &mut Placed, id: NodeId, kernel: &Kernel, operands: &[BufferType]
         let have: Vec<Spread> = node.operands.iter().map(have).collect();
         let sizes: Vec<u64> = operands.iter().map(BufferType::size_bytes).collect();
         let choice = Choice { kernel, have: &have, sizes: &sizes, operands, results, taken: &chosen };
-        let (way, cuts) = choice.best();
+        let wish = said[m].filter(|_| placed.mesh().axes[m].1 > 1);
+        let granted = wish.and_then(|axis| choice.along(axis, placed.mesh().axes[m].1));
+        if let (Some(axis), None) = (wish, &granted) {
+            let (label, site, over) = (node.label(), node.site.clone(), &placed.mesh().axes[m].0);
+            let what = format!("axis {axis} cannot be spread over `{over}`: what it is computed from does not lie so");
+            placed.notes.push(Note { label, site, what, bytes: results[0].size_bytes() });
+        }
+        let (way, cuts) = granted.unwrap_or_else(|| choice.best());
         for (k, want) in wants.iter_mut().enumerate() {
             let need = spread(way.operands[k], &cuts.operand);
             if matches!(have[k], Spread::Shard { .. }) && need != have[k] {
@@ -170,6 +184,21 @@ impl Choice<'_> {
             Some((cost, way, cuts)) if cost <= self.cost(&whole, &none()) => (way, cuts),
             _ => (whole, none()),
         }
+    }
+    /// The way that moves the fewest bytes of those that spread the first result along `axis`, over so many leaves.
+    fn along(&self, axis: u16, leaves: u16) -> Option<(Way, Cuts)> {
+        let even = |way: &Way| {
+            let Spread::Shard { cuts, .. } = Spread::even(axis, self.results[0].shape[usize::from(axis)], leaves)
+            else {
+                return None;
+            };
+            let free = way.cut != Cut::Relabel && self.taken.iter().all(|t| t.cut != way.cut);
+            free.then(|| Cuts { operand: cuts.clone(), result: cuts })
+        };
+        let makes = |way: &Way| way.results[0] == Part::Along(axis);
+        let all = rules::ways(self.kernel).into_iter().filter(makes);
+        let all = all.filter_map(|way| Some((self.cuts(&way).or_else(|| even(&way))?, way)));
+        all.min_by_key(|(cuts, way)| self.cost(way, cuts)).map(|(cuts, way)| (way, cuts))
     }
     /// Partial sums go on as they are, if nothing else is spread and they do not grow.
     fn through(&self) -> Option<Way> {

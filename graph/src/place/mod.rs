@@ -25,7 +25,7 @@ pub(crate) use servers::{SERVERS, WORKERS};
 pub use stages::{Home, PipelineSchedule, Stages};
 
 use crate::id::{Arena, Side};
-use crate::ir::{Graph, NodeId, Site, Value, VarId, VarKind, Variable};
+use crate::ir::{Graph, NodeId, Sharding, Site, Value, VarId, VarKind, Variable};
 use crate::kernel::{BufferType, Monoid};
 use crate::lower::{Share, StateLayout, StateMap};
 
@@ -64,6 +64,16 @@ impl Mesh {
             hosts.resize(end, device as u16);
         }
         Some(Self { axes: vec![(name.into(), leaves)], stages: vec![hosts] })
+    }
+    /// Per axis of this mesh, which axis of a tensor is spread over it.
+    pub fn spread_over(&self, sharding: &Sharding) -> Vec<Option<u16>> {
+        let place = |name: &Arc<str>| sharding.iter().position(|axis| axis.as_ref() == Some(name)).map(|a| a as u16);
+        self.axes.iter().map(|(name, _)| place(name)).collect()
+    }
+    /// Whether no device of a stage hosts two leaves that stand at different places along an axis.
+    fn is_apart(&self, stage: u16, axis: usize) -> bool {
+        let apart = |group: Vec<usize>| self.devices_of(stage, group.iter().copied()).len() == group.len();
+        self.groups(axis).into_iter().all(apart)
     }
     /// How many leaves.
     pub fn leaves(&self) -> usize {
@@ -213,6 +223,29 @@ impl Request {
         let (inputs, variables) = (BTreeMap::new(), BTreeMap::new());
         let (reduction, stages) = (Reduction::default(), Stages::default());
         Self { mesh, inputs, variables, owns_slots: false, reduction, stages, servers: None }
+    }
+    /// Variables that are to be cut along an axis of which one device has several leaves, or that servers keep, stay whole, with a
+    /// warning.
+    pub(crate) fn keep_apart(&mut self, graph: &Graph) {
+        for (id, node) in graph.nodes.iter() {
+            let Some(variable) = graph.variable_read(node).map(|variable| &graph.state[variable]) else { continue };
+            let (homes, all) = (self.lives_in(variable), self.mesh.axes.len());
+            let Some(axes) = self.variables.get(&variable.name) else { continue };
+            let bad = |m: usize| axes[m].is_some() && !homes.clone().all(|stage| self.mesh.is_apart(stage, m));
+            let bad: Vec<usize> = (0..all).filter(|m| self.servers.is_some() || bad(*m)).collect();
+            if bad.is_empty() {
+                continue;
+            }
+            let over = bad.iter().map(|m| format!("`{}`", self.mesh.axes[*m].0)).collect::<Vec<_>>().join(", ");
+            let why = if self.servers.is_some() { "servers keep it" } else { "a device has several places along it" };
+            let what = format!("`{}` is not cut over {over}: {why}", variable.name);
+            let (label, site) = (graph.nodes[id].label(), graph.nodes[id].site.clone());
+            let bytes = variable.ty.size_bytes().unwrap_or_default();
+            self.stages.warnings.push(Note { label, site, what, bytes });
+            let name = variable.name.clone();
+            let axes = self.variables.get_mut(&name).expect("it was there");
+            bad.into_iter().for_each(|m| axes[m] = None);
+        }
     }
     /// How a variable is spread, on the devices of the stage where it lives.
     pub fn variable(&self, variable: &Variable) -> Placement {

@@ -23,6 +23,34 @@ pub enum StrategyError {
         /// How many there are.
         devices: usize,
     },
+    /// The mesh is no grid.
+    #[error("a mesh has an axis at least, each with a name of its own and with devices: {axes}")]
+    Mesh {
+        /// What was said.
+        axes: String,
+    },
+    /// The mesh is of another number of devices.
+    #[error("the mesh {axes} is of {asked} devices, and there are {devices} for it")]
+    MeshDevices {
+        /// What was said.
+        axes: String,
+        /// How many it has.
+        asked: usize,
+        /// How many there are.
+        devices: usize,
+    },
+    /// The model is to be cut along an axis that the mesh has not.
+    #[error("`{label}` at {site} is to be spread over `{axis}`; the mesh has {}", known.join(", "))]
+    NoMeshAxis {
+        /// What is to be spread.
+        label: String,
+        /// Its line.
+        site: Site,
+        /// Over what.
+        axis: Arc<str>,
+        /// What there is.
+        known: Vec<String>,
+    },
     /// Each group of devices has a share.
     #[error("{shares} shares are said, and leaves are spread over {groups} devices or groups of them")]
     Shares {

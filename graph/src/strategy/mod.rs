@@ -25,8 +25,10 @@ pub struct Strategy {
     leaves: Option<u16>,
     /// Whether optimizer state is shared out over the devices.
     shards_state: bool,
-    /// Devices that share one copy of the parameters.
-    tensor_parallel: u16,
+    /// The axis of the mesh along which batches are spread, with its devices where they are said.
+    batch: (Arc<str>, Option<u16>),
+    /// Its other axes, each with its devices.
+    inner: Vec<(Arc<str>, u16)>,
     /// Parameters that are cut, by name or by how names end, and along which axis.
     shards: Vec<(Arc<str>, u16)>,
     /// What the user says of an input: along which axis it is spread, or that it is everywhere.
@@ -54,7 +56,8 @@ impl Strategy {
         Self {
             leaves: None,
             shards_state: false,
-            tensor_parallel: 1,
+            batch: ("dp".into(), None),
+            inner: vec![],
             shards: vec![],
             inputs: BTreeMap::new(),
             stages: 1,
@@ -124,14 +127,25 @@ impl Strategy {
         self.shards_state = true;
         self
     }
-    /// Groups of so many devices share one copy of the parameters that [`shard`](Self::shard) names; the groups are data
-    /// parallel. Sums over such a group are outside of the promise of equal bits.
-    pub fn tensor_parallel(mut self, devices: u16) -> Self {
-        self.tensor_parallel = devices.max(1);
+    /// The devices are a grid whose axes have names and so many devices each: `mesh(&[("dp", 2), ("tp", 4)])`. Batches are spread
+    /// along the first axis; along the others is what the model says of its parameters, inputs and values (`shard([None,
+    /// Some("tp")])`), or [`shard`](Self::shard) here. How all else is computed follows. Sums along axes other than the first are
+    /// outside of the promise of equal bits.
+    ///
+    /// A model may name axes that the mesh has not only where no mesh is said: then it is not cut there.
+    pub fn mesh(mut self, axes: &[(&str, u16)]) -> Self {
+        let mut axes = axes.iter().map(|(name, devices)| (Arc::from(*name), *devices));
+        self.batch = axes.next().map_or(("".into(), Some(0)), |(name, devices)| (name, Some(devices)));
+        self.inner = axes.collect();
         self
     }
-    /// Under [`tensor_parallel`](Self::tensor_parallel), this parameter is cut along an axis: `shard("fc1.weight", 0)`, or
-    /// `shard("*.fc1.weight", 0)` for all whose names end so. How the rest is computed follows.
+    /// A [`mesh`](Self::mesh) of groups of so many devices, along the axis `tp`; the groups are data parallel, along `dp`.
+    pub fn tensor_parallel(mut self, devices: u16) -> Self {
+        self.inner = vec![("tp".into(), devices.max(1))];
+        self
+    }
+    /// This parameter is cut along an axis, over the last axis of the [`mesh`](Self::mesh), whatever the model says of it:
+    /// `shard("fc1.weight", 0)`, or `shard("*.fc1.weight", 0)` for all whose names end so.
     pub fn shard(mut self, parameter: &str, axis: u16) -> Self {
         self.shards.push((parameter.into(), axis));
         self
@@ -150,6 +164,19 @@ impl Strategy {
     pub(crate) fn extents(&self) -> &Bindings {
         static NONE: Bindings = Bindings::new();
         self.auto.as_ref().unwrap_or(&NONE)
+    }
+    /// Devices that have one row of the mesh between them.
+    fn width(&self) -> u16 {
+        self.inner.iter().fold(1, |all, (_, devices)| all.saturating_mul(*devices))
+    }
+    /// The axes of the mesh, for people: `dp 2 × tp 4`.
+    fn axes_said(&self) -> String {
+        let said = |(name, devices): (&Arc<str>, Option<u16>)| match devices {
+            Some(devices) => format!("{name} {devices}"),
+            None => name.to_string(),
+        };
+        let inner = self.inner.iter().map(|(name, devices)| (name, Some(*devices)));
+        [(&self.batch.0, self.batch.1)].into_iter().chain(inner).map(said).collect::<Vec<_>>().join(" × ")
     }
     /// Parts of a batch that are on their way in each pipeline.
     fn microbatch_count(&self) -> u16 {
@@ -177,8 +204,10 @@ impl fmt::Display for Strategy {
             1 => f.write_str(", one parameter server")?,
             n => write!(f, ", {n} parameter servers")?,
         }
-        if self.tensor_parallel > 1 {
-            write!(f, ", groups of {}", self.tensor_parallel)?;
+        match (&self.batch, &self.inner[..]) {
+            ((_, None), [] | [(_, 1)]) => {}
+            ((_, None), [(_, devices)]) => write!(f, ", groups of {devices}")?,
+            _ => write!(f, ", mesh {}", self.axes_said())?,
         }
         if self.shards_state {
             f.write_str(", optimizer state shared out")?;

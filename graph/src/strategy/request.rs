@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use super::{Strategy, StrategyError};
 use crate::cluster::Cluster;
-use crate::ir::{Graph, Pin, Program, VarKind, Variable};
+use crate::ir::{Graph, Node, Pin, Program, VarKind, Variable};
 use crate::passes::{STANDARD, run_passes, select_program};
 use crate::place::balance::{StageOn, balance, layers};
 use crate::place::{Mesh, Request};
+use crate::structural::{Input, ReadVariable};
 use crate::types::{Bindings, Dim};
+use crate::verify::is_name;
 
 impl Strategy {
     /// What it says of `graph` on the devices of `cluster`.
@@ -21,21 +23,29 @@ impl Strategy {
         if self.is_auto() {
             return Err(StrategyError::Undecided);
         }
-        let mesh = self.mesh(cluster)?;
-        let (axes, width) = (mesh.axes.len(), self.tensor_parallel);
-        let spread = |m: usize, axis: Option<u16>| {
-            let mut all = vec![None; axes];
-            all[m] = axis;
-            all
-        };
-        let mut inputs: BTreeMap<Arc<str>, Vec<Option<u16>>> = BTreeMap::new();
+        let mesh = self.grid(cluster)?;
+        let (inputs, variables) = (self.inputs(graph, &mesh)?, self.variables(graph, &mesh)?);
+        let (owns_slots, reduction) = (self.shards_state, self.reduction);
+        let mut request = Request { inputs, variables, owns_slots, reduction, ..Request::new(mesh) };
+        self.place_stages(graph, cluster, &mut request)?;
+        request.keep_apart(graph);
+        Ok(request)
+    }
+
+    /// How inputs are spread: as this says, else as the model says, else along their rows where these are a batch.
+    fn inputs(&self, graph: &Graph, mesh: &Mesh) -> Result<Axes, StrategyError> {
+        let mut inputs = Axes::new();
+        let rows = |axis| one(mesh, 0, axis);
         for program in &graph.programs {
             let batch = batch(graph, program);
             for (_, input) in graph.inputs_of(program) {
                 if batch.as_ref().is_some_and(|b| input.ty.shape.first() == Some(b)) {
-                    inputs.insert(input.name.clone(), spread(0, Some(0)));
+                    inputs.insert(input.name.clone(), rows(Some(0)));
                 }
             }
+        }
+        for (name, axes) in self.said(graph, mesh, |node| node.op_as::<Input>().map(|input| input.name.clone()))? {
+            inputs.insert(name, axes);
         }
         for (name, axis) in &self.inputs {
             let all = graph.programs.iter().flat_map(|p| graph.inputs_of(p));
@@ -47,16 +57,18 @@ impl Strategy {
             if let Some(axis) = axis.filter(|a| usize::from(*a) >= ty.rank()) {
                 return Err(StrategyError::NoAxis { name: name.clone(), ty: ty.to_string(), axis });
             }
-            inputs.insert(name.clone(), spread(0, *axis));
+            inputs.insert(name.clone(), rows(*axis));
         }
-        let mut variables = BTreeMap::new();
-        for (pattern, axis) in self.shards.iter().filter(|_| width > 1) {
-            let end = pattern.strip_prefix('*');
-            let means = |v: &Variable| {
-                let fits = end.map_or(v.name == *pattern, |end| v.name.ends_with(end));
-                fits && v.kind == VarKind::Param
-            };
-            let mut found = graph.state.values().iter().filter(|v| means(v)).peekable();
+        Ok(inputs)
+    }
+
+    /// How parameters are spread: as this says, else as the model says.
+    fn variables(&self, graph: &Graph, mesh: &Mesh) -> Result<Axes, StrategyError> {
+        let read = |node: &Node| node.op_as::<ReadVariable>().map(|read| read.variable.clone());
+        let mut variables: Axes = self.said(graph, mesh, read)?.into_iter().collect();
+        for (pattern, axis) in self.shards.iter().filter(|_| self.width() > 1) {
+            let means = |v: &&Variable| v.kind == VarKind::Param && v.is_meant(pattern);
+            let mut found = graph.state.values().iter().filter(means).peekable();
             if found.peek().is_none() {
                 return Err(StrategyError::NoParameter { name: pattern.clone() });
             }
@@ -65,24 +77,44 @@ impl Strategy {
                     let (name, ty) = (variable.name.clone(), variable.ty.to_string());
                     return Err(StrategyError::NoAxis { name, ty, axis: *axis });
                 }
-                variables.insert(variable.name.clone(), spread(1, Some(*axis)));
+                variables.insert(variable.name.clone(), one(mesh, mesh.axes.len() - 1, Some(*axis)));
             }
         }
-        let (owns_slots, reduction) = (self.shards_state, self.reduction);
-        let mut request = Request { inputs, variables, owns_slots, reduction, ..Request::new(mesh) };
-        self.place_stages(graph, cluster, &mut request)?;
-        Ok(request)
+        Ok(variables)
+    }
+
+    /// What the model says of nodes that have a `name`.
+    fn said(
+        &self,
+        graph: &Graph,
+        mesh: &Mesh,
+        name: impl Fn(&Node) -> Option<Arc<str>>,
+    ) -> Result<Vec<(Arc<str>, Vec<Option<u16>>)>, StrategyError> {
+        let is_mesh_said = self.batch.1.is_some() || !self.inner.is_empty();
+        let mut said = vec![];
+        for node in graph.nodes.values() {
+            let Some(sharding) = &node.sharding else { continue };
+            let has = |axis: &&Arc<str>| mesh.axes.iter().any(|(known, _)| known == *axis);
+            if let Some(axis) = sharding.iter().flatten().find(|axis| is_mesh_said && !has(axis)) {
+                let known = mesh.axes.iter().map(|(name, _)| format!("`{name}`")).collect();
+                let (label, site, axis) = (node.label(), node.site.clone(), axis.clone());
+                return Err(StrategyError::NoMeshAxis { label, site, axis, known });
+            }
+            said.extend(name(node).map(|name| (name, mesh.spread_over(sharding))));
+        }
+        Ok(said)
     }
 
     /// The leaves, and which device hosts each in each stage of a pipeline.
-    fn mesh(&self, cluster: &Cluster) -> Result<Mesh, StrategyError> {
-        let (width, stages) = (self.tensor_parallel, self.stages);
+    fn grid(&self, cluster: &Cluster) -> Result<Mesh, StrategyError> {
+        let (width, stages) = (self.width(), self.stages);
+        self.check_mesh()?;
         let devices = cluster.devices.len().saturating_sub(self.server_count());
         if let Some(device) = &self.alone {
             let at = cluster.devices.iter().position(|d| d.name == *device);
             let at = at.ok_or_else(|| StrategyError::NotThere { device: device.clone(), known: names(cluster) })?;
             let leaves = self.leaves.unwrap_or(1).max(1);
-            let mesh = Mesh::line("dp", leaves, 1);
+            let mesh = Mesh::line(&self.batch.0, leaves, 1);
             return Ok(Mesh { stages: vec![vec![at as u16; leaves.into()]], ..mesh });
         }
         if devices == 0 && self.servers.is_some() {
@@ -91,7 +123,11 @@ impl Strategy {
         let per_stage = devices / usize::from(stages);
         let groups = u16::try_from(per_stage).unwrap_or(u16::MAX) / width;
         if groups == 0 || usize::from(groups) * usize::from(width) * usize::from(stages) != devices {
-            return Err(StrategyError::Width { width: width * stages, devices });
+            return Err(StrategyError::Width { width: width.saturating_mul(stages), devices });
+        }
+        if let Some(said) = self.batch.1.filter(|said| *said != groups) {
+            let (axes, asked) = (self.axes_said(), usize::from(said) * usize::from(width) * usize::from(stages));
+            return Err(StrategyError::MeshDevices { axes, asked, devices });
         }
         let of_pipelines = || groups.saturating_mul(self.microbatch_count());
         let leaves = self.leaves.unwrap_or_else(|| if stages > 1 { of_pipelines() } else { groups });
@@ -99,15 +135,15 @@ impl Strategy {
             return Err(StrategyError::Leaves { leaves, devices: usize::from(groups) });
         }
         let mut mesh = match &self.shares[..] {
-            [] => Mesh::line("dp", leaves, groups),
+            [] => Mesh::line(&self.batch.0, leaves, groups),
             shares if shares.len() != usize::from(groups) => {
                 return Err(StrategyError::Shares { shares: shares.len(), groups: groups.into() });
             }
-            shares => Mesh::in_proportion("dp", leaves, shares)
+            shares => Mesh::in_proportion(&self.batch.0, leaves, shares)
                 .ok_or_else(|| StrategyError::NoLeaf { leaves, shares: shares.to_vec() })?,
         };
-        if width > 1 {
-            mesh.axes.push(("tp".into(), width));
+        if !self.inner.is_empty() {
+            mesh.axes.extend(self.inner.iter().cloned());
             let wide = mesh.stages[0].iter().flat_map(|host| (0..width).map(move |j| host * width + j));
             mesh.stages = vec![wide.collect()];
         }
@@ -115,6 +151,19 @@ impl Strategy {
         mesh.stages = (0..stages).map(|s| first.iter().map(|d| s * groups * width + d).collect()).collect();
         self.beside_servers(&mut mesh, cluster)?;
         Ok(mesh)
+    }
+
+    /// # Errors
+    /// If what was said is no grid.
+    fn check_mesh(&self) -> Result<(), StrategyError> {
+        let names: Vec<&Arc<str>> =
+            [&self.batch.0].into_iter().chain(self.inner.iter().map(|(name, _)| name)).collect();
+        let twice = names.iter().enumerate().any(|(i, name)| names[..i].contains(name));
+        let empty = self.batch.1 == Some(0) || self.inner.iter().any(|(_, devices)| *devices == 0);
+        if empty || twice || names.iter().any(|name| !is_name(name)) {
+            return Err(StrategyError::Mesh { axes: self.axes_said() });
+        }
+        Ok(())
     }
 
     /// Where the layers of a pipeline are cut, what is pinned, and where variables live then.
@@ -161,6 +210,14 @@ impl Strategy {
         }
         Ok(())
     }
+}
+
+/// Per axis of the mesh, which axis of a tensor is spread over it, by the tensor's name.
+type Axes = BTreeMap<Arc<str>, Vec<Option<u16>>>;
+
+/// Spread over one axis of the mesh only.
+fn one(mesh: &Mesh, m: usize, axis: Option<u16>) -> Vec<Option<u16>> {
+    (0..mesh.axes.len()).map(|other| axis.filter(|_| other == m)).collect()
 }
 
 pub(super) fn names(cluster: &Cluster) -> Vec<String> {

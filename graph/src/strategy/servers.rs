@@ -92,7 +92,7 @@ impl Strategy {
         let beside = match pinned {
             Some(node) => Some(format!("`{}` at {} being pinned to a device", node.label(), node.site)),
             None if self.shards_state => Some("sharing out what the optimizer keeps: servers do that".into()),
-            None if self.tensor_parallel > 1 => Some("groups of devices that share parameters".into()),
+            None if self.width() > 1 => Some("groups of devices that share parameters".into()),
             None => None,
         };
         if let Some(what) = beside {

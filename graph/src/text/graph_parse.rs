@@ -161,11 +161,18 @@ impl Reader<'_, '_, '_> {
             () if self.cursor.eat("on") => Some(Pin::On(self.cursor.text("a device, quoted")?.into())),
             () => None,
         };
+        let sharding =
+            if self.cursor.eat("shard") { Some(self.cursor.list("[", "]", Self::mesh_axis)?.into()) } else { None };
         let site = if self.cursor.eat("at") { parse_site(self.cursor)? } else { Site::default() };
         let stem = self.graph.nodes.len() as u32;
-        self.graph.nodes.push(Node { op, operands, types, scope, name, origin, pin, stem, site });
+        self.graph.nodes.push(Node { op, operands, types, scope, name, origin, pin, sharding, stem, site });
         self.places.nodes.push(at);
         Ok(())
+    }
+
+    /// An axis of a mesh, or `_` for none.
+    fn mesh_axis(cursor: &mut Cursor<'_>) -> Result<Option<Arc<str>>, ParseError> {
+        if cursor.eat("_") { Ok(None) } else { Ok(Some(cursor.text("an axis of a mesh, quoted, or `_`")?.into())) }
     }
 
     /// Types of results with commas between them; `()` for none.

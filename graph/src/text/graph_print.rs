@@ -97,6 +97,11 @@ fn print_node(id: NodeId, node: &Node, f: &mut Formatter<'_>, indent: usize) -> 
     if let Some(pin) = &node.pin {
         write!(f, " {pin}")?;
     }
+    if let Some(sharding) = &node.sharding {
+        f.write_str(" shard [")?;
+        write_list(f, sharding.iter().map(|axis| axis.as_ref().map_or("_".into(), |name| format!("{name:?}"))))?;
+        f.write_str("]")?;
+    }
     write_site(f, &node.site)?;
     writeln!(f)
 }

@@ -430,6 +430,7 @@ fn a_perceptron_on_servers() {
         (Strategy::servers(2), 4),
         (Strategy::servers(3).leaves(4), 5),
         (Strategy::servers_on(&["cpu:0", "cpu:2"]).leaves(3), 4),
+        (Strategy::servers(1).mesh(&[("dp", 2), ("tp", 1)]), 3),
     ] {
         let request = strategy.request(&graph, &Cluster::cpus(devices)).expect("it fits");
         check(&graph, &Bindings::new(), &feeds, &request, devices, 1e-4);

@@ -87,7 +87,7 @@ fn one(placed: &mut Placed, id: NodeId, kernel: &Kernel, operands: &[BufferType]
     let mut chosen: Vec<Way> = Vec::new();
     let mut wants: Vec<Placement> = vec![vec![]; operands.len()];
     let mut makes: Vec<Placement> = vec![vec![]; results.len()];
-    for m in 0..placed.mesh().axes.len() {
+    for (m, wish) in said.into_iter().enumerate() {
         // Parts of a sum are added up before they go to another stage, and so is put together what devices own; but what goes
         // to and from servers goes straight.
         let straight = placed.request.servers.is_some();
@@ -99,7 +99,7 @@ fn one(placed: &mut Placed, id: NodeId, kernel: &Kernel, operands: &[BufferType]
         let have: Vec<Spread> = node.operands.iter().map(have).collect();
         let sizes: Vec<u64> = operands.iter().map(BufferType::size_bytes).collect();
         let choice = Choice { kernel, have: &have, sizes: &sizes, operands, results, taken: &chosen };
-        let wish = said[m].filter(|_| placed.mesh().axes[m].1 > 1);
+        let wish = wish.filter(|_| placed.mesh().axes[m].1 > 1);
         let granted = wish.and_then(|axis| choice.along(axis, placed.mesh().axes[m].1));
         if let (Some(axis), None) = (wish, &granted) {
             let (label, site, over) = (node.label(), node.site.clone(), &placed.mesh().axes[m].0);

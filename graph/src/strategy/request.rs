@@ -44,9 +44,7 @@ impl Strategy {
                 }
             }
         }
-        for (name, axes) in self.said(graph, mesh, |node| node.op_as::<Input>().map(|input| input.name.clone()))? {
-            inputs.insert(name, axes);
-        }
+        inputs.extend(self.said(graph, mesh, |node| node.op_as::<Input>().map(|input| input.name.clone()))?);
         for (name, axis) in &self.inputs {
             let all = graph.programs.iter().flat_map(|p| graph.inputs_of(p));
             let found = all.clone().find(|(_, input)| input.name == *name).map(|(_, input)| &input.ty);
@@ -65,7 +63,8 @@ impl Strategy {
     /// How parameters are spread: as this says, else as the model says.
     fn variables(&self, graph: &Graph, mesh: &Mesh) -> Result<Axes, StrategyError> {
         let read = |node: &Node| node.op_as::<ReadVariable>().map(|read| read.variable.clone());
-        let mut variables: Axes = self.said(graph, mesh, read)?.into_iter().collect();
+        let mut variables = self.said(graph, mesh, read)?;
+        let last = self.inner.last().and_then(|(name, _)| mesh.axes.iter().position(|(known, _)| known == name));
         for (pattern, axis) in self.shards.iter().filter(|_| self.width() > 1) {
             let means = |v: &&Variable| v.kind == VarKind::Param && v.is_meant(pattern);
             let mut found = graph.state.values().iter().filter(means).peekable();
@@ -77,7 +76,7 @@ impl Strategy {
                     let (name, ty) = (variable.name.clone(), variable.ty.to_string());
                     return Err(StrategyError::NoAxis { name, ty, axis: *axis });
                 }
-                variables.insert(variable.name.clone(), one(mesh, mesh.axes.len() - 1, Some(*axis)));
+                variables.insert(variable.name.clone(), one(mesh, last.unwrap_or(0), last.and(Some(*axis))));
             }
         }
         Ok(variables)
@@ -89,14 +88,14 @@ impl Strategy {
         graph: &Graph,
         mesh: &Mesh,
         name: impl Fn(&Node) -> Option<Arc<str>>,
-    ) -> Result<Vec<(Arc<str>, Vec<Option<u16>>)>, StrategyError> {
+    ) -> Result<Axes, StrategyError> {
         let is_mesh_said = self.batch.1.is_some() || !self.inner.is_empty();
-        let mut said = vec![];
+        let names = || [&self.batch.0].into_iter().chain(self.inner.iter().map(|(name, _)| name));
+        let mut said = Axes::new();
         for node in graph.nodes.values() {
             let Some(sharding) = &node.sharding else { continue };
-            let has = |axis: &&Arc<str>| mesh.axes.iter().any(|(known, _)| known == *axis);
-            if let Some(axis) = sharding.iter().flatten().find(|axis| is_mesh_said && !has(axis)) {
-                let known = mesh.axes.iter().map(|(name, _)| format!("`{name}`")).collect();
+            if let Some(axis) = sharding.iter().flatten().find(|axis| is_mesh_said && !names().any(|n| n == *axis)) {
+                let known = names().map(|name| format!("`{name}`")).collect();
                 let (label, site, axis) = (node.label(), node.site.clone(), axis.clone());
                 return Err(StrategyError::NoMeshAxis { label, site, axis, known });
             }
@@ -142,8 +141,9 @@ impl Strategy {
             shares => Mesh::in_proportion(&self.batch.0, leaves, shares)
                 .ok_or_else(|| StrategyError::NoLeaf { leaves, shares: shares.to_vec() })?,
         };
-        if !self.inner.is_empty() {
-            mesh.axes.extend(self.inner.iter().cloned());
+        if width > 1 {
+            // Nothing is cut along an axis of one device: as if it were not there.
+            mesh.axes.extend(self.inner.iter().filter(|(_, devices)| *devices > 1).cloned());
             let wide = mesh.stages[0].iter().flat_map(|host| (0..width).map(move |j| host * width + j));
             mesh.stages = vec![wide.collect()];
         }

@@ -6,6 +6,7 @@ use std::io::IsTerminal;
 
 use thalweg_data::DataError;
 use thalweg_graph::Diagnostic;
+use thalweg_graph::draw::DrawError;
 use thalweg_runtime::{CheckpointError, DeviceError, RunError};
 
 /// Anything that can go wrong, by whose it is to mend.
@@ -21,6 +22,8 @@ pub enum Error {
     Data(DataError),
     /// A cluster that this version cannot use.
     Cluster(String),
+    /// Nothing was drawn.
+    Draw(DrawError),
     /// A case of the benchmark kit that cannot be as it was asked for.
     Case(String),
 }
@@ -52,6 +55,7 @@ impl fmt::Display for Error {
             Error::Run(error) => error.fmt(f),
             Error::Checkpoint(error) => error.fmt(f),
             Error::Data(error) => error.fmt(f),
+            Error::Draw(error) => error.fmt(f),
             Error::Cluster(what) | Error::Case(what) => f.write_str(what),
         }
     }
@@ -88,6 +92,11 @@ impl From<DataError> for Error {
 impl From<CheckpointError> for Error {
     fn from(error: CheckpointError) -> Self {
         Error::Checkpoint(error)
+    }
+}
+impl From<DrawError> for Error {
+    fn from(error: DrawError) -> Self {
+        Error::Draw(error)
     }
 }
 impl From<DeviceError> for Error {

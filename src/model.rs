@@ -353,6 +353,13 @@ impl Model {
     pub fn spread(&self) -> Option<&Spread> {
         self.spread.as_ref()
     }
+    /// Writes a picture of the graph, as the file's name asks for: `.html` to look into, `.dot` for Graphviz, `.mmd` for Mermaid.
+    ///
+    /// # Errors
+    /// If the file is called otherwise, or cannot be written.
+    pub fn draw(&self, path: impl AsRef<Path>) -> Result<()> {
+        Ok(thalweg_graph::draw::draw(self.graph(), None, path.as_ref())?)
+    }
     /// The graph that was compiled.
     pub fn graph(&self) -> &thalweg_graph::Graph {
         self.session.graph()

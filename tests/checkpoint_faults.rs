@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use common::command::Folder;
+use common::required::strace;
 use common::state;
 
 /// Every call by which a save changes a file system, or learns what is in it.
@@ -52,19 +53,6 @@ fn the_child() {
         }
     };
     std::process::exit(outcome);
-}
-
-/// Whether strace is there and may trace. Elsewhere than here the system's calls have other names.
-fn strace() -> bool {
-    let here = cfg!(all(target_os = "linux", target_arch = "x86_64"));
-    let works =
-        here && Command::new("strace").args(["-o", "/dev/null", "true"]).output().is_ok_and(|o| o.status.success());
-    let required = std::env::var("THALWEG_REQUIRE").is_ok_and(|r| r.split(',').any(|r| r == "strace"));
-    assert!(works || !required, "strace is required, and does not work here");
-    if !works {
-        eprintln!("skipped: strace");
-    }
-    works
 }
 
 /// Runs the child under strace.
@@ -176,7 +164,7 @@ fn check_and_save(directory: &Path, what: &str) -> u64 {
 
 #[test]
 fn a_save_killed_at_any_call_loses_nothing() {
-    if !strace() {
+    if !strace("a_save_killed_at_any_call_loses_nothing") {
         return;
     }
     let folder = Folder::new("killed");
@@ -198,7 +186,7 @@ fn a_save_killed_at_any_call_loses_nothing() {
 
 #[test]
 fn a_first_save_killed_at_any_call_leaves_it_or_nothing() {
-    if !strace() {
+    if !strace("a_first_save_killed_at_any_call_leaves_it_or_nothing") {
         return;
     }
     let folder = Folder::new("first");
@@ -227,7 +215,7 @@ fn a_first_save_killed_at_any_call_leaves_it_or_nothing() {
 
 #[test]
 fn a_disk_that_fails_at_any_call_gives_an_error_and_loses_nothing() {
-    if !strace() {
+    if !strace("a_disk_that_fails_at_any_call_gives_an_error_and_loses_nothing") {
         return;
     }
     let folder = Folder::new("failing");
@@ -266,7 +254,7 @@ fn a_disk_that_fails_at_any_call_gives_an_error_and_loses_nothing() {
 
 #[test]
 fn a_full_or_read_only_disk_gives_an_error_until_it_is_mended() {
-    if !strace() {
+    if !strace("a_full_or_read_only_disk_gives_an_error_until_it_is_mended") {
         return;
     }
     let folder = Folder::new("full");
@@ -350,7 +338,7 @@ fn a_disk_that_is_really_full_gives_an_error_and_loses_nothing() {
 /// What no kill can show: after a power cut only what was synced is there. So the order of the calls is looked at.
 #[test]
 fn everything_is_synced_before_the_next_thing_relies_on_it() {
-    if !strace() {
+    if !strace("everything_is_synced_before_the_next_thing_relies_on_it") {
         return;
     }
     let folder = Folder::new("order");

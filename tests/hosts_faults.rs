@@ -10,6 +10,8 @@
 
 #[path = "common/command.rs"]
 mod command;
+#[path = "common/required.rs"]
+mod required;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -48,19 +50,6 @@ fn a_bit_that_turns_on_its_way_is_noticed() {
         let named = said.contains("the checksum of chunk 0 is") && said.contains("going on with 2 workers");
         assert!(named, "{strategy}: nobody has named it: {said}");
     }
-}
-
-/// Whether strace is there and may trace. Elsewhere than here the system's calls have other names.
-fn strace() -> bool {
-    let here = cfg!(target_arch = "x86_64");
-    let works =
-        here && Command::new("strace").args(["-o", "/dev/null", "true"]).output().is_ok_and(|o| o.status.success());
-    let required = std::env::var("THALWEG_REQUIRE").is_ok_and(|r| r.split(',').any(|r| r == "strace"));
-    assert!(works || !required, "strace is required, and does not work here");
-    if !works {
-        println!("skipped: strace");
-    }
-    works
 }
 
 /// A call of one thread, from the line where it begins to that where it has ended.
@@ -152,7 +141,7 @@ fn check(calls: &[Call]) -> BTreeMap<&'static str, usize> {
 /// and checkpoints.
 #[test]
 fn whatever_a_job_publishes_is_synced_first_and_named_for_good() {
-    if !strace() {
+    if !required::strace("whatever_a_job_publishes_is_synced_first_and_named_for_good") {
         return;
     }
     let folder = Folder::new("faults-synced");

@@ -4,6 +4,9 @@
 #![cfg(target_os = "linux")]
 #![allow(missing_docs)]
 
+#[path = "common/required.rs"]
+mod required;
+
 use std::process::Command;
 
 #[test]
@@ -11,9 +14,7 @@ fn a_job_over_two_hosts_survives_a_partition() {
     let root = rustix::process::geteuid().is_root();
     let spaces = root && Command::new("ip").args(["netns", "list"]).output().is_ok_and(|out| out.status.success());
     if !spaces {
-        let required = std::env::var("THALWEG_REQUIRE").is_ok_and(|r| r.split(',').any(|r| r == "netns"));
-        assert!(!required, "THALWEG_REQUIRE says netns, and there are no network namespaces");
-        println!("skipped: it takes root and `ip netns`");
+        required::skip("it takes root and `ip netns`", "netns");
         return;
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/two_hosts/run.sh");

@@ -30,6 +30,7 @@ pub(crate) fn raised(py: Python<'_>, error: Error) -> PyErr {
         Error::Run(_) => "RunError",
         Error::Checkpoint(_) => "CheckpointError",
         Error::Data(_) => "DataError",
+        Error::Draw(_) => "GraphError",
         Error::Cluster(_) | Error::Case(_) => "ClusterError",
     };
     exception(py, class, &error.to_string())

@@ -1,9 +1,13 @@
 //! A graph being declared, for Python. The Rust library keeps open scopes while closures run; Python opens and closes them with `with`, so that here
 //! each call says itself where it is: a [`Place`], and the user's line.
 
+use std::path::PathBuf;
+
 use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
+use thalweg::graph::draw::DrawError;
 use thalweg::graph::{DType, Init, Pin, Site};
 use thalweg::ops::autodiff::gradients;
 use thalweg::{Precision, Tensor};
@@ -343,7 +347,17 @@ impl Graph {
         let finished = { self.lock().finish() };
         finished.map(drop).map_err(|list| mistakes(py, &list))
     }
-    /// The graph as text, or drawn: `text`, `dot` or `mermaid`.
+    /// Writes a picture, as the file's name asks for.
+    #[pyo3(signature = (path, program=None))]
+    fn draw(&self, py: Python<'_>, path: PathBuf, program: Option<&str>) -> PyResult<()> {
+        let finished = { self.lock().finish() };
+        let graph = finished.map_err(|list| mistakes(py, &list))?;
+        thalweg::graph::draw::draw(&graph, program, &path).map_err(|error| match &error {
+            DrawError::Kind { .. } => PyValueError::new_err(error.to_string()),
+            DrawError::Write { kind, .. } => std::io::Error::new(*kind, error.to_string()).into(),
+        })
+    }
+    /// The graph as text, or drawn: `text`, `dot`, `mermaid` or `html`.
     #[pyo3(signature = (form, program=None))]
     fn show(&self, py: Python<'_>, form: &str, program: Option<&str>) -> PyResult<String> {
         let finished = { self.lock().finish() };
@@ -351,6 +365,7 @@ impl Graph {
         Ok(match form {
             "dot" => thalweg::graph::draw::dot(&graph, program),
             "mermaid" => thalweg::graph::draw::mermaid(&graph, program),
+            "html" => thalweg::graph::draw::html(&graph, program),
             _ => graph.to_string(),
         })
     }

@@ -35,6 +35,13 @@ pub(crate) struct Model {
     programs: BTreeMap<String, Inputs>,
 }
 
+/// What is said of a program: as text, and as JSON.
+type Said = (String, String);
+
+fn said(report: &(impl std::fmt::Display + serde::Serialize)) -> Said {
+    (report.to_string(), serde_json::to_string(report).expect("plain data is written as JSON"))
+}
+
 /// A variable: name, kind, element type, extents.
 type Row = (String, String, &'static str, Vec<u64>);
 
@@ -318,14 +325,14 @@ impl Model {
         self.with(py, |model| model.check_finite(on))
     }
     /// A program layer by layer.
-    fn summary(&self, py: Python<'_>, program: &str, dims: BTreeMap<String, u64>) -> PyResult<String> {
-        self.try_with(py, |model| Ok(model.summary(program, &bindings(dims))?.to_string()))
+    fn summary(&self, py: Python<'_>, program: &str, dims: BTreeMap<String, u64>) -> PyResult<Said> {
+        self.try_with(py, |model| Ok(said(&model.summary(program, &bindings(dims))?)))
     }
     /// What a step is predicted to take and why.
-    fn explain(&self, py: Python<'_>, program: &str, dims: BTreeMap<String, u64>) -> PyResult<String> {
+    fn explain(&self, py: Python<'_>, program: &str, dims: BTreeMap<String, u64>) -> PyResult<Said> {
         self.try_with(py, |model| {
             let (_, explained) = thalweg::explain::explain(model, program, &bindings(dims), &self.cluster)?;
-            Ok(explained.to_string())
+            Ok(said(&explained))
         })
     }
     /// The plan of a program, as text.

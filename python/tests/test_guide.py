@@ -41,3 +41,10 @@ def test_the_notebook_runs() -> None:
     # As Jupyter asks for it.
     shown = model.graph._repr_mimebundle_()
     assert "flowchart" in shown["text/vnd.mermaid"]
+    frame = shown["text/html"]
+    assert (
+        frame.startswith('<iframe sandbox="allow-scripts"')
+        and "&lt;!doctype html&gt;" in frame
+        and frame.count('"') == 6
+    )
+    assert "<td" in model._repr_html_() and "body.conv1.weight" in model._repr_html_()

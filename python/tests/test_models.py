@@ -229,6 +229,29 @@ def test_a_strategy_changes_no_bit() -> None:
     assert len(digests) == 1
 
 
+def test_what_is_said_of_a_model_is_text_tables_and_data(tmp_path: Path) -> None:
+    model = digits_model().compile()
+    summary, explained = model.summary("train", batch=64), model.explain("train", batch=64)
+    assert str(summary).startswith("digits, program `train`") and repr(summary) == str(summary)
+    layers = {layer["path"]: layer for layer in summary.data["layers"]}
+    # 16 kernels of 3 times 3, and 16 offsets.
+    assert layers["body.conv1"]["parameters"] == 160 and summary.data["total"]["parameters"] == 9930
+    # A line of heads above the layers, and tables of one line of the dimensions, the sums and the plan.
+    assert summary._repr_html_().count("<tr>") == len(summary.data["layers"]) + 1 + 3 * 2
+    assert "inputs <b>image f32[batch, 1, 8, 8], label i32[batch]</b>" in summary._repr_html_()
+    assert f"launches ({len(explained.data['launches'])})" in explained._repr_html_()
+    assert pickle.loads(pickle.dumps(summary)).data == summary.data
+    page = tmp_path / "digits.html"
+    model.draw(page)
+    assert page.read_text(encoding="utf-8") == model.graph.html()
+    model.graph.draw(str(tmp_path / "predict.dot"), program="predict")
+    assert (tmp_path / "predict.dot").read_text(encoding="utf-8") == model.graph.dot("predict")
+    with pytest.raises(ValueError, match=r"call it \.html"):
+        model.draw(tmp_path / "digits.png")
+    with pytest.raises(FileNotFoundError):
+        model.draw(tmp_path / "no" / "digits.html")
+
+
 def test_a_mesh_is_said_in_the_model() -> None:
     def declared(width: int = 12) -> tw.Graph:
         g = tw.Graph("mlp", seed=3)

@@ -38,6 +38,7 @@ from ._functions import *  # noqa: F403
 from ._graph import Graph
 from ._model import Feeds, Model, Program, Variable
 from ._progress import progress
+from ._report import Report
 from ._tensor import Axes, Extent, Operand, Shape, Tensor
 from ._thalweg import Dim, Outputs
 
@@ -65,6 +66,7 @@ __all__ = [
     "Operand",
     "Outputs",
     "Program",
+    "Report",
     "RunError",
     "Shape",
     "Strategy",

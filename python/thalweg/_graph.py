@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _thalweg
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from .optim import Update
 
 __all__ = ["Graph"]
+
+
+MOST_SHOWN = 4_000_000
+"""Pages of more characters are not put into notebooks."""
 
 
 class Graph:
@@ -245,12 +251,34 @@ class Graph:
         """The graph for Mermaid, which Markdown and notebooks draw."""
         return self._native.show("mermaid", program)
 
+    def html(self, program: str | None = None) -> str:
+        """The graph as a page to look into, in one file that needs no network: scopes open in place, gradients stand beside what they
+        are of, a click tells shapes, attributes and your line."""
+        return self._native.show("html", program)
+
+    def draw(self, path: str | Path, program: str | None = None) -> None:
+        """Writes a picture of the graph, as the file's name asks for: ``.html`` to look into, ``.dot`` for Graphviz, ``.mmd`` for
+        Mermaid.
+
+        Args:
+            program: Only what this program needs.
+
+        Raises:
+            ValueError: If the file is called otherwise.
+        """
+        self._native.draw(path, program)
+
     def to_bytes(self) -> bytes:
         """The canonical bytes of the graph: equal for equal graphs."""
         return bytes(self._native.to_bytes())
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
-        return {"text/plain": repr(self), "text/vnd.mermaid": self.mermaid()}
+        shown = {"text/plain": repr(self), "text/vnd.mermaid": self.mermaid()}
+        page = self.html()
+        if len(page) <= MOST_SHOWN:
+            frame = f'sandbox="allow-scripts" style="width: 100%; height: 480px; border: 0" srcdoc="{escape(page)}"'
+            shown["text/html"] = f"<iframe {frame}></iframe>"
+        return shown
 
     def __repr__(self) -> str:
         return f"Graph({self.name!r}, seed={self.seed})"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ._arrays import ArrayLike
 from ._progress import progress
+from ._report import Report, tables
 from ._thalweg import Outputs
 
 if TYPE_CHECKING:
@@ -235,13 +236,18 @@ class Model:
 
     # Looking.
 
-    def summary(self, program: str, **dims: int) -> str:
-        """A program layer by layer: ``print(model.summary("train", batch=64))``."""
-        return self._native.summary(program, dims)
+    def summary(self, program: str, **dims: int) -> Report:
+        """A program layer by layer: ``model.summary("train", batch=64)``. Text; in notebooks a table; ``.data`` for programs."""
+        return Report(*self._native.summary(program, dims))
 
-    def explain(self, program: str, **dims: int) -> str:
-        """What a step is predicted to take, launch by launch, and why it runs where it does."""
-        return self._native.explain(program, dims)
+    def explain(self, program: str, **dims: int) -> Report:
+        """What a step is predicted to take, launch by launch, and why it runs where it does. Text; in notebooks tables; ``.data`` for
+        programs."""
+        return Report(*self._native.explain(program, dims))
+
+    def draw(self, path: str | Path, program: str | None = None) -> None:
+        """Writes a picture of the graph; see :meth:`Graph.draw`."""
+        self.graph.draw(path, program)
 
     def plan(self, program: str, **dims: int) -> str:
         """Every launch, buffer and channel of a step, as text."""
@@ -306,6 +312,11 @@ class Model:
         raise TypeError(
             "a model holds devices and cannot be pickled: pickle its graph, and keep its variables with `save` or `save_weights`"
         )
+
+    def _repr_html_(self) -> str:
+        programs = [{"program": name, **p.inputs} for name, p in self.programs.items()]
+        variables = [{"variable": name, **v._asdict()} for name, v in self.variables.items()]
+        return tables({"model": repr(self), "programs": programs, "variables": variables})
 
     def __repr__(self) -> str:
         return f"Model({self.graph.name!r}, on {', '.join(self.devices)}, programs {', '.join(self.programs)})"

@@ -1,4 +1,4 @@
-//! `thalweg graph show|draw|summary`: a graph as text, as a picture for Graphviz or Mermaid, or as a table of its layers.
+//! `thalweg graph show|draw|summary`: a graph as text, as a picture for Graphviz, Mermaid or a browser, or as a table of its layers.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use thalweg::Cluster;
 use thalweg::graph::passes::{STANDARD, run_passes, select_program};
 use thalweg::graph::{Graph, draw};
+use thalweg::kit::{self, NAMES};
 use thalweg::runtime::Session;
 
 use super::digits_model;
@@ -51,6 +52,8 @@ enum Format {
     Dot,
     /// A Mermaid flowchart.
     Mermaid,
+    /// A page to look into: one file, no network.
+    Html,
 }
 
 /// Which graph, and how much of it.
@@ -58,6 +61,9 @@ enum Format {
 pub(crate) struct Which {
     /// A file of graph text, as `show` prints it; the demo's model if left out.
     file: Option<PathBuf>,
+    /// A model of the kit instead: `gpt_train`.
+    #[arg(long, conflicts_with = "file")]
+    model: Option<String>,
     /// Only what this program needs.
     #[arg(long)]
     program: Option<String>,
@@ -68,9 +74,15 @@ pub(crate) struct Which {
 
 impl Which {
     pub(crate) fn load(&self) -> anyhow::Result<Graph> {
-        let graph = match &self.file {
-            None => digits_model(0, Precision::Declared).finish().map_err(thalweg::Error::from)?,
-            Some(path) => {
+        let graph = match (&self.file, &self.model) {
+            (_, Some(name)) => {
+                let case = kit::Case::open(name, &Cluster::local(), None)?;
+                let mut case =
+                    case.with_context(|| format!("there is no model `{name}`; there are {}", NAMES.join(", ")))?;
+                case.model().graph().clone()
+            }
+            (None, None) => digits_model(0, Precision::Declared).finish().map_err(thalweg::Error::from)?,
+            (Some(path), None) => {
                 let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
                 let parsed = Graph::parse(&text, &thalweg::ops::registry());
                 parsed.with_context(|| format!("{} is no graph", path.display()))?
@@ -93,6 +105,7 @@ impl GraphCommand {
                 let picture = match format {
                     Format::Dot => draw::dot(&graph, program),
                     Format::Mermaid => draw::mermaid(&graph, program),
+                    Format::Html => draw::html(&graph, program),
                 };
                 std::io::stdout().write_all(picture.as_bytes())?;
             }

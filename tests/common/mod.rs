@@ -4,6 +4,7 @@
 
 pub(crate) mod command;
 pub(crate) mod models;
+pub(crate) mod required;
 pub(crate) mod state;
 
 use std::collections::BTreeMap;
@@ -47,9 +48,7 @@ pub(crate) fn gpu(what: &str) -> Option<Box<dyn Device>> {
     #[cfg(not(feature = "gpu"))]
     let count = 0;
     if count == 0 {
-        let required = std::env::var("THALWEG_REQUIRE").is_ok_and(|r| r.split(',').any(|r| r == "vulkan"));
-        assert!(!required, "THALWEG_REQUIRE says vulkan, and there is no adapter");
-        println!("skipped: {what}: there is no adapter");
+        required::skip(what, "vulkan");
         return None;
     }
     Some(thalweg::open_device(&Cluster::gpu(0).devices[0]).expect("the adapter opens"))

@@ -1,21 +1,58 @@
-//! Graphs as pictures, for Graphviz and for Mermaid. What is drawn is worked out once, here, as plain data; the two
-//! writers only spell it. Layout is theirs to do and depends on order, so the order is that of scopes and ids and the
+//! Graphs as pictures, for Graphviz, for Mermaid and as a page to look into. What is drawn is worked out once, here, as plain
+//! data; the writers only spell it. Layout is theirs to do and depends on order, so the order is that of scopes and ids and the
 //! same graph always gives the same text. Only sound graphs can be drawn.
 
 mod dot;
+mod html;
 mod mermaid;
 mod plan;
 
 pub use dot::dot;
+pub use html::html;
 pub use mermaid::mermaid;
 pub use plan::{plan_dot, plan_mermaid, plan_svg};
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 
-use crate::ir::{Graph, Node, Program, Value, VarId};
+use crate::ir::{Graph, Node, NodeId, Program, Value, VarId};
 use crate::structural::Input;
 use crate::types::TensorType;
+
+/// Why there is no picture.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DrawError {
+    /// Nothing is drawn for files that are called so.
+    #[error("nothing is drawn as {}: call it .html (to look into), .dot (for Graphviz) or .mmd (for Mermaid)", path.display())]
+    Kind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {}: {kind}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        kind: std::io::ErrorKind,
+    },
+}
+
+/// Writes `graph`, or what `program` needs of it, to a file, drawn as its name asks for: `.html`, `.dot` or `.mmd`. The
+/// graph must have passed [`Graph::verify`].
+///
+/// # Errors
+/// If it is called otherwise, or cannot be written.
+pub fn draw(graph: &Graph, program: Option<&str>, path: &Path) -> Result<(), DrawError> {
+    let drawn = match path.extension().and_then(|e| e.to_str()) {
+        Some("html") => html(graph, program),
+        Some("dot" | "gv") => dot(graph, program),
+        Some("mmd" | "mermaid") => mermaid(graph, program),
+        _ => return Err(DrawError::Kind { path: path.into() }),
+    };
+    std::fs::write(path, drawn).map_err(|error| DrawError::Write { path: path.into(), kind: error.kind() })
+}
 
 /// Scopes nest no deeper in a picture; what is deeper keeps the rest of its path in its innermost frame's title.
 const MAX_DEPTH: usize = 8;
@@ -31,6 +68,8 @@ enum Shape {
 /// A node, variable or output, by the name that edges use.
 struct Figure<'g> {
     id: String,
+    /// Of what is neither an output nor a variable that nobody reads.
+    node: Option<NodeId>,
     shape: Shape,
     label: String,
     scope: Vec<&'g str>,
@@ -81,7 +120,7 @@ impl<'g> Drawing<'g> {
             if let Some(variable) = graph.variable_read(node) {
                 reads.entry(variable).or_insert_with(|| to.clone());
             }
-            drawing.node(graph, node, &to);
+            drawing.node(graph, (id, node), &to);
             for operand in &node.operands {
                 drawing.edge(graph, *operand, to.clone(), false);
             }
@@ -93,7 +132,7 @@ impl<'g> Drawing<'g> {
         drawing
     }
 
-    fn node(&mut self, graph: &'g Graph, node: &'g Node, id: &str) {
+    fn node(&mut self, graph: &'g Graph, (number, node): (NodeId, &'g Node), id: &str) {
         let op = node.op.schema().name;
         let (shape, mut label) = match (graph.variable_read(node), node.op_as::<Input>()) {
             (Some(variable), _) => (Shape::Variable, graph.state[variable].name.to_string()),
@@ -109,7 +148,7 @@ impl<'g> Drawing<'g> {
             }
         }
         let scope = node.scope.splitn(MAX_DEPTH, '.').filter(|s| !s.is_empty()).collect();
-        self.figures.push(Figure { id: id.to_string(), shape, label, scope });
+        self.figures.push(Figure { id: id.to_string(), node: Some(number), shape, label, scope });
     }
 
     fn edge(&mut self, graph: &Graph, value: Value, to: String, next_step: bool) {
@@ -123,7 +162,7 @@ impl<'g> Drawing<'g> {
         for (k, (name, value)) in program.outputs.iter().enumerate() {
             let id = format!("out{}", number + k);
             let label = format!("{}\n{name}", program.name);
-            self.figures.push(Figure { id: id.clone(), shape: Shape::Output, label, scope: vec![] });
+            self.figures.push(Figure { id: id.clone(), node: None, shape: Shape::Output, label, scope: vec![] });
             self.edge(graph, *value, id, false);
         }
         for (variable, value) in &program.updates {
@@ -131,7 +170,7 @@ impl<'g> Drawing<'g> {
                 // It is set but never read here, so that no node stands for it yet.
                 let id = format!("v{}", variable.0);
                 let label = graph.state[*variable].name.to_string();
-                self.figures.push(Figure { id: id.clone(), shape: Shape::Variable, label, scope: vec![] });
+                self.figures.push(Figure { id: id.clone(), node: None, shape: Shape::Variable, label, scope: vec![] });
                 id
             });
             let to = to.clone();

@@ -6,8 +6,9 @@ use std::io::IsTerminal;
 
 use thalweg_data::DataError;
 use thalweg_graph::Diagnostic;
-use thalweg_graph::draw::DrawError;
 use thalweg_runtime::{CheckpointError, DeviceError, RunError};
+
+use crate::draw::DrawError;
 
 /// Anything that can go wrong, by whose it is to mend.
 #[derive(Clone, PartialEq)]

@@ -25,6 +25,7 @@
 //! ```
 
 pub mod data;
+pub mod draw;
 mod error;
 pub mod explain;
 pub mod hosts;

@@ -358,7 +358,7 @@ impl Model {
     /// # Errors
     /// If the file is called otherwise, or cannot be written.
     pub fn draw(&self, path: impl AsRef<Path>) -> Result<()> {
-        Ok(thalweg_graph::draw::draw(self.graph(), None, path.as_ref())?)
+        Ok(crate::draw::draw(self.graph(), None, path)?)
     }
     /// The graph that was compiled.
     pub fn graph(&self) -> &thalweg_graph::Graph {

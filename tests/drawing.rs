@@ -13,7 +13,8 @@ use std::process::Command;
 
 use command::Folder;
 use serde_json::Value;
-use thalweg::graph::draw::{draw, html};
+use thalweg::draw::draw;
+use thalweg::graph::draw::html;
 use thalweg::prelude::*;
 
 /// What `script` gives, run in the page behind its own scripts; nothing where there is no browser.

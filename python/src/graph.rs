@@ -7,7 +7,7 @@ use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
-use thalweg::graph::draw::DrawError;
+use thalweg::draw::DrawError;
 use thalweg::graph::{DType, Init, Pin, Site};
 use thalweg::ops::autodiff::gradients;
 use thalweg::{Precision, Tensor};
@@ -352,7 +352,7 @@ impl Graph {
     fn draw(&self, py: Python<'_>, path: PathBuf, program: Option<&str>) -> PyResult<()> {
         let finished = { self.lock().finish() };
         let graph = finished.map_err(|list| mistakes(py, &list))?;
-        thalweg::graph::draw::draw(&graph, program, &path).map_err(|error| match &error {
+        thalweg::draw::draw(&graph, program, &path).map_err(|error| match &error {
             DrawError::Kind { .. } => PyValueError::new_err(error.to_string()),
             DrawError::Write { kind, .. } => std::io::Error::new(*kind, error.to_string()).into(),
         })

@@ -14,44 +14,20 @@ pub use plan::{plan_dot, plan_mermaid, plan_svg};
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 
 use crate::ir::{Graph, Node, NodeId, Program, Value, VarId};
 use crate::structural::Input;
 use crate::types::TensorType;
 
-/// Why there is no picture.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum DrawError {
-    /// Nothing is drawn for files that are called so.
-    #[error("nothing is drawn as {}: call it .html (to look into), .dot (for Graphviz) or .mmd (for Mermaid)", path.display())]
-    Kind {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file cannot be written.
-    #[error("cannot write {}: {kind}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        kind: std::io::ErrorKind,
-    },
-}
-
-/// Writes `graph`, or what `program` needs of it, to a file, drawn as its name asks for: `.html`, `.dot` or `.mmd`. The
-/// graph must have passed [`Graph::verify`].
-///
-/// # Errors
-/// If it is called otherwise, or cannot be written.
-pub fn draw(graph: &Graph, program: Option<&str>, path: &Path) -> Result<(), DrawError> {
-    let drawn = match path.extension().and_then(|e| e.to_str()) {
-        Some("html") => html(graph, program),
-        Some("dot" | "gv") => dot(graph, program),
-        Some("mmd" | "mermaid") => mermaid(graph, program),
-        _ => return Err(DrawError::Kind { path: path.into() }),
-    };
-    std::fs::write(path, drawn).map_err(|error| DrawError::Write { path: path.into(), kind: error.kind() })
+/// `graph`, or what `program` needs of it, drawn as files are that end so: `html`, `dot` (or `gv`), `mmd` (or `mermaid`). Nothing
+/// for other files. The graph must have passed [`Graph::verify`].
+pub fn drawn_as(extension: &str, graph: &Graph, program: Option<&str>) -> Option<String> {
+    match extension {
+        "html" => Some(html(graph, program)),
+        "dot" | "gv" => Some(dot(graph, program)),
+        "mmd" | "mermaid" => Some(mermaid(graph, program)),
+        _ => None,
+    }
 }
 
 /// Scopes nest no deeper in a picture; what is deeper keeps the rest of its path in its innermost frame's title.

@@ -6,7 +6,7 @@
 const LANES = ["forward", "backward", "update"];
 
 // Boxes of a lane that are seen before anybody opens one.
-const MOST_AT_FIRST = 36;
+const MOST_AT_FIRST = 24;
 
 function makeTree(page) {
   const root = { id: "root", name: page.title, children: [], open: true, parent: null, depth: 0 };
@@ -125,8 +125,9 @@ function ancestors(item) {
   return path.reverse();
 }
 
-// The edges between what is seen: by the innermost group that holds both ends, and its two children that do. Several tensors
-// between the same two are one edge.
+// The edges between what is seen. Several tensors between the same two are one edge. An edge has a leg in every group that it
+// crosses: out of those around where it begins, through the innermost that holds both ends, into those around where it ends. A leg
+// goes from child to child of its group; where it comes in or goes out, there is no child on that side.
 function seenEdges(tree) {
   const edges = new Map();
   for (const edge of tree.edges) {
@@ -141,7 +142,11 @@ function seenEdges(tree) {
     const [a, b] = [ancestors(from), ancestors(to)];
     let k = 0;
     while (a[k] === b[k]) k += 1;
-    edges.set(key, { from, to, within: a[k - 1], a: a[k], b: b[k], next: edge.next, labels: [edge.label] });
+    const legs = [{ within: a[k - 1], a: a[k], b: b[k] }];
+    for (let i = k; i + 1 < a.length; i += 1) legs.unshift({ within: a[i], a: a[i + 1], b: null });
+    for (let i = k; i + 1 < b.length; i += 1) legs.push({ within: b[i], a: null, b: b[i + 1] });
+    const crossesLanes = a[k - 1] === tree.root;
+    edges.set(key, { from, to, legs, routed: !edge.next && !crossesLanes, next: edge.next, labels: [edge.label] });
   }
   return [...edges.values()];
 }

@@ -43,15 +43,32 @@ function label(edge) {
   return edge.labels.length === 1 ? edge.labels[0] : `${edge.labels.length} tensors`;
 }
 
+// How many children stand one above the other over a child, so that what comes in does so above all of them; or below it.
+function depths(legs, from, to) {
+  const before = new Map();
+  for (const { leg } of legs) {
+    if (leg.a && leg.b) before.set(leg[to], [...(before.get(leg[to]) || []), leg[from]]);
+  }
+  const known = new Map();
+  const depth = (child) => {
+    if (!known.has(child)) {
+      known.set(child, 0); // Where children need each other in a ring, one of them is first.
+      known.set(child, Math.max(0, ...(before.get(child) || []).map((c) => 1 + depth(c))));
+    }
+    return known.get(child);
+  };
+  return depth;
+}
+
 // Sizes of an item and places of what it holds, relative to it.
-function layout(item, edges) {
+function layout(item, legs) {
   if (!item.children || !item.open) {
     const text = lines(item);
     item.width = Math.max(60, ...text.map((t, i) => wide(t, i ? 10 : 12) + 20));
     item.height = text.length * LINE + 12;
     return;
   }
-  item.children.forEach((child) => layout(child, edges));
+  item.children.forEach((child) => layout(child, legs));
   if (item === tree.root) {
     let x = 0;
     for (const lane of item.children) {
@@ -66,24 +83,37 @@ function layout(item, edges) {
   g.setGraph({ rankdir: mirrored ? "BT" : "TB", ranksep: 34, nodesep: 18, edgesep: 10 });
   item.children.forEach((c, i) => g.setNode(String(i), { width: c.width, height: c.height }));
   const place = new Map(item.children.map((c, i) => [c, String(i)]));
-  for (const edge of edges.get(item) || []) {
-    if (edge.next) continue;
-    const [a, b] = [place.get(edge.a), place.get(edge.b)];
-    const text = label(edge);
-    edge.key = `${a} ${b}`;
-    const known = g.edge(a, b, edge.key);
-    g.setEdge(a, b, { width: Math.max(known?.width || 0, wide(text, 9)), height: 12, labelpos: "c" }, edge.key);
+  // Where an edge comes in or goes out stands a port: it keeps a way free to where the edge ends.
+  const port = (side, other) => {
+    const id = `${side} ${other.id}`;
+    if (!g.hasNode(id)) g.setNode(id, { width: 2, height: 2 });
+    return id;
+  };
+  const mine = legs.get(item) || [];
+  const [above, below] = [depths(mine, "a", "b"), depths(mine, "b", "a")];
+  for (const { edge, leg } of mine) {
+    const a = leg.a ? place.get(leg.a) : port("in", edge.from);
+    const b = leg.b ? place.get(leg.b) : port("out", edge.to);
+    const whole = leg.a === edge.from && leg.b === edge.to;
+    leg.ends = [a, b, `${a} ${b}`];
+    const known = g.edge(...leg.ends);
+    const width = Math.max(known?.width || 0, whole ? wide(label(edge), 9) : 0);
+    const minlen = leg.a && leg.b ? 1 : 1 + (leg.a ? below(leg.a) : above(leg.b));
+    g.setEdge(a, b, { width, height: 12, labelpos: "c", minlen }, leg.ends[2]);
   }
   dagre.layout(g);
   item.children.forEach((c, i) => {
     const at = g.node(String(i));
     [c.x, c.y] = [at.x - c.width / 2 + PAD, at.y - c.height / 2 + HEAD];
   });
-  for (const edge of edges.get(item) || []) {
-    if (edge.next) continue;
-    const laid = g.edge(place.get(edge.a), place.get(edge.b), edge.key);
-    edge.points = laid.points.map((p) => [p.x + PAD, p.y + HEAD]);
-    edge.middle = [laid.x + PAD, laid.y + HEAD];
+  for (const { leg } of mine) {
+    const laid = g.edge(...leg.ends);
+    leg.points = laid.points.map((p) => [p.x + PAD, p.y + HEAD]);
+    leg.middle = [laid.x + PAD, laid.y + HEAD];
+    // Between the border and a port there is nothing: to the side goes what has to, there.
+    const [top, bottom] = mirrored ? [g.graph().height + HEAD + 4, HEAD - 4] : [HEAD - 4, g.graph().height + HEAD + 4];
+    if (!leg.a) leg.points.unshift([leg.points[0][0], top]);
+    if (!leg.b) leg.points.push([leg.points[leg.points.length - 1][0], bottom]);
   }
   const size = g.graph();
   item.width = Math.max(size.width + 2 * PAD, wide(item.name, 12) + 40);
@@ -120,20 +150,18 @@ function curve(points) {
   return points.length === 2 ? `${d} L${points[1]}` : d;
 }
 
-// An edge goes from the item itself to the item itself, through where the layout leads the boxes around them.
+// An edge goes leg by leg from the item where it begins to that where it ends.
 function path(edge) {
-  const end = (item, bottom) => [item.left + item.width / 2, item.top + (bottom ? item.height : 0)];
-  if (!edge.points) {
+  if (!edge.routed) {
     // From lane to lane, or to the next step.
-    const [from, to] = [end(edge.from, true), end(edge.to, false)];
+    const [a, b] = [edge.from, edge.to];
+    const [from, to] = [[a.left + a.width / 2, a.top + a.height], [b.left + b.width / 2, b.top]];
     const [x, y] = [(to[0] - from[0]) / 2, 40];
     return `M${from} C${[from[0] + x / 2, from[1] + y]} ${[to[0] - x / 2, to[1] - y]} ${to}`;
   }
-  const points = edge.points.map(([x, y]) => [x + edge.within.left, y + edge.within.top]);
-  const down = points[points.length - 1][1] >= points[0][1];
-  if (edge.from !== edge.a) points[0] = end(edge.from, down);
-  if (edge.to !== edge.b) points[points.length - 1] = end(edge.to, !down);
-  return curve(points);
+  const place = (leg) => leg.points.map(([x, y]) => [x + leg.within.left, y + leg.within.top]);
+  // Where a leg meets the border of a box the next one begins inside it: one of both points is enough.
+  return curve(edge.legs.flatMap((leg, i) => (i ? place(leg).slice(1) : place(leg))));
 }
 
 function box(item) {
@@ -160,12 +188,14 @@ function box(item) {
 
 function draw() {
   const all = seenEdges(tree);
-  const within = new Map();
-  for (const edge of all) {
-    if (!within.has(edge.within)) within.set(edge.within, []);
-    within.get(edge.within).push(edge);
+  const legs = new Map();
+  for (const edge of all.filter((e) => e.routed)) {
+    for (const leg of edge.legs) {
+      if (!legs.has(leg.within)) legs.set(leg.within, []);
+      legs.get(leg.within).push({ edge, leg });
+    }
   }
-  layout(tree.root, within);
+  layout(tree.root, legs);
   settle(tree.root, 0, 0);
   const camera = make("g", { id: "camera" });
   const boxes = (item) => {
@@ -177,16 +207,16 @@ function draw() {
   for (const edge of all) {
     const touches = edge.from === state.selected || edge.to === state.selected;
     // What crosses lanes is shown of what is asked for only: all of it at once is a tangle.
-    if (!edge.points && !touches) continue;
-    const classes = ["edge", edge.next ? "next" : "", touches ? "touched" : "", edge.points ? "" : "across"];
+    if (!edge.routed && !touches) continue;
+    const classes = ["edge", edge.next ? "next" : "", touches ? "touched" : "", edge.routed ? "" : "across"];
     const data = { "data-from": edge.from.id, "data-to": edge.to.id };
     const line = make("path", { d: path(edge), class: classes.join(" "), "marker-end": "url(#arrow)", ...data });
     line.append(make("title", {}, edge.labels.join("\n")));
     over.append(line);
-    // Between boxes whose insides it joins there may be many, and room for one label.
-    if (edge.middle && edge.from === edge.a && edge.to === edge.b) {
-      const [x, y] = [edge.middle[0] + edge.within.left, edge.middle[1] + edge.within.top + 3];
-      over.append(make("text", { x, y, class: "type", "text-anchor": "middle" }, label(edge)));
+    if (edge.routed && edge.legs.length === 1) {
+      const [{ middle, within }] = edge.legs;
+      const at = { x: middle[0] + within.left, y: middle[1] + within.top + 3, class: "type", "text-anchor": "middle" };
+      over.append(make("text", at, label(edge)));
     }
   }
   camera.append(over);

@@ -297,6 +297,11 @@ fn a_perceptron_as_the_model_says() {
     let loss = cross_entropy(logits, label).mean().named("loss");
     g.program("run").outputs([loss]).update(AdamW::new(0.1).minimize(loss));
     let graph = g.finish().unwrap();
+    // In mixed precision as well, where what is computed is computed by other nodes.
+    g.program("mixed").outputs([logits.named("logits")]).precision(thalweg::Precision::Mixed(BF16));
+    let mixed = g.finish().unwrap();
+    let halves = mixed.nodes.values().iter().filter(|n| n.types[0].dtype == BF16 && n.sharding.is_some());
+    assert_eq!(halves.count(), 2, "{mixed}");
     let feeds = random::feeds(8, 5);
     let dp = Strategy::data_parallel;
     for (strategy, devices, cut) in [

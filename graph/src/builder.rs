@@ -296,8 +296,8 @@ impl Builder {
         meant.into_iter().for_each(|read| self.shard(read, axes, site.clone()));
     }
     /// What stands for the first result of `node` from here on is to be spread as that was, unless it says otherwise itself.
-    pub(crate) fn shard_like(&self, value: Value, node: &Node) {
-        if let Some(sharding) = &node.sharding {
+    pub fn shard_like(&self, value: Value, node: &Node) {
+        if let Some(sharding) = node.sharding.as_ref().filter(|_| !value.is_poison()) {
             let to = &mut self.inner.borrow_mut().graph.nodes[value.node].sharding;
             to.get_or_insert_with(|| sharding.clone());
         }

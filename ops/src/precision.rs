@@ -94,6 +94,7 @@ impl Pass<'_> {
         }
         let made =
             self.to.derived(node, node.origin.clone(), || self.to.apply(node.op.clone(), &operands, Site::default()));
+        self.to.shard_like(made[0], node);
         for (old, new) in node.values(id).zip(made) {
             let is_half = !new.is_poison() && self.is_wide(old) && self.to.ty(new).dtype == self.half;
             if is_half {

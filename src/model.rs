@@ -49,8 +49,8 @@ impl Compile for thalweg_ops::Graph {
         let [device] = &cluster.devices[..] else {
             let count = cluster.devices.len();
             return Err(Error::Cluster(format!(
-                "a cluster of {count} devices: say how the model is spread over them, as in \
-                 `g.compile_with(&cluster, &Strategy::data_parallel())`"
+                "a cluster of {count} devices: say how the model is spread over them, by a strategy \
+                 such as data parallel (`compile_with`; `strategy=` in Python)"
             )));
         };
         let graph = finished(self)?;

@@ -429,7 +429,7 @@ impl Builder {
                 let what = format!("program `{name}` has two outputs called `{output}`");
                 inner
                     .mistakes
-                    .push(Diagnostic::new("program", what, site.clone()).help("name them with `.named(\"…\")`"));
+                    .push(Diagnostic::new("program", what, site.clone()).help("give each output a name of its own"));
             }
         }
         inner.graph.programs.push(program);

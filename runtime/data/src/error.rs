@@ -55,7 +55,7 @@ pub enum DataError {
         why: String,
     },
     /// A thread that reads ahead could not be started.
-    #[error("cannot start thread {thread} of {threads} that read ahead: {why}; ask for fewer with .prefetch(n)")]
+    #[error("cannot start thread {thread} of {threads} that read ahead: {why}; ask for fewer")]
     Thread {
         /// Which, from 1.
         thread: usize,

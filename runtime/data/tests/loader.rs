@@ -256,18 +256,18 @@ fn cursors_of_other_data_or_another_order_are_refused_with_what_to_do() {
     let shuffled = cursor_after(&data.shuffle(4).batch(5).named("train"), 2);
     let plain = cursor_after(&data.batch(5).named("train"), 2);
     let start = "source `train` cannot go on from where it stood (pass 0, sample 10): ";
-    let end = "or start afresh under another name with .named(..)";
+    let end = "or start afresh under another name";
     assert_eq!(
         refused(&data.shuffle(5).batch(5).named("train"), &shuffled),
-        format!("{start}it was shuffled with seed 4, and now with 5: say .shuffle(4), {end}")
+        format!("{start}it was shuffled with seed 4, and now with 5: shuffle with seed 4, {end}")
     );
     assert_eq!(
         refused(&data.batch(5).named("train"), &shuffled),
-        format!("{start}it was shuffled with seed 4, and now is not: say .shuffle(4), {end}")
+        format!("{start}it was shuffled with seed 4, and now is not: shuffle with seed 4, {end}")
     );
     assert_eq!(
         refused(&data.shuffle(4).batch(5).named("train"), &plain),
-        format!("{start}it was read in order, and now is shuffled: leave out .shuffle(..), {end}")
+        format!("{start}it was read in order, and now is shuffled: do not shuffle, {end}")
     );
     for (loader, cursors) in [(other.shuffle(4), &shuffled), (other.batch(5), &plain)] {
         let text = refused(&loader.batch(5).named("train"), cursors);
@@ -282,12 +282,12 @@ fn cursors_of_other_data_or_another_order_are_refused_with_what_to_do() {
 #[test]
 fn settings_that_make_no_sense_say_so() {
     let refused = |loader: Loader| loader.iter().next().unwrap().unwrap_err().to_string();
-    assert_eq!(refused(numbers(5).shuffle(1)), "say how many samples a step takes: .batch(64)");
-    assert_eq!(refused(numbers(5).batch(0)), "a batch needs samples: .batch(0) has none");
+    assert_eq!(refused(numbers(5).shuffle(1)), "say how many samples a step takes, such as 64");
+    assert_eq!(refused(numbers(5).batch(0)), "a batch needs samples: one of 0 has none");
     assert_eq!(refused(numbers(0).batch(2).epochs(u64::MAX)), "source `data` has no samples");
     assert_eq!(
         refused(numbers(5).batch(6).drop_last().epochs(u64::MAX)),
-        ".batch(6).drop_last() leaves nothing of 5 samples: take smaller batches, or keep the last"
+        "without what does not fill a batch of 6, nothing is left of 5 samples: take smaller batches, or keep the last"
     );
 }
 

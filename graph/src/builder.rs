@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::bounds;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::ir::{Graph, Init, Node, NodeId, Pin, Program, Sharding, Site, Value, VarId, VarKind, Variable};
 use crate::op::{DynOp, Mode, OpError};
@@ -196,6 +197,9 @@ impl Builder {
         }
         let types: Vec<TensorType> = operands.iter().map(|v| self.ty(*v)).collect();
         let inferred = op.schema().check_arity(operands.len()).and_then(|()| op.infer(&types));
+        let inferred = inferred.and_then(|results| {
+            bounds::check(&*op, &types, &results, &self.inner.borrow().graph.dims).map(|()| results)
+        });
         match inferred {
             Ok(types) => {
                 let inner = &mut *self.inner.borrow_mut();

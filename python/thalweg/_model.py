@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -115,16 +116,14 @@ class Model:
         """
         from .data import Batches
 
-        if isinstance(data, Batches):
+        if isinstance(data, Batches) and not data.loader._mapped:
             return self._native.run_batches(program, data._native, steps)[0]
         if isinstance(data, Mapping):
             if steps is None:
                 raise TypeError("with the same arrays for every step, say how many `steps`")
             return self._native.repeat(program, data, steps)
         last = None
-        for i, feeds in enumerate(data):
-            if i == steps:
-                break
+        for feeds in islice(data, steps):
             last = self._native.run(program, feeds)
         return last
 

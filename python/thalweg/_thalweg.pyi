@@ -1,6 +1,6 @@
 # The native half, as its Rust source has it; private.
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -232,6 +232,7 @@ class Batch:
 class Loader:
     @property
     def steps_per_pass(self) -> int: ...
+    def map(self, function: Callable[..., object], at: bool) -> Loader: ...
     def batches(self, model: Model | None = None) -> Batches: ...
 
 @final

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
-use thalweg_data::{DataError, Dataset, Loader, Source, Subset};
+use thalweg_data::{At, DataError, Dataset, Loader, Source, Subset};
 use thalweg_graph::{Array, TensorType};
 use thalweg_runtime::{Cursor, Cursors};
 
@@ -354,4 +354,21 @@ fn fields_that_do_not_fit_together_are_refused() {
         numbers(3).field("xx").unwrap_err().to_string(),
         "there is no field `xx`; there are `x`, `y`; did you mean `x`?"
     );
+}
+
+#[test]
+fn an_error_of_the_users_own_comes_back_with_its_type() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("batch at {0} is dull")]
+    struct Dull(u64);
+    for threads in [0, 2] {
+        let dull = |batch, at: At| if at.first == 4 { Err(DataError::own(Dull(at.first))) } else { Ok(batch) };
+        let mut batches = numbers(8).batch(2).prefetch(threads).map(dull).iter();
+        assert!(batches.by_ref().take(2).all(|b| b.is_ok()));
+        let error = batches.next().expect("the third").expect_err("it is dull");
+        assert_eq!(error.to_string(), "batch at 4 is dull");
+        let DataError::Own(own) = &error else { panic!("{error:?}") };
+        assert_eq!(own.0.downcast_ref::<Dull>().map(|d| d.0), Some(4));
+        assert!(error == error.clone() && error != DataError::own(Dull(4)) && batches.next().is_none());
+    }
 }

@@ -11,7 +11,7 @@ use thalweg_graph::place::Request;
 use thalweg_graph::{Array, Bindings, Cluster, Strategy, Summary};
 use thalweg_ops::Tensor;
 use thalweg_ops::precision::MIXED_PRECISION;
-use thalweg_runtime::checkpoint::Root;
+use thalweg_runtime::checkpoint::{Root, Unshared};
 use thalweg_runtime::executor::ControlMessages;
 use thalweg_runtime::planner::Placing;
 use thalweg_runtime::source::Opened;
@@ -303,6 +303,13 @@ impl Model {
     /// weights of a checkpoint is such a file.
     pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<()> {
         Ok(self.session.load_weights(path)?)
+    }
+    /// The same for those that the file has and the model has too, such as all but a new head; says which they do not share.
+    ///
+    /// # Errors
+    /// With every difference in the types of what both have.
+    pub fn load_shared_weights(&mut self, path: impl AsRef<Path>) -> Result<Unshared> {
+        Ok(self.session.load_shared_weights(path)?)
     }
     /// Bytes that have crossed between devices, in all steps so far.
     pub fn bytes_sent(&self) -> u64 {

@@ -3,8 +3,8 @@
 //!
 //! The proof writes the polynomial in Bernstein's basis over the box of bounds, one name after the other: if no
 //! coefficient is negative, neither is any value. Where every name occurs in its first power, which is nearly always, the
-//! coefficients are the values at the corners, so that the answer is exact; and products and sums of what is proven are
-//! proven, so that a pass that flattens axes does not lose it. Polynomials beyond any use are not proven.
+//! coefficients are the values at the corners, so that the answer is exact; and products of what is proven are proven, so that
+//! a pass that flattens axes does not lose it. Polynomials beyond any use are not proven.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::types::{Dim, TensorType};
 pub type Bounds = BTreeMap<Arc<str>, DimBounds>;
 
 /// Terms that a polynomial may have, and names: hostile bytes buy no time.
-const MOST_TERMS: usize = 64;
-const MOST_NAMES: usize = 8;
+const MOST_TERMS: usize = 24;
+const MOST_NAMES: usize = 6;
 /// The highest power of a name.
 const MOST_POWER: usize = 6;
 /// Corners that are looked at.
-const MOST_CORNERS: usize = 1024;
+const MOST_CORNERS: usize = 128;
 
 type Terms = BTreeMap<Vec<Arc<str>>, i128>;
 
@@ -64,7 +64,8 @@ fn proven(terms: &Terms, names: &[Arc<str>], bounds: &Bounds) -> Option<bool> {
             let others: Vec<Arc<str>> = names.iter().filter(|n| *n != name).cloned().collect();
             let weight = weight(degree, (names.len() - others.len()) as u32, corner, low.into(), high.into())?;
             let entry = at.entry(others).or_default();
-            *entry = entry.checked_add(c.checked_mul(weight)?)?;
+            // The least number has no opposite, and no remainder by -1.
+            *entry = entry.checked_add(c.checked_mul(weight)?).filter(|sum| *sum > i128::MIN)?;
         }
         // What divides all says nothing of the sign.
         let common = at.values().fold(0, |a, b| gcd(a, *b)).max(1);
@@ -122,22 +123,26 @@ pub fn enough(dim: &Dim, bounds: &Bounds) -> Option<(Arc<str>, (u64, u64))> {
     })
 }
 
-/// That an op's demands hold, and that no extent of what it gives or was told is ever negative.
+/// What to do about an extent that may be negative, if that is so simple.
+pub(crate) fn remedy(dim: &Dim, bounds: &Bounds) -> Option<String> {
+    let (name, (low, high)) = enough(dim, bounds)?;
+    let is = *bounds.get(&name)?;
+    Some(match low > is.0 {
+        true => format!("declare `{name}` with a minimum of {low}; it is {}", is.0),
+        false => format!("declare `{name}` with a maximum of {high}; it is {}", is.1),
+    })
+}
+
+/// That an op's demands hold, and that no extent of what it gives or was told is ever negative; or the extent that may be. What
+/// would help is left to who asks: looking for it takes longer.
 pub(crate) fn check(
     op: &dyn DynOp,
     operands: &[TensorType],
     results: &[TensorType],
     bounds: &Bounds,
-) -> Result<(), OpError> {
+) -> Result<(), (OpError, Dim)> {
     let refused = |rule, what: String, dim: &Dim| {
-        let error = OpError::new(rule, format!("{what}: {dim} may be negative"));
-        Err(match enough(dim, bounds) {
-            Some((name, (low, high))) => {
-                let is = bounds.get(&name).copied().unwrap_or_default();
-                error.help(format!("declare `{name}` as {low}..={high}; it is {}..={}", is.0, is.1))
-            }
-            None => error,
-        })
+        Err((OpError::new(rule, format!("{what}: {dim} may be negative")), dim.clone()))
     };
     for demand in op.demands(operands) {
         if !never_negative(&demand.dim, bounds) {

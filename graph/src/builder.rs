@@ -198,7 +198,10 @@ impl Builder {
         let types: Vec<TensorType> = operands.iter().map(|v| self.ty(*v)).collect();
         let inferred = op.schema().check_arity(operands.len()).and_then(|()| op.infer(&types));
         let inferred = inferred.and_then(|results| {
-            bounds::check(&*op, &types, &results, &self.inner.borrow().graph.dims).map(|()| results)
+            let dims = &self.inner.borrow().graph.dims;
+            bounds::check(&*op, &types, &results, dims)
+                .map(|()| results)
+                .map_err(|(error, dim)| OpError { help: bounds::remedy(&dim, dims), ..error })
         });
         match inferred {
             Ok(types) => {

@@ -164,7 +164,7 @@ impl<'g> Check<'g> {
                     let known = |name: &Arc<str>| self.graph.dims.contains_key(name);
                     let named = operands.iter().chain(&types).flat_map(|ty| ty.shape.iter()).flat_map(Dim::names);
                     if named.into_iter().all(|name| known(&name))
-                        && let Err(error) = bounds::check(&*node.op, &operands, &types, &self.graph.dims)
+                        && let Err((error, _)) = bounds::check(&*node.op, &operands, &types, &self.graph.dims)
                     {
                         self.require(false, &subject, || format!("{}: {error}", schema.name));
                     }

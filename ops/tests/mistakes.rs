@@ -441,7 +441,7 @@ fn bounds_of_a_dimension_say_what_may_be_cut_off() {
     let mistakes = declared(1).expect_err("2.. of one");
     // Both slices reach beyond it.
     assert_eq!(mistakes.iter().map(|m| &*m.code).collect::<Vec<_>>(), ["slice.C2"; 2]);
-    assert!(mistakes.iter().all(|m| m.help.as_deref() == Some("declare `n` as 2..=9; it is 1..=9")));
+    assert!(mistakes.iter().all(|m| m.help.as_deref() == Some("declare `n` with a minimum of 2; it is 1")));
     let g = Graph::new("input");
     let less = g.dim("n", 0..=9).minus(&Dim::Fixed(1)).expect("it depends");
     g.input("x", F32, shape![less]);

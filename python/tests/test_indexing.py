@@ -117,8 +117,8 @@ def test_extents_that_may_be_negative_are_mistakes() -> None:
     with pytest.raises(tw.GraphError) as caught:
         g.check()
     assert [(d["code"], d["help"]) for d in caught.value.diagnostics] == [
-        ("slice.C2", "declare `n` as 2..=10; it is 1..=10"),
-        ("dim", "declare `n` as 2..=10; it is 1..=10"),
+        ("slice.C2", "declare `n` with a minimum of 2; it is 1"),
+        ("dim", "declare `n` with a minimum of 2; it is 1"),
     ]
 
 

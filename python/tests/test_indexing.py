@@ -22,6 +22,13 @@ def test_brackets_are_numpys(run: Run, shape: tuple[int, ...], data: st.DataObje
     np.testing.assert_array_equal(run(lambda t: t[index], x), x[index])
 
 
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64, np.float16])
+def test_any_element_type_is_reversed(run: Run, dtype: type) -> None:
+    x = np.arange(15).reshape(5, 3).astype(dtype)
+    np.testing.assert_array_equal(run(lambda t: t[::-1, 2:0:-1], x), x[::-1, 2:0:-1])
+    np.testing.assert_array_equal(run(lambda t: tw.flip(t, 0), x), x[::-1])
+
+
 def test_one_tensor_of_indices(run: Run) -> None:
     x = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     i = np.array([[3, 0], [1, 2]], np.int32)

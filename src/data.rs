@@ -3,7 +3,7 @@
 
 pub use thalweg_data::{
     At, Batches, Csv, DataError, Dataset, Described, Descriptions, FileOpener, Files, ImageFolder, Images, Limits,
-    Loader, Place, Source, Subset, csv, idx, mnist, npy, npz, order, permutation,
+    Loader, Own, Place, Source, Subset, csv, idx, mnist, npy, npz, order, permutation,
 };
 use thalweg_graph::Array;
 pub use thalweg_runtime::source::Batch;

@@ -11,7 +11,7 @@ use thalweg_graph::place::Request;
 use thalweg_graph::{Array, Bindings, Cluster, Strategy, Summary};
 use thalweg_ops::Tensor;
 use thalweg_ops::precision::MIXED_PRECISION;
-use thalweg_runtime::checkpoint::Root;
+use thalweg_runtime::checkpoint::{Root, Unshared};
 use thalweg_runtime::executor::ControlMessages;
 use thalweg_runtime::planner::Placing;
 use thalweg_runtime::source::Opened;
@@ -49,8 +49,8 @@ impl Compile for thalweg_ops::Graph {
         let [device] = &cluster.devices[..] else {
             let count = cluster.devices.len();
             return Err(Error::Cluster(format!(
-                "a cluster of {count} devices: say how the model is spread over them, as in \
-                 `g.compile_with(&cluster, &Strategy::data_parallel())`"
+                "a cluster of {count} devices: say how the model is spread over them, by a strategy \
+                 such as data parallel (`compile_with`; `strategy=` in Python)"
             )));
         };
         let graph = finished(self)?;
@@ -303,6 +303,13 @@ impl Model {
     /// weights of a checkpoint is such a file.
     pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<()> {
         Ok(self.session.load_weights(path)?)
+    }
+    /// The same for those that the file has and the model has too, such as all but a new head; says which they do not share.
+    ///
+    /// # Errors
+    /// With every difference in the types of what both have.
+    pub fn load_shared_weights(&mut self, path: impl AsRef<Path>) -> Result<Unshared> {
+        Ok(self.session.load_shared_weights(path)?)
     }
     /// Bytes that have crossed between devices, in all steps so far.
     pub fn bytes_sent(&self) -> u64 {

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use common::command::{self, Folder, THALWEG, thalweg};
 use common::state;
-use thalweg::graph::Init;
+use thalweg::graph::{Init, TensorType};
 use thalweg::prelude::*;
 use thalweg::runtime::checkpoint::{CheckpointId, inspect, published};
 use thalweg::runtime::{CheckpointError, ReferenceDevice, Same, Session};
@@ -326,6 +326,30 @@ fn weights_alone_go_to_another_run_and_to_other_tools() {
     let error = stranger.load_weights(&path).unwrap_err();
     assert!(matches!(&error, CheckpointError::Mismatch { differences, .. } if differences.len() > 5), "{error}");
     assert_eq!(stranger.digest().unwrap(), before);
+
+    // What both have, and no more, where that is asked for.
+    let weight =
+        |g: &Graph, name: &str, ty: TensorType| g.parameter(name, ty.dtype, ty.shape, Init::Constant(0.5)).value();
+    let partly = |matrix: TensorType| {
+        let g = Graph::new("partly");
+        let x = weight(&g, "b.matrix", matrix);
+        let head = weight(&g, "head", F32.of([3]));
+        g.builder().program("read", vec![("x".into(), x), ("head".into(), head)], vec![], Default::default());
+        Session::new(g.finish().unwrap(), Box::new(ReferenceDevice::default())).unwrap()
+    };
+    let matrix = saved[0].ty();
+    let mut fits = partly(matrix.clone());
+    assert!(fits.load_weights(&path).is_err());
+    let unshared = fits.load_shared_weights(&path).unwrap();
+    assert_eq!(unshared.missing, ["head"]);
+    assert!(unshared.left_over.contains(&"a.bool".into()) && !unshared.left_over.contains(&"b.matrix".into()));
+    assert_eq!(fits.get("b.matrix").unwrap(), saved[0]);
+    assert_eq!(fits.get("head").unwrap().as_slice::<f32>(), [0.5; 3]);
+    let mut wider = partly(matrix.dtype.of([7, 9]));
+    let error = wider.load_shared_weights(&path).unwrap_err();
+    assert!(matches!(&error, CheckpointError::Mismatch { differences, .. } if differences.len() == 1), "{error}");
+    let said = error.to_string();
+    assert!(said.contains("[7, 9]") && said.contains(&matrix.to_string()), "{said}");
 
     // Damage that its header shows, at every byte of the header and every length.
     let whole = bytes(&path);

@@ -94,3 +94,72 @@ fn unsafe_code_lives_in_device_crates_alone() {
         }
     }
 }
+
+/// String literals of a source that say something: more than a word. Comments and tests are left out.
+fn messages(text: &str) -> Vec<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    let lines = code.lines().filter(|l| !l.trim_start().starts_with("//"));
+    // A quote that is a character opens no literal.
+    let code = lines.collect::<Vec<_>>().join("\n").replace("'\"'", "' '");
+    let (mut found, mut open, mut escaped) = (vec![], None::<String>, false);
+    for c in code.chars() {
+        match (&mut open, c) {
+            (None, '"') => open = Some(String::new()),
+            (None, _) => {}
+            (Some(_), '"') if !escaped => found.extend(open.take()),
+            (Some(literal), c) => literal.push(c),
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    found.retain(|literal| literal.contains(' '));
+    found
+}
+
+/// What in a message only Rust can read: a path, a macro, a reference, an element type as a constant, a call of a method in a row.
+fn of_rust_alone(message: &str) -> Option<&'static str> {
+    // These are the same in Python, and NumPy's.
+    let shown = ["`.mean()`", "`.sum()`", "`g.parameter(…)`", ".astype("];
+    let message = shown.iter().fold(message.to_string(), |m, same| m.replace(same, ""));
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    let is_type = |w: &str| ["F16", "BF16", "F32", "F64", "I32", "I64", "U8", "U32"].contains(&w);
+    let calls = message.match_indices('.').any(|(at, _)| {
+        let rest = message[at + 1..].trim_start_matches(word);
+        let name = &message[at + 1..message.len() - rest.len()];
+        name.starts_with(|c: char| c.is_ascii_lowercase()) && rest.starts_with('(')
+    });
+    [
+        (message.contains("::"), "a path"),
+        (message.contains("!["), "a macro"),
+        (message.contains("(&") || message.contains("&["), "a reference"),
+        (message.split(|c| !word(c)).any(is_type), "an element type that is not called as in text"),
+        (calls, "a call of a method"),
+    ]
+    .into_iter()
+    .find_map(|(is, what)| is.then_some(what))
+}
+
+/// Users of Python read the same messages: they say what to do in words, or in code that both languages have.
+#[test]
+fn messages_are_in_no_language_that_a_reader_may_not_know() {
+    assert_eq!(
+        of_rust_alone("convert first, as in `.cast(F32)`"),
+        Some("an element type that is not called as in text")
+    );
+    assert_eq!(of_rust_alone("say `x.cast(to)` first"), Some("a call of a method"));
+    assert_eq!(of_rust_alone("say how: `Strategy::auto`"), Some("a path"));
+    assert_eq!(of_rust_alone("take `.mean()` or `.sum()` first, or cast it to f32"), None);
+    let read = ["graph/src", "ops/src", "runtime/src", "runtime/data/src", "src"];
+    // The command and the benchmark kit are not called from Python; drawings are of another language.
+    let not = ["src/cli", "src/kit", "graph/src/draw"];
+    let mut seen = 0;
+    for (path, text) in sources() {
+        if !read.iter().any(|f| path.starts_with(f)) || not.iter().any(|f| path.starts_with(f)) {
+            continue;
+        }
+        for message in messages(&text) {
+            seen += 1;
+            assert_eq!(of_rust_alone(&message), None, "{}: {message:?}", path.display());
+        }
+    }
+    assert!(seen > 500, "{seen} messages were found");
+}

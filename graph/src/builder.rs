@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::bounds;
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::ir::{Graph, Init, Node, NodeId, Pin, Program, Sharding, Site, Value, VarId, VarKind, Variable};
 use crate::op::{DynOp, Mode, OpError};
@@ -196,6 +197,12 @@ impl Builder {
         }
         let types: Vec<TensorType> = operands.iter().map(|v| self.ty(*v)).collect();
         let inferred = op.schema().check_arity(operands.len()).and_then(|()| op.infer(&types));
+        let inferred = inferred.and_then(|results| {
+            let dims = &self.inner.borrow().graph.dims;
+            bounds::check(&*op, &types, &results, dims)
+                .map(|()| results)
+                .map_err(|(error, dim)| OpError { help: bounds::remedy(&dim, dims), ..error })
+        });
         match inferred {
             Ok(types) => {
                 let inner = &mut *self.inner.borrow_mut();
@@ -429,7 +436,7 @@ impl Builder {
                 let what = format!("program `{name}` has two outputs called `{output}`");
                 inner
                     .mistakes
-                    .push(Diagnostic::new("program", what, site.clone()).help("name them with `.named(\"…\")`"));
+                    .push(Diagnostic::new("program", what, site.clone()).help("give each output a name of its own"));
             }
         }
         inner.graph.programs.push(program);

@@ -353,6 +353,11 @@ impl Graph {
             {
                 node.op = node.op.bind(bindings)?;
                 node.types = node.types.iter().map(|t| t.bind(bindings)).collect::<Option<_>>()?;
+                // What is beyond the declared bounds keeps no promise: such an op is asked once more.
+                let demanding = !self.nodes[id].op.demands(&self.operand_types(&self.nodes[id])).is_empty();
+                if demanding && graph.nodes[id].op.infer(&graph.operand_types(&graph.nodes[id])).is_err() {
+                    return None;
+                }
             }
         }
         Some(graph)

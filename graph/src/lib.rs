@@ -3,6 +3,7 @@
 
 pub mod array;
 pub mod attrs;
+pub mod bounds;
 pub mod builder;
 pub mod choose;
 pub mod cluster;

@@ -10,7 +10,7 @@ use crate::attrs::{AttrError, AttrList, AttrValue};
 use crate::builder::Builder;
 use crate::ir::Value;
 use crate::kernel::{BufferType, Kernel};
-use crate::types::{Bindings, TensorType, Types};
+use crate::types::{Bindings, Dim, TensorType, Types};
 
 /// How close devices must come to the interpreter.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -99,6 +99,18 @@ macro_rules! require {
     };
 }
 
+/// An extent that must not be negative for any value of named dimensions within their bounds, though no result has it. The
+/// op says which; whether it holds is asked where bounds are known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Demand {
+    /// Which constraint breaks otherwise.
+    pub rule: &'static str,
+    /// The extent.
+    pub dim: Dim,
+    /// What is wrong if it may be negative.
+    pub message: String,
+}
+
 /// Whether a program learns (it has updates) or only computes. Dropout and batch norm differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
@@ -126,6 +138,10 @@ pub trait DynOp: Debug + Send + Sync {
     fn attrs(&self) -> AttrList;
     /// Result types, or which constraint broke. The number of operands has been checked.
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError>;
+    /// What its operands' extents have to be for every value of named dimensions; [`infer`](Self::infer) sees no bounds.
+    fn demands(&self, _operands: &[TensorType]) -> Vec<Demand> {
+        vec![]
+    }
     /// A primitive's kernel; `None` for composites and structural ops.
     fn lower(&self, operands: &[BufferType], results: &[BufferType]) -> Option<Kernel>;
     /// A composite's results as other nodes; `None` for primitives and structural ops.

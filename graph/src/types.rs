@@ -141,11 +141,17 @@ impl Dim {
             _ => Dim::from_terms(self.terms().into_iter().chain(other.terms())),
         }
     }
-    /// The difference where it is certain not to be negative, whatever the names stand for.
+    /// The difference, unless it overflows or is a negative number. Whether `n-1` may be negative is asked where the bounds of
+    /// `n` are known: [`never_negative`](crate::bounds::never_negative).
     pub fn minus(&self, other: &Dim) -> Option<Dim> {
-        let negated = other.terms().into_iter().map(|(c, names)| (-c, names));
-        let difference = Dim::from_terms(self.terms().into_iter().chain(negated))?;
-        difference.terms().iter().all(|(c, _)| *c >= 0).then_some(difference)
+        if let (Dim::Fixed(a), Dim::Fixed(b)) = (self, other) {
+            return a.checked_sub(*b).map(Dim::Fixed);
+        }
+        let mut terms = self.terms();
+        for (c, names) in other.terms() {
+            terms.push((c.checked_neg()?, names));
+        }
+        Dim::from_terms(terms)
     }
     /// The product, unless it overflows.
     pub fn times(&self, other: &Dim) -> Option<Dim> {
@@ -403,7 +409,12 @@ mod tests {
         assert_eq!(b.plus(&Dim::Fixed(1)).expect("it is small").to_string(), "batch+1");
         assert_eq!(both.bind(&Bindings::from([("batch".into(), 4)])), Some(Dim::Fixed(32)));
         assert_eq!(both.minus(&b).expect("b is in it").to_string(), "7*batch");
-        assert_eq!(both.minus(&Dim::Fixed(1)), None, "batch may be 0");
+        assert_eq!(both.minus(&Dim::Fixed(1)).expect("it depends").to_string(), "8*batch-1");
+        assert_eq!(
+            b.plus(&Dim::Fixed(1)).expect("it is small").minus(&both.minus(&both).expect("0")),
+            b.plus(&1.into())
+        );
+        assert_eq!(b.minus(&b.plus(&Dim::Fixed(1)).expect("it is small")), None, "it is -1");
         assert_eq!(Dim::Fixed(u64::MAX).times(&Dim::Fixed(2)), None);
     }
 }

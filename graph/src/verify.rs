@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::attrs::AttrValue;
+use crate::bounds;
 use crate::ir::{Graph, Node, NodeId, Program, Sharding, VarId};
 use crate::structural::{Input, ReadVariable};
 use crate::types::{DType, Dim, TensorType, Types};
@@ -154,10 +155,20 @@ impl<'g> Check<'g> {
             self.require(false, &subject, || error.to_string());
         } else if let Some(operands) = operands {
             match node.op.infer(&operands) {
-                Ok(types) => self.require(types == node.types, &subject, || {
-                    let (name, given, gives) = (schema.name, list(&operands), list(&types));
-                    format!("is stated as {}, but `{name}` of {given} gives {gives}", list(&node.types))
-                }),
+                Ok(types) => {
+                    self.require(types == node.types, &subject, || {
+                        let (name, given, gives) = (schema.name, list(&operands), list(&types));
+                        format!("is stated as {}, but `{name}` of {given} gives {gives}", list(&node.types))
+                    });
+                    // Names that are not declared have been blamed above.
+                    let known = |name: &Arc<str>| self.graph.dims.contains_key(name);
+                    let named = operands.iter().chain(&types).flat_map(|ty| ty.shape.iter()).flat_map(Dim::names);
+                    if named.into_iter().all(|name| known(&name))
+                        && let Err((error, _)) = bounds::check(&*node.op, &operands, &types, &self.graph.dims)
+                    {
+                        self.require(false, &subject, || format!("{}: {error}", schema.name));
+                    }
+                }
                 Err(error) => self.require(false, &subject, || format!("{}: {error}", schema.name)),
             }
         }

@@ -189,7 +189,7 @@ impl Tap {
         let (name, site) = (&self.name, self.site.clone());
         let [value] = values else {
             let what = format!("program `{}` computes {} gradients for the tap `{name}`", program.name, values.len());
-            let help = "name the one you mean: `gradients(loss, &[x])[0].tap(\"…\")`";
+            let help = "take the gradient you mean with `gradients`, and tap that";
             return (values.len() > 1).then(|| Diagnostic::new("tap", what, site).help(help));
         };
         match program.outputs.iter().find(|(n, _)| n == name) {

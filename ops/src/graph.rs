@@ -255,7 +255,8 @@ impl ProgramBuilder<'_> {
         });
         for name in missing {
             let what = format!("program `{}` also needs the input `{name}`", self.name);
-            self.builder.mistake(Diagnostic::new("program", what, self.site.clone()).help("add it to `.inputs([…])`"));
+            self.builder
+                .mistake(Diagnostic::new("program", what, self.site.clone()).help("add it to the program's inputs"));
         }
     }
 }

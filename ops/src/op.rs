@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use thalweg_graph::attrs::{AttrField, AttrList, Attrs};
 use thalweg_graph::kernel::{BufferType, Kernel};
-use thalweg_graph::op::{DynOp, GradientOf, InHalf, MakeOp, Mode, OpError, Registry, Schema};
+use thalweg_graph::op::{Demand, DynOp, GradientOf, InHalf, MakeOp, Mode, OpError, Registry, Schema};
 use thalweg_graph::{Bindings, Builder, TensorType, Types, Value};
 
 use crate::sample::{DynSample, Sample};
@@ -49,6 +49,10 @@ pub trait Op: Attrs {
     const IN_HALF: InHalf = InHalf::Loses;
     /// Result types, or which constraint broke.
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError>;
+    /// What its operands' extents have to be for every value of named dimensions.
+    fn demands(&self, _operands: &[TensorType]) -> Vec<Demand> {
+        vec![]
+    }
     /// A primitive's kernel: its definition and what devices run.
     fn lower(&self, _operands: &[BufferType], _results: &[BufferType]) -> Option<Kernel> {
         None
@@ -83,6 +87,9 @@ impl<T: Op> DynOp for Erased<T> {
     }
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         self.0.infer(operands)
+    }
+    fn demands(&self, operands: &[TensorType]) -> Vec<Demand> {
+        self.0.demands(operands)
     }
     fn lower(&self, operands: &[BufferType], results: &[BufferType]) -> Option<Kernel> {
         self.0.lower(operands, results)

@@ -189,12 +189,12 @@ pub(crate) fn mistake(
     let Precision::Mixed(half) = precision else { return None };
     if !matches!(half, DType::F16 | DType::BF16) {
         let what = format!("mixed precision is of f16 or bf16, not of {half}");
-        return Some(("precision.C1", what, "write `Precision::Mixed(F16)` or `Precision::Mixed(BF16)`"));
+        return Some(("precision.C1", what, "compute in f16 or bf16"));
     }
     let underflows = half == DType::F16 && learns && !scaled;
     underflows.then(|| {
         let what = "gradients in f16 vanish below 6e-8: a program that learns in it needs a loss that is scaled";
-        let help = "say `.loss_scale(LossScale::dynamic())` of the optimizer, or compute in BF16, which needs none";
+        let help = "give the optimizer a dynamic loss scale, or compute in bf16, which needs none";
         ("precision.C2", what.into(), help)
     })
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::panic::Location;
 
-use thalweg_graph::{DType, Diagnostic, Init, Site, shape};
+use thalweg_graph::{DType, Diagnostic, Dim, Init, Site, shape};
 use thalweg_ops::autodiff::gradients;
 use thalweg_ops::conv::conv2d::Conv2d;
 use thalweg_ops::conv::conv2d_input_grad::Conv2dInputGrad;
@@ -132,7 +132,8 @@ fn mistakes() -> Vec<Mistake> {
         mistake("slice.C1", |g| declare(f(g, &[2, 3]).slice(2, 0..1))),
         mistake("slice.C1", |g| declare(f(g, &[2, 3]).slice_by(0, 0..1, 0))),
         mistake("slice.C2", |g| declare(f(g, &[2, 3]).slice(0, 1..3))),
-        mistake("slice.C2", |g| declare(g.input("x", F32, shape![g.dim("n", 1..=9)]).slice(0, 1..))),
+        mistake("slice.C2", |g| declare(g.input("x", F32, shape![g.dim("n", 1..=9)]).slice(0, 2..))),
+        mistake("slice.C2", |g| declare(f(g, &[8]).slice(0, ..g.dim("n", 1..=9)))),
         mistake("slice.C3", |g| declare(g.input("x", F32, shape![g.dim("n", 1..=9)]).slice_by(0, 0u64.., 2))),
         mistake("pad.C1", |g| declare(f(g, &[2, 3]).pad([1], [1], 0.0))),
         mistake("pad.C2", |g| {
@@ -409,4 +410,40 @@ fn what_an_optimizer_cannot_do_it_says() {
     let found: Vec<_> = mistakes_of(&g).iter().map(|d| (d.code.clone(), d.site.line)).collect();
     assert_eq!(found[0], ("gradient.C1".into(), vector));
     assert_eq!(found[1..], [("variable".into(), twice), ("variable".into(), twice)]);
+}
+
+/// `n-2` is an extent where `n` is 2 at least, for whoever reads the graph as well.
+#[test]
+fn bounds_of_a_dimension_say_what_may_be_cut_off() {
+    let declared = |low: u64| {
+        let g = Graph::new("cut");
+        let n = g.dim("n", low..=9);
+        let x = g.input("x", F32, shape![n, 4]);
+        let w = g.parameter("w", F32, [9], Init::Constant(1.0));
+        let rest = x.slice(0, 2..).sum_over(&[1]);
+        let less = n.minus(&Dim::Fixed(2)).expect("it depends");
+        let loss = (rest * w.slice(0, ..less)).sum().named("loss");
+        g.program("train").outputs([loss]).update(Sgd::new(0.1).minimize(loss));
+        g.finish()
+    };
+    let mut graph = declared(2).unwrap_or_else(|mistakes| panic!("{}", mistakes[0]));
+    assert_eq!(graph.verify(), []);
+    let bytes = graph.to_bytes();
+    graph.dims.insert("n".into(), (1, 9));
+    let faults = graph.verify();
+    assert!(faults[0].to_string().contains("n-2 may be negative"), "{faults:?}");
+    let read = |bytes: &[u8]| thalweg_graph::Graph::from_bytes(bytes, &thalweg_ops::registry());
+    assert!(read(&bytes).is_ok() && read(&graph.to_bytes()).is_err());
+    // Nor is anything bound that is beyond what was declared.
+    let bound = |n: u64| read(&bytes).expect("sound").bind(&[("n".into(), n)].into());
+    assert!(bound(2).is_some() && bound(9).is_some() && bound(1).is_none() && bound(12).is_none());
+
+    let mistakes = declared(1).expect_err("2.. of one");
+    // Both slices reach beyond it.
+    assert_eq!(mistakes.iter().map(|m| &*m.code).collect::<Vec<_>>(), ["slice.C2"; 2]);
+    assert!(mistakes.iter().all(|m| m.help.as_deref() == Some("declare `n` with a minimum of 2; it is 1")));
+    let g = Graph::new("input");
+    let less = g.dim("n", 0..=9).minus(&Dim::Fixed(1)).expect("it depends");
+    g.input("x", F32, shape![less]);
+    assert_eq!(g.finish().expect_err("-1")[0].code, "dim");
 }

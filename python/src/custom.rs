@@ -137,13 +137,15 @@ impl DynOp for Custom {
         Python::attach(|py| {
             let types = self.types(py, operands).map_err(|e| self.mistake(py, &e))?;
             // Tried now, since there is nobody to tell later: with some number for every name.
-            let some = |t: &TensorType| {
+            let some = |t: &TensorType, n: u64| {
                 let names = t.shape.iter().flat_map(|d| d.names());
-                let shape = t.shape.bind(&names.map(|n| (n, 3)).collect()).and_then(|s| s.fixed());
+                let shape = t.shape.bind(&names.map(|name| (name, n)).collect()).and_then(|s| s.fixed());
                 shape.map(|shape| BufferType { dtype: t.dtype, shape })
             };
-            let all = |types: &[TensorType]| types.iter().map(some).collect::<Option<Vec<_>>>();
-            if let (Some(operands), Some(results)) = (all(operands), all(&types)) {
+            let all = |types: &[TensorType], n: u64| types.iter().map(|t| some(t, n)).collect::<Option<Vec<_>>>();
+            // An extent such as `n-5` takes more than 3.
+            let tried = (0..20).find_map(|k| Some((all(operands, 3 << k)?, all(&types, 3 << k)?)));
+            if let Some((operands, results)) = tried {
                 self.kernel(py, &operands, &results).map_err(|e| self.mistake(py, &e))?;
             }
             Ok(types)

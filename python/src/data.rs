@@ -27,7 +27,15 @@ pub(crate) struct Loader(data::Loader);
 
 /// Batches, one after the other.
 #[pyclass(frozen, module = "thalweg._thalweg")]
-pub(crate) struct Batches(Mutex<data::Batches>);
+pub(crate) struct Batches(Mutex<Option<data::Batches>>);
+
+impl Drop for Batches {
+    /// Waits for threads that read ahead, which wait for Python's lock where a function of Python's is at work.
+    fn drop(&mut self) {
+        let batches = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        Python::attach(|py| py.detach(|| drop(batches)));
+    }
+}
 
 /// Files that are read where the devices are.
 #[pyclass(frozen, module = "thalweg._thalweg")]
@@ -118,12 +126,38 @@ impl Batch {
     }
 }
 
+/// What a function of Python's makes of a batch; `thalweg/data.py` sees to it that it is a dict.
+fn called(function: &Bound<'_, PyAny>, batch: Batch, at: Option<(u64, u64, u64)>) -> PyResult<data::Dataset> {
+    let py = function.py();
+    let arrays = PyDict::new(py);
+    for (name, array) in batch.items(py)? {
+        arrays.set_item(name, array)?;
+    }
+    let made = match at {
+        Some(at) => function.call1((arrays, at))?,
+        None => function.call1((arrays,))?,
+    };
+    Ok(Dataset::new(py, made.cast::<PyDict>()?)?.0)
+}
+
 #[pymethods]
 impl Loader {
     /// Batches of one pass.
     #[getter]
     fn steps_per_pass(&self) -> u64 {
         self.0.steps_per_pass()
+    }
+    /// Changes every batch by a function from arrays by name to arrays by name, after those that were given before. With `at`, it is
+    /// told where the batch lies as well: seed, pass and first place.
+    fn map(&self, function: Py<PyAny>, at: bool) -> Self {
+        Loader(self.0.clone().map(move |batch, place| {
+            let called = |py: Python<'_>| {
+                let place = at.then_some((place.seed, place.pass, place.first));
+                called(function.bind(py), Batch(batch), place).map_err(data::DataError::own)
+            };
+            let ended = || Err(data::DataError::Other("Python has ended".into()));
+            Python::try_attach(called).unwrap_or_else(ended)
+        }))
     }
     /// Batches from where the model's cursor stands; from the first, counted by nobody, without a model.
     #[pyo3(signature = (model=None))]
@@ -132,14 +166,14 @@ impl Loader {
             Some(model) => model.with(py, |model| model.batches(&self.0))?,
             None => self.0.iter(),
         };
-        Ok(Batches(Mutex::new(batches)))
+        Ok(Batches(Mutex::new(Some(batches))))
     }
 }
 
 impl Batches {
     /// The next batch, if there is one. Call it without Python's lock.
     pub(crate) fn next(&self) -> Option<Result<data::Dataset, Error>> {
-        let next = self.0.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let next = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut()?.next();
         next.map(|batch| batch.map_err(Error::from))
     }
 }

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use thalweg::Error;
+use thalweg::data::{DataError, Own};
 use thalweg::graph::Diagnostic;
 use thalweg::runtime::RunError;
 
@@ -29,6 +30,9 @@ pub(crate) fn raised(py: Python<'_>, error: Error) -> PyErr {
         Error::Run(RunError::Variable { .. } | RunError::NoTruthValue { .. }) => "FeedError",
         Error::Run(_) => "RunError",
         Error::Checkpoint(_) => "CheckpointError",
+        Error::Data(DataError::Own(Own(own))) if let Some(theirs) = own.downcast_ref::<PyErr>() => {
+            return theirs.clone_ref(py);
+        }
         Error::Data(_) => "DataError",
         Error::Draw(_) => "GraphError",
         Error::Cluster(_) | Error::Case(_) => "ClusterError",

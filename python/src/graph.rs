@@ -8,13 +8,14 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 use thalweg::draw::DrawError;
+use thalweg::graph::bounds;
 use thalweg::graph::{DType, Init, Pin, Site};
 use thalweg::ops::autodiff::gradients;
 use thalweg::{Precision, Tensor};
 
 use crate::errors::{exception, guarded, mistakes};
 use crate::model::Model;
-use crate::types::{self, Dim};
+use crate::types::{self, Dim, Extent};
 use crate::{cluster, custom, layers, optimizers, table};
 
 /// The user's line: file, line and column from 1.
@@ -148,6 +149,20 @@ impl Graph {
     fn dim(&self, py: Python<'_>, name: &str, low: u64, high: u64, at: At) -> PyResult<Dim> {
         let graph = self.lock();
         guarded(py, || Dim(graph.builder().dim(name, low, high, site(at))))
+    }
+    /// What keeps `less` from being at most `more` for every value of named dimensions: what to declare otherwise, if that is of
+    /// use. Nothing where it is.
+    fn shortfall(&self, less: Extent<'_>, more: Extent<'_>) -> PyResult<Option<String>> {
+        let Some(rest) = more.dim()?.minus(&less.dim()?) else { return Ok(Some(String::new())) };
+        Ok(self.lock().builder().with_graph(|graph| {
+            if bounds::never_negative(&rest, &graph.dims) {
+                return None;
+            }
+            let Some((name, (low, high))) = bounds::enough(&rest, &graph.dims) else { return Some(String::new()) };
+            let raised = graph.dims.get(&name).is_none_or(|is| is.0 != low);
+            let (bound, value) = if raised { ("min", low) } else { ("max", high) };
+            Some(format!("declare `{name}` with `{bound}={value}`"))
+        }))
     }
     fn input(&self, py: Python<'_>, name: &str, dtype: &str, shape: &Bound<'_, PyAny>, at: At) -> PyResult<Value> {
         let ty = types::dtype(dtype)?.of(types::shape(shape)?);

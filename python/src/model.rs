@@ -282,8 +282,16 @@ impl Model {
     fn save_weights(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
         self.try_with(py, |model| model.save_weights(path))
     }
-    fn load_weights(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        self.try_with(py, |model| model.load_weights(path))
+    /// Names that the model and the file do not share: what the file lacks, and what it has besides.
+    fn load_weights(&self, py: Python<'_>, path: PathBuf, strict: bool) -> PyResult<(Vec<String>, Vec<String>)> {
+        self.try_with(py, |model| {
+            if strict {
+                model.load_weights(path)?;
+                return Ok((vec![], vec![]));
+            }
+            let unshared = model.load_shared_weights(path)?;
+            Ok((unshared.missing, unshared.left_over))
+        })
     }
     /// A value of the graph, or one by its name, from the variables as they are.
     #[pyo3(signature = (point, feeds, program=None))]

@@ -19,7 +19,7 @@ pub(crate) enum Extent<'py> {
 }
 
 impl Extent<'_> {
-    fn dim(&self) -> PyResult<thalweg::graph::Dim> {
+    pub(crate) fn dim(&self) -> PyResult<thalweg::graph::Dim> {
         match self {
             Extent::Number(n) => Ok(thalweg::graph::Dim::Fixed(
                 u64::try_from(*n).map_err(|_| PyValueError::new_err(format!("an extent cannot be {n}")))?,

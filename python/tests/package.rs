@@ -103,7 +103,7 @@ fn the_package_passes_its_own_tests() {
         assert!(out.status.success(), "{arguments:?}: {}", text(&out));
         String::from_utf8_lossy(&out.stdout).into_owned()
     };
-    run(&["-m", "pytest", "-p", "no:cacheprovider", "--doctest-modules", "--pyargs", "thalweg", "tests"]);
+    run(&["-m", "pytest", "-rs", "-p", "no:cacheprovider", "--doctest-modules", "--pyargs", "thalweg", "tests"]);
     run(&["-m", "pyright", "--verifytypes", "thalweg", "--ignoreexternal"]);
     run(&["-m", "pyright"]);
     run(&["-m", "ruff", "check", "--no-cache"]);

@@ -121,3 +121,30 @@ def test_values_that_are_not_finite() -> None:
     assert np.isfinite(model.programs["run"](x=[1.0, 2.0, 3.0])["y"]).all()
     with pytest.raises(tw.NotFiniteError, match="log"):
         model.programs["run"](x=[1.0, 0.0, 3.0])
+
+
+def test_help_is_in_words_that_python_knows() -> None:
+    g = tw.Graph()
+    x = g.input("x", "f32", (4, 3))
+    y = g.input("y", "i32", (4,))
+    tw.ops.mean(y)
+    tw.ops.sum(y == y)
+    x + y.reshape((4, 1))
+    nn.cross_entropy(x, x)
+    tw.gradients(x, [x])
+    with pytest.raises(tw.GraphError) as caught:
+        g.check()
+    helps = {d["code"]: d["help"] for d in caught.value.diagnostics}
+    assert helps == {
+        "mean.C2": "cast it to f32 first",
+        "sum.C2": "cast truth values to i32 to count them",
+        "add.C1": "cast one of them, as to f32",
+        "cross_entropy.C2": "labels are class numbers; for probabilities p, sum -p times `log_softmax` of the logits over the last axis",
+        "gradient.C1": "take `.mean()` or `.sum()` first",
+    }
+    g = tw.Graph()
+    x, y = g.input("x", "f32", (4,)), g.input("y", "f32", (4,))
+    g.program("sum", outputs={"a": x + y}, inputs=[y])
+    with pytest.raises(tw.GraphError, match="also needs the input `x`") as caught:
+        g.check()
+    assert caught.value.diagnostics[0]["help"] == "add it to the program's inputs"

@@ -133,6 +133,30 @@ def test_weights_are_safetensors(tmp_path: Path) -> None:
     assert other.predict(x=[1.0, 2.0])["y"].tolist() == [2.5, 5.0]
 
 
+def test_weights_of_another_head(tmp_path: Path) -> None:
+    def net(classes: int, body: int = 4, name: str = "head") -> tw.Model:
+        g = tw.Graph()
+        x = g.input("x", "f32", (2, 3))
+        g.program("run", outputs={"y": nn.Sequential(nn.Linear(body), **{name: nn.Linear(classes)})(x)})
+        return g.compile()
+
+    path = tmp_path / "weights.safetensors"
+    trained, fresh = net(5), net(2, name="other")
+    trained.save_weights(path)
+    unshared = fresh.load_weights(path, strict=False)
+    assert unshared == (["other.bias", "other.weight"], ["head.bias", "head.weight"])
+    assert unshared.missing == ["other.bias", "other.weight"]
+    np.testing.assert_array_equal(fresh.get("0.weight"), trained.get("0.weight"))
+    assert trained.load_weights(path) == ([], [])
+    before = fresh.digest()
+    with pytest.raises(tw.CheckpointError, match=r"`head\.bias` is in the file and not in the model"):
+        fresh.load_weights(path)
+    wider = net(5, body=6)
+    with pytest.raises(tw.CheckpointError, match=r"`0.bias` is f32\[6\] in the model and f32\[4\] in the file"):
+        wider.load_weights(path, strict=False)
+    assert fresh.digest() == before
+
+
 def test_batches_are_arrays_by_name() -> None:
     train, _ = tw.data.digits()
     loader = train.batches(100, shuffle=4, drop_last=True)

@@ -36,7 +36,7 @@ from ._errors import (
 )
 from ._functions import *  # noqa: F403
 from ._graph import Graph
-from ._model import Feeds, Model, Program, Variable
+from ._model import Feeds, Model, Program, Unshared, Variable
 from ._progress import progress
 from ._report import Report
 from ._tensor import Axes, Extent, Operand, Shape, Tensor
@@ -72,6 +72,7 @@ __all__ = [
     "Strategy",
     "Tensor",
     "UnknownNameError",
+    "Unshared",
     "Variable",
     "__version__",
     "data",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from . import ops
+from . import _indexing, ops
 from ._tensor import Axes, Extent, Operand, Tensor
 
 if TYPE_CHECKING:
@@ -355,9 +355,8 @@ def split(x: Tensor, sections: int | Sequence[int], axis: int = 0) -> list[Tenso
 
 
 def flip(x: Tensor, axis: int) -> Tensor:
-    """The elements along an axis in reverse."""
-    places = x.graph.arange(x.shape[axis])
-    return take(x, places.max() - places, axis)
+    """The elements along an axis in reverse: ``x[::-1]``."""
+    return _indexing.flip(x, axis)
 
 
 def pad(x: Tensor, widths: Sequence[tuple[Extent, Extent]], value: float = 0.0) -> Tensor:

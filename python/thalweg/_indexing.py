@@ -1,4 +1,7 @@
-"""What stands between brackets, as NumPy has it, in terms of slices, reshapes and one gather."""
+"""What stands between brackets, as NumPy has it, in terms of slices, reshapes and gathers.
+
+Along an axis whose extent has a name, NumPy's bounds depend on its value: `x[2:]` of one element is empty there. Here a shape is one polynomial
+for every value, so that what the declared bounds do not prove to be inside is refused, with the bound that would."""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from ._thalweg import Dim
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["indexed"]
+__all__ = ["flip", "indexed"]
 
 
 def indexed(x: Tensor, index: Sequence[Index]) -> Tensor:
@@ -25,6 +28,8 @@ def indexed(x: Tensor, index: Sequence[Index]) -> Tensor:
     # Extents after slicing; integers leave out an axis, None puts one in.
     shape: list[Extent] = []
     gather: tuple[int, Tensor] | None = None
+    # Axes of what comes out that are taken from behind.
+    behind: list[int] = []
     axis = 0
     for item in items:
         if item is None:
@@ -32,9 +37,11 @@ def indexed(x: Tensor, index: Sequence[Index]) -> Tensor:
             continue
         extent = x.shape[axis]
         if isinstance(item, slice):
-            start, stop, step = _bounds(item, extent, axis)
-            length = _length(start, stop, step, axis)
-            shape.append(length)
+            start, stop, step = _bounds(x, item, extent, axis)
+            if step < 0:
+                step = -step
+                behind.append(len(shape))
+            shape.append(_length(start, stop, step))
         elif isinstance(item, Tensor):
             if gather is not None:
                 raise IndexError("one tensor of indices at a time: use `tw.take` for the other")
@@ -42,7 +49,7 @@ def indexed(x: Tensor, index: Sequence[Index]) -> Tensor:
             gather = (len(shape), item)
             shape.append(extent)
         else:
-            place = _place(item, extent, axis)
+            place = _place(x, item, extent, axis)
             start, stop, step = place, place + 1, 1
         starts.append(start)
         stops.append(stop)
@@ -59,6 +66,8 @@ def indexed(x: Tensor, index: Sequence[Index]) -> Tensor:
             attrs["steps"] = steps
         out = x._apply("slice", x, **attrs)
     out = out.reshape(shape)
+    for axis in behind:
+        out = flip(out, axis)
     if gather is not None:
         out = out._apply("gather", out, gather[1], axis=gather[0])
     return out
@@ -96,59 +105,93 @@ def _spelled_out(x: Tensor, index: Sequence[Index]) -> list[int | slice | Tensor
     return out if ellipses else out + rest
 
 
-def _place(index: int, extent: Extent, axis: int) -> Extent:
+def flip(x: Tensor, axis: int) -> Tensor:
+    """The elements along an axis in reverse."""
+    extent = x.shape[axis]
+    if isinstance(extent, int) and extent < 2:
+        return x
+    places = x.graph.arange(extent)
+    last = extent - 1 if isinstance(extent, int) else places.max()
+    return x._apply("gather", x, last - places, axis=axis)
+
+
+def _inside(x: Tensor, less: Extent, more: Extent, what: str, axis: int) -> None:
+    """That ``less`` is at most ``more``, for every value of named dimensions."""
+    if isinstance(less, int) and isinstance(more, int) and less <= more:
+        return
+    remedy = x.graph._native.shortfall(less, more)
+    if remedy is not None:
+        extent = x.shape[axis]
+        of = (
+            f"with {extent} elements"
+            if isinstance(extent, int)
+            else f"whose extent `{extent}` has a name: it may be shorter"
+        )
+        raise IndexError(f"{what} of axis {axis}, {of}" + (f"; {remedy}" if remedy else ""))
+
+
+def _place(x: Tensor, index: int, extent: Extent, axis: int) -> Extent:
     """The place that an integer means."""
     if isinstance(extent, int):
         if not -extent <= index < extent:
             raise IndexError(f"index {index} is out of range for axis {axis} with {extent} elements")
         return index % extent
-    return index if index >= 0 else _before(extent, -index, axis)
+    _inside(x, index + 1 if index >= 0 else -index, extent, f"place {index}", axis)
+    return index if index >= 0 else extent - -index
 
 
-def _before(extent: Dim, back: int, axis: int) -> Extent:
-    """The place so far from the end."""
-    try:
-        return extent - back
-    except ValueError:
-        raise IndexError(
-            f"place -{back} of axis {axis}, whose extent `{extent}` has a name: it may be shorter; declare it as a number"
-        ) from None
-
-
-def _bounds(item: slice, extent: Extent, axis: int) -> tuple[Extent, Extent, int]:
-    """First place, bound and step of a slice."""
+def _bounds(x: Tensor, item: slice, extent: Extent, axis: int) -> tuple[Extent, Extent, int]:
+    """First place, bound and step of a slice. Of a negative step: of the same places from the other end."""
     step = 1 if item.step is None else operator.index(item.step)
-    if step <= 0:
-        raise IndexError(f"a step of {step} along axis {axis}: steps are positive; reverse with `tw.flip`")
-    if isinstance(extent, int):
-        start, stop, _ = slice(_number(item.start), _number(item.stop), step).indices(extent)
-        return start, max(start, stop), step
-    return _bound(item.start, extent, 0, axis), _bound(item.stop, extent, extent, axis), step
+    if step == 0:
+        raise IndexError(f"a step of 0 along axis {axis}")
+    numbers = not isinstance(item.start, Dim) and not isinstance(item.stop, Dim)
+    if isinstance(extent, int) and numbers:
+        places = range(extent)[slice(_number(item.start), _number(item.stop), step)]
+        if not places:
+            return 0, 0, step
+        return min(places[0], places[-1]), max(places[0], places[-1]) + 1, step
+    what = ":".join("" if bound is None else str(bound) for bound in (item.start, item.stop))
+    low, high = item.start, item.stop
+    if step < 0:
+        # From `start` down to what comes after `stop`.
+        low, high = _after(item.stop, extent), _after(item.start, extent)
+    start, stop = _bound(x, low, extent, 0, what, axis), _bound(x, high, extent, extent, what, axis)
+    if _same(start, stop) or x.graph._native.shortfall(stop, start) is None:
+        # Never anything between them.
+        return 0, 0, step
+    _inside(x, start, stop, what, axis)
+    if abs(step) != 1:
+        if not (isinstance(start, int) and isinstance(stop, int)):
+            raise IndexError(f"a step of {step} along axis {axis}, whose extent has a name: steps are for numbers")
+        places = range(start, stop, step) if step > 0 else range(stop - 1, start - 1, step)
+        start, stop = min(places[0], places[-1]), max(places[0], places[-1]) + 1
+    return start, stop, step
 
 
 def _number(bound: Any) -> int | None:
     return None if bound is None else operator.index(bound)
 
 
-def _bound(bound: Any, extent: Dim, default: Extent, axis: int) -> Extent:
+def _after(bound: Any, extent: Extent) -> Any:
+    """The bound one place further; -1 is the last place, and not the one before the first."""
+    if bound is None or isinstance(bound, Dim):
+        return None if bound is None else bound + 1
+    return extent if operator.index(bound) == -1 else operator.index(bound) + 1
+
+
+def _bound(x: Tensor, bound: Any, extent: Extent, default: Extent, what: str, axis: int) -> Extent:
     if bound is None:
         return default
-    if isinstance(bound, Dim):
-        return bound
-    number = operator.index(bound)
-    return number if number >= 0 else _before(extent, -number, axis)
+    place = bound if isinstance(bound, Dim) else operator.index(bound)
+    if isinstance(place, int) and place < 0:
+        _inside(x, -place, extent, what, axis)
+        return extent - -place
+    _inside(x, place, extent, what, axis)
+    return place
 
 
-def _length(start: Extent, stop: Extent, step: int, axis: int) -> Extent:
+def _length(start: Extent, stop: Extent, step: int) -> Extent:
     if isinstance(start, int) and isinstance(stop, int):
         return -(-(stop - start) // step)
-    if step != 1:
-        raise IndexError(f"a step of {step} along axis {axis}, whose extent has a name: steps are for numbers")
-    if _same(start, 0):
-        return stop
-    try:
-        return stop - start
-    except ValueError:
-        raise IndexError(
-            f"{start}:{stop} of axis {axis}, whose extent has a name: it may be shorter; declare it as a number"
-        ) from None
+    return stop if _same(start, 0) else stop - start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ._tensor import Tensor
     from .data import Batch, Batches, Dataset, Described, Description, Loader
 
-__all__ = ["Feeds", "Model", "Program", "Variable"]
+__all__ = ["Feeds", "Model", "Program", "Unshared", "Variable"]
 
 Feeds = Mapping[str, ArrayLike]
 """Arrays by the names of inputs."""
@@ -32,6 +33,15 @@ class Variable(NamedTuple):
     """``param``, ``slot`` (an optimizer's own), ``stat``, ``counter`` or ``cache``."""
     dtype: str
     shape: tuple[int, ...]
+
+
+class Unshared(NamedTuple):
+    """What a model and a file of weights do not share, by name."""
+
+    missing: list[str]
+    """What the model has and the file has not: it stays as it was."""
+    left_over: list[str]
+    """What the file has and the model has not."""
 
 
 class Program:
@@ -116,16 +126,15 @@ class Model:
         """
         from .data import Batches
 
-        if isinstance(data, Batches):
+        if isinstance(data, Batches) and not data.loader._mapped:
             return self._native.run_batches(program, data._native, steps)[0]
         if isinstance(data, Mapping):
             if steps is None:
                 raise TypeError("with the same arrays for every step, say how many `steps`")
             return self._native.repeat(program, data, steps)
+        # A function of Python's that is at work on a batch may ask the model something: it is not locked meanwhile.
         last = None
-        for i, feeds in enumerate(data):
-            if i == steps:
-                break
+        for feeds in islice(data, steps):
             last = self._native.run(program, feeds)
         return last
 
@@ -230,9 +239,17 @@ class Model:
         """Writes parameters and statistics to one safetensors file."""
         self._native.save_weights(path)
 
-    def load_weights(self, path: str | Path) -> None:
-        """Sets parameters and statistics to what a safetensors file holds: all of them, and nothing else."""
-        self._native.load_weights(path)
+    def load_weights(self, path: str | Path, strict: bool = True) -> Unshared:
+        """Sets parameters and statistics to what a safetensors file holds.
+
+        Args:
+            strict: All of them, and nothing else. Otherwise those that both have, such as all but a new head; what they do not share
+                is returned, by name.
+
+        Raises:
+            CheckpointError: With every difference. Other shapes or element types under the same name are one in any case.
+        """
+        return Unshared(*self._native.load_weights(path, strict))
 
     # Looking.
 

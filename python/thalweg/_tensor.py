@@ -259,13 +259,16 @@ class Tensor:
     # Parts.
 
     def __getitem__(self, index: Index | tuple[Index, ...]) -> Tensor:
-        """Parts, as NumPy has it: integers, slices with positive steps, ``...``, ``None``, and one tensor of indices.
+        """Parts, as NumPy has it: integers, slices, ``...``, ``None``, and one tensor of indices. Along an axis with a
+        name, what its declared bounds show to be there for every value.
 
         >>> import thalweg as tw
         >>> g = tw.Graph()
         >>> x = g.input("x", "f32", (g.dim("n", max=9), 8, 6))
         >>> x[:, 1:, None, ::2].shape, x[..., -1].shape
         ((n, 7, 1, 3), (n, 8))
+        >>> x[1:, ::-1].shape, x[-1].shape
+        ((n-1, 8, 6), (8, 6))
         """
         from ._indexing import indexed
 

@@ -6,17 +6,34 @@ Any iterable of arrays by name trains a model as well; what is here is also resu
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast, overload
 
 from . import _thalweg
 from ._thalweg import Batch, Description
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
 
     from ._arrays import ArrayLike
 
-__all__ = ["Batch", "Batches", "Dataset", "Described", "Description", "Files", "Loader", "digits"]
+__all__ = ["Arrays", "At", "Batch", "Batches", "Dataset", "Described", "Description", "Files", "Loader", "digits"]
+
+
+Arrays: TypeAlias = "dict[str, np.ndarray[Any, Any]]"
+"""Arrays of as many samples, by name."""
+
+
+class At(NamedTuple):
+    """Where a batch lies, as :meth:`Loader.map` tells it: what ``np.random.default_rng`` can begin with."""
+
+    seed: int
+    """That of ``shuffle``; 0 where there is none."""
+    epoch: int
+    """The pass, from 0."""
+    first: int
+    """The place of its first sample in the order of that pass."""
 
 
 class Dataset:
@@ -44,6 +61,18 @@ class Dataset:
     def select(self, rows: Sequence[int]) -> Dataset:
         """These samples, by number."""
         return Dataset._wrap(self._native.select(list(rows)))
+
+    def map(self, function: Callable[[Arrays], Mapping[str, ArrayLike]]) -> Dataset:
+        """The data set that a function makes of all samples at once, now: to normalise them, say. :meth:`Loader.map` is for what is to
+        be done to each batch, as it is read.
+
+        >>> import numpy as np
+        >>> from thalweg.data import Dataset
+        >>> data = Dataset(x=np.array([1, 2, 3], np.float32))
+        >>> data.map(lambda d: {"x": d["x"] - d["x"].mean()}).all()["x"].tolist()
+        [-1.0, 0.0, 1.0]
+        """
+        return Dataset(_by_name(function(dict(self.all().items()))))
 
     def all(self) -> Batch:
         """All samples as one batch: ``model.eval(test.all())``."""
@@ -75,8 +104,9 @@ class Loader:
     """Settings for reading data in batches. Gone through by itself it begins with the first; ``model.batches(loader)`` begins where
     the model stands."""
 
-    def __init__(self, native: _thalweg.Loader, epochs: int) -> None:
+    def __init__(self, native: _thalweg.Loader, epochs: int, mapped: bool = False) -> None:
         self._native = native
+        self._mapped = mapped
         self.epochs: int = epochs
 
     @property
@@ -87,8 +117,49 @@ class Loader:
     def __len__(self) -> int:
         return self.steps_per_pass * self.epochs
 
+    @overload
+    def map(self, function: Callable[[Arrays], Mapping[str, ArrayLike]]) -> Loader: ...
+    @overload
+    def map(self, function: Callable[[Arrays, At], Mapping[str, ArrayLike]], *, at: Literal[True]) -> Loader: ...
+    def map(self, function: Callable[..., Mapping[str, ArrayLike]], *, at: bool = False) -> Loader:
+        """A loader whose batches are changed by a function from arrays by name to arrays by name, on the thread that reads them. Given
+        twice, both, in that order. What it raises comes out where the batch is asked for, and ends the batches.
+
+        It has to be a pure function of what it is given: a cursor knows how far a run has come and nothing of the function, so that only
+        then a run that is resumed goes on bit for bit. The arrays are read-only.
+
+        Args:
+            at: Tell it where the batch lies as well, to draw random numbers from that are the same whenever it is read.
+
+        >>> import numpy as np
+        >>> from thalweg.data import At, Dataset
+        >>> data = Dataset(x=np.arange(4, dtype=np.float32))
+        >>> [b["x"].tolist() for b in data.batches(2).map(lambda b: {"x": b["x"] * 10})]
+        [[0.0, 10.0], [20.0, 30.0]]
+        >>> def noisy(batch, at: At):
+        ...     noise = np.random.default_rng(at).normal(size=batch["x"].shape)
+        ...     return {"x": batch["x"] + noise.astype(np.float32)}
+        >>> loader = data.batches(2, shuffle=7).map(noisy, at=True)
+        >>> [b["x"].tolist() for b in loader] == [b["x"].tolist() for b in loader]
+        True
+        """
+
+        def plain(batch: Arrays, place: tuple[int, int, int] | None = None) -> dict[str, ArrayLike]:
+            made = function(batch) if place is None else function(batch, At(*place))
+            return _by_name(made)
+
+        return Loader(self._native.map(plain, at), self.epochs, mapped=True)
+
     def __iter__(self) -> Iterator[Batch]:
         return Batches(self._native.batches(None), self)
+
+
+def _by_name(made: object) -> dict[str, ArrayLike]:
+    if not isinstance(made, Mapping):
+        raise TypeError(
+            f"a function given to `map` returns arrays by name, in a dict, and this one returned {type(made).__name__}"
+        )
+    return dict(cast("Mapping[str, ArrayLike]", made))
 
 
 class Batches(Iterator[Batch]):

@@ -126,7 +126,7 @@ pub enum StrategyError {
         known: Vec<String>,
     },
     /// It is still to be chosen.
-    #[error("`Strategy::auto` has to be decided first: `choose` does that, as compiling does")]
+    #[error("a strategy that is to be chosen has to be decided first: `choose` does that, as compiling does")]
     Undecided,
     /// It cuts a parameter that the model has not.
     #[error("the strategy cuts `{name}`, and the model has no such parameter")]

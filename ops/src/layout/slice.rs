@@ -2,13 +2,14 @@
 //! `stops[d]`. Bounds are shapes and not plain numbers, so that an axis of a named extent can be kept or cut.
 //!
 //! * **C1** there is one start, one stop and one step (none: all 1) per axis, and steps are positive.
-//! * **C2** `starts ≤ stops ≤` the operand's extents, for every value of every named dimension.
+//! * **C2** `starts ≤ stops ≤` the operand's extents, for every value of every named dimension within its bounds.
 //! * **C3** where a step is not 1, the bounds of that axis are numbers.
 
 use std::ops::{Bound, RangeBounds};
 
 use thalweg_graph::kernel::build::{Axes, read};
 use thalweg_graph::kernel::{BufferType, Kernel};
+use thalweg_graph::op::Demand;
 use thalweg_graph::{Accuracy, Dim, InHalf, OpError, Schema, Shape, TensorType, Types, require};
 
 use crate::Tensor;
@@ -56,6 +57,18 @@ impl Op for Slice {
             });
         }
         Ok(vec![x.dtype.of(Shape(shape))])
+    }
+    fn demands(&self, operands: &[TensorType]) -> Vec<Demand> {
+        let mut demands = vec![];
+        for (d, extent) in operands[0].shape.iter().enumerate() {
+            let (start, stop) = (&self.starts[d], &self.stops[d]);
+            for dim in [extent.minus(stop), stop.minus(start)].into_iter().flatten().filter(|d| d.fixed().is_none()) {
+                let message =
+                    format!("{start}..{stop} is not inside axis {d} of {} for every value", operands[0].shape);
+                demands.push(Demand { rule: "slice.C2", dim, message });
+            }
+        }
+        demands
     }
     fn lower(&self, operands: &[BufferType], results: &[BufferType]) -> Option<Kernel> {
         let mut axes = Axes::new();

@@ -102,7 +102,7 @@ pub(crate) fn infer_binary(
     let error = thalweg_graph::OpError::new;
     if a.dtype != b.dtype || !takes.accepts(a.dtype) {
         let what = format!("needs {} of one element type, got {a} and {b}", takes.name());
-        return Err(error(rules[0], what).help(format!("convert one of them, as in `.cast({})`", a.dtype)));
+        return Err(error(rules[0], what).help(format!("cast one of them, as to {}", a.dtype)));
     }
     let Some(shape) = broadcast(&a.shape, &b.shape) else {
         let what = format!("shapes do not broadcast: {} and {}", a.shape, b.shape);

@@ -34,7 +34,7 @@ impl Op for CrossEntropy {
             ));
         };
         require!(crate::index::is_index(labels.dtype), "cross_entropy.C2", "labels must be i32 or i64, got {labels}";
-            help: "labels are class numbers; for probabilities write `-(p * logits.log_softmax(-1)).sum_over(&[-1])`");
+            help: "labels are class numbers; for probabilities p, sum -p times `log_softmax` of the logits over the last axis");
         require!(labels.shape[..] == *rows, "cross_entropy.C3", "labels must be {}, got {}", Shape::from(rows), labels.shape;
             help: "one class number per row of logits");
         Ok(vec![logits.dtype.of(rows)])

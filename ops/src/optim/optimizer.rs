@@ -101,7 +101,7 @@ impl<'g, R: Rule> Optimizer<'g, R> {
         let (graph, site) = (loss.graph(), Site::here());
         let scaling = self.loss_scale.as_ref().filter(|_| !loss.is_poison()).map(|scale| {
             let wrong = scale.mistake().map(|what| Diagnostic::new("loss_scale.C1", what, graph.site_or(site.clone())));
-            wrong.into_iter().for_each(|m| graph.mistake(m.help("`LossScale::dynamic()` begins with 65536")));
+            wrong.into_iter().for_each(|m| graph.mistake(m.help("a dynamic loss scale begins with 65536")));
             graph.at_root(|| graph.at_site(site.clone(), || scale.declare(graph, &self.name)))
         });
         let mut params = parameters(loss, scaling.as_ref().map(|s| s.scale.0));

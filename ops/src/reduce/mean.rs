@@ -35,7 +35,7 @@ impl Op for Mean {
     const SCHEMA: Schema = Schema { name: "mean", operands: &["x"], results: &["out"], accuracy: Accuracy::Ulps(8) };
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let x = &operands[0];
-        require!(x.dtype.is_float(), "mean.C2", "needs floats, got {x}"; help: "convert first, as in `.cast(F32)`");
+        require!(x.dtype.is_float(), "mean.C2", "needs floats, got {x}"; help: "cast it to f32 first");
         Ok(vec![x.dtype.of(super::infer_shape("mean.C1", &x.shape, &self.axes, self.keep)?)])
     }
     fn expand<'g>(&self, operands: &[Tensor<'g>], _: Mode) -> Option<Vec<Tensor<'g>>> {

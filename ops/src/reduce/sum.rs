@@ -25,7 +25,7 @@ impl Op for Sum {
     const SCHEMA: Schema = Schema { name: "sum", operands: &["x"], results: &["out"], accuracy: Accuracy::Ulps(8) };
     fn infer(&self, operands: &[TensorType]) -> Result<Types, OpError> {
         let x = &operands[0];
-        require!(x.dtype != DType::Bool, "sum.C2", "needs numbers, got {x}"; help: "count truth values with `.cast(…).sum(…)`");
+        require!(x.dtype != DType::Bool, "sum.C2", "needs numbers, got {x}"; help: "cast truth values to i32 to count them");
         Ok(vec![x.dtype.of(super::infer_shape("sum.C1", &x.shape, &self.axes, self.keep)?)])
     }
     fn lower(&self, operands: &[BufferType], results: &[BufferType]) -> Option<Kernel> {

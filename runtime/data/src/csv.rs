@@ -126,7 +126,7 @@ impl Csv {
     /// The same from bytes; `file` is what errors call them.
     pub fn parse(&self, file: &str, text: &[u8]) -> Result<Dataset> {
         if self.fields.is_empty() {
-            let what = "say which columns to read: .numbers(field, dtype, columns)";
+            let what = "say which columns to read as which field";
             return Err(DataError::Settings(what.into()));
         }
         if let Some(field) = self.fields.iter().find(|f| f.columns.is_empty()) {
@@ -137,7 +137,7 @@ impl Csv {
             true => {
                 let header = table.headers().map_err(|e| broken(file, text, e))?;
                 if header.is_empty() {
-                    let what = "is empty: it needs a header, or say .no_header()";
+                    let what = "is empty: it needs a header, unless it is said to have none";
                     return Err(DataError::malformed(file, Place::Whole, what));
                 }
                 Some(header.iter().map(|name| name.trim().into()).collect())

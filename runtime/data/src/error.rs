@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use thalweg_runtime::Cursor;
 
@@ -55,7 +56,7 @@ pub enum DataError {
         why: String,
     },
     /// A thread that reads ahead could not be started.
-    #[error("cannot start thread {thread} of {threads} that read ahead: {why}; ask for fewer with .prefetch(n)")]
+    #[error("cannot start thread {thread} of {threads} that read ahead: {why}; ask for fewer")]
     Thread {
         /// Which, from 1.
         thread: usize,
@@ -67,6 +68,25 @@ pub enum DataError {
     /// What a function given to a loader, or a source of one's own, says is wrong.
     #[error("{0}")]
     Other(String),
+    /// The same as an error of its own type, which whoever asks for the batch gets back.
+    #[error("{0}")]
+    Own(Own),
+}
+
+/// An error of a type of the user's own, equal to itself alone.
+#[derive(Clone, Debug)]
+pub struct Own(pub Arc<dyn std::error::Error + Send + Sync>);
+
+impl PartialEq for Own {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Display for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 fn at(cursor: &Cursor) -> String {
@@ -116,6 +136,10 @@ impl fmt::Display for Place {
 impl DataError {
     pub(crate) fn malformed(file: &str, at: Place, what: impl Into<String>) -> Self {
         DataError::Malformed { file: file.into(), at, what: what.into() }
+    }
+    /// An error of one's own, for a function given to a loader: [`DataError::Own`].
+    pub fn own(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        DataError::Own(Own(Arc::new(error)))
     }
     pub(crate) fn io(path: &Path, error: &std::io::Error) -> Self {
         DataError::Io { path: path.display().to_string(), why: error.to_string() }

@@ -69,7 +69,7 @@ pub(crate) fn gunzip<'a>(file: &str, bytes: &'a [u8], limits: &Limits) -> Result
         .map_err(|e| fault(format!("the gzip data is damaged or cut short ({e}): fetch the file again")))?;
     let limit = limits.unpacked_bytes;
     unpacked.map(Into::into).ok_or_else(|| {
-        fault(format!("unpacks to more than {limit} bytes: if it is meant to, raise `Limits::unpacked_bytes`"))
+        fault(format!("unpacks to more than {limit} bytes: if it is meant to, raise the limit `unpacked_bytes`"))
     })
 }
 

@@ -112,13 +112,11 @@ impl Files {
         let ends = |suffix: &str| self.path.ends_with(suffix);
         if self.how.format == Format::Npz && !ends(".npz") {
             let what = match () {
-                () if ends(".csv") || ends(".tsv") => "a table: say which columns to read, with .csv(Csv::new()…)",
+                () if ends(".csv") || ends(".tsv") => "a table: say which columns to read, or save it as .npz",
                 () if ends(".npy") || ends(".idx") || ends(".gz") => {
-                    "one array: say which input it is, with .array(name)"
+                    "one array: say which input it is, by naming its folder and its file as one of `arrays`"
                 }
-                () => {
-                    "not called .npz: say how to read it, with .csv(…), .array(…), .arrays(…), .images(…) or .mnist_train()"
-                }
+                () => "not called .npz: say how to read it: as CSV, as arrays, as images or as MNIST",
             };
             return Err(DataError::Settings(format!("`{}` is {what}", self.path)));
         }

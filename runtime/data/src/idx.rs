@@ -56,7 +56,7 @@ pub fn parse(file: &str, bytes: &[u8], limits: &Limits) -> Result<Array> {
             extents(&shape),
             limits.unpacked_bytes
         );
-        return fault(4, format!("{what}: if it is meant to, raise `Limits::unpacked_bytes`"));
+        return fault(4, format!("{what}: if it is meant to, raise the limit `unpacked_bytes`"));
     };
     if data.len() != size {
         let (says, has) = (extents(&shape), data.len());

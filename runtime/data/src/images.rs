@@ -109,7 +109,7 @@ fn size_of(file: &str, bytes: impl BufRead + Seek, limits: &Limits) -> Result<(u
     let (width, height) = size.map_err(|e| fault(format!("has a damaged header: {}", e.to_string().trim_end())))?;
     if u64::from(width) * u64::from(height) > limits.pixels {
         let what = format!("has {height} × {width} pixels, more than {}", limits.pixels);
-        return Err(fault(format!("{what}: if it is meant to, raise `Limits::pixels`")));
+        return Err(fault(format!("{what}: if it is meant to, raise the limit `pixels`")));
     }
     if width == 0 || height == 0 {
         return Err(fault(format!("has {height} × {width} pixels: there is nothing in it")));
@@ -251,7 +251,7 @@ fn same_size(first: &Path, files: &[(PathBuf, i32)], limits: &Limits) -> Result<
 
 fn another_size(file: &str, got: (u32, u32), want: (u32, u32)) -> DataError {
     let what = format!("is {} × {} pixels, the first picture {} × {}", got.0, got.1, want.0, want.1);
-    DataError::malformed(file, Place::Whole, format!("{what}: say .resize(height, width) or .crop(height, width)"))
+    DataError::malformed(file, Place::Whole, format!("{what}: say to what height and width to resize or crop them"))
 }
 
 impl Source for ImageFolder {

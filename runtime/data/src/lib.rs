@@ -59,7 +59,7 @@ mod zip;
 pub use csv::Csv;
 pub use dataset::Dataset;
 pub use described::{Described, Descriptions};
-pub use error::{DataError, Place, Result};
+pub use error::{DataError, Own, Place, Result};
 pub use file::Limits;
 pub use files::{FileOpener, Files};
 pub use images::{ImageFolder, Images};

@@ -57,7 +57,7 @@ fn array(bytes: &[u8], limits: &Limits) -> std::result::Result<Array, Fault> {
     let Some(size) = array_bytes(dtype, shape, limits).map(|n| n / dtype.size_bytes() * width) else {
         let (says, limit) = (extents(shape), limits.unpacked_bytes);
         let what = format!("the header promises {says} elements of {dtype}, beyond the limit of {limit} bytes");
-        return Err(Fault(header.shape_at, format!("{what}: if it is meant to, raise `Limits::unpacked_bytes`")));
+        return Err(Fault(header.shape_at, format!("{what}: if it is meant to, raise the limit `unpacked_bytes`")));
     };
     let data = &bytes[end..];
     if data.len() != size {

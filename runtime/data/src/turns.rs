@@ -48,17 +48,17 @@ impl Turns {
     }
     /// Pass and sample at which `cursor` stands, if it is one of this source in this order.
     fn check(&self, source: &[u8; 32], stamp: &Cursor, len: usize, cursor: Cursor) -> Result<(u64, u64)> {
-        let afresh = "or start afresh under another name with .named(..)";
+        let afresh = "or start afresh under another name";
         let why = if self.seed.is_none() && cursor.fingerprint == *source {
-            format!("it was shuffled with seed {0}, and now is not: say .shuffle({0}), {afresh}", cursor.seed)
+            format!("it was shuffled with seed {0}, and now is not: shuffle with seed {0}, {afresh}", cursor.seed)
         } else if self.seed.is_some() && cursor.fingerprint == in_order(source) {
-            format!("it was read in order, and now is shuffled: leave out .shuffle(..), {afresh}")
+            format!("it was read in order, and now is shuffled: do not shuffle, {afresh}")
         } else if cursor.fingerprint != stamp.fingerprint {
             let (then, now) = (short(&cursor.fingerprint), short(&stamp.fingerprint));
             format!("the data is not the same (fingerprint {then}… then, {now}… now): open the same files, {afresh}")
         } else if cursor.seed != stamp.seed {
             let (then, now) = (cursor.seed, stamp.seed);
-            format!("it was shuffled with seed {then}, and now with {now}: say .shuffle({then}), {afresh}")
+            format!("it was shuffled with seed {then}, and now with {now}: shuffle with seed {then}, {afresh}")
         } else if cursor.next > len as u64 {
             format!("there are only {len} samples: the checkpoint is damaged")
         } else {
@@ -73,11 +73,11 @@ impl Turns {
     pub(crate) fn places(&self, len: usize, pass: u64, next: u64) -> Result<Places> {
         let wrong = |what: String| Err(DataError::Settings(what));
         match self.batch {
-            None => wrong("say how many samples a step takes: .batch(64)".into()),
-            Some(0) => wrong("a batch needs samples: .batch(0) has none".into()),
+            None => wrong("say how many samples a step takes, such as 64".into()),
+            Some(0) => wrong("a batch needs samples: one of 0 has none".into()),
             Some(_) if len == 0 => wrong(format!("source `{}` has no samples", self.name)),
             Some(batch) if self.drop_last && batch > len => {
-                let what = format!(".batch({batch}).drop_last() leaves nothing of {len} samples");
+                let what = format!("without what does not fill a batch of {batch}, nothing is left of {len} samples");
                 wrong(format!("{what}: take smaller batches, or keep the last"))
             }
             Some(batch) => Ok(Places::new(len, batch, self.drop_last, self.epochs, pass, next)),

@@ -136,7 +136,7 @@ impl Member {
         };
         if self.unpacked > limit {
             let what = format!("unpacks to {} bytes, and {limit} are left of the limit", self.unpacked);
-            return fault(format!("{what}: if it is meant to, raise `Limits::unpacked_bytes`"));
+            return fault(format!("{what}: if it is meant to, raise the limit `unpacked_bytes`"));
         }
         let begin = self.local as usize + FIXED + usize::from(fixed.u16(26)) + usize::from(fixed.u16(28));
         let packed = usize::try_from(self.packed).ok().and_then(|n| bytes.get(begin..begin.checked_add(n)?));

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
-use thalweg_data::{DataError, Dataset, Loader, Source, Subset};
+use thalweg_data::{At, DataError, Dataset, Loader, Source, Subset};
 use thalweg_graph::{Array, TensorType};
 use thalweg_runtime::{Cursor, Cursors};
 
@@ -256,18 +256,18 @@ fn cursors_of_other_data_or_another_order_are_refused_with_what_to_do() {
     let shuffled = cursor_after(&data.shuffle(4).batch(5).named("train"), 2);
     let plain = cursor_after(&data.batch(5).named("train"), 2);
     let start = "source `train` cannot go on from where it stood (pass 0, sample 10): ";
-    let end = "or start afresh under another name with .named(..)";
+    let end = "or start afresh under another name";
     assert_eq!(
         refused(&data.shuffle(5).batch(5).named("train"), &shuffled),
-        format!("{start}it was shuffled with seed 4, and now with 5: say .shuffle(4), {end}")
+        format!("{start}it was shuffled with seed 4, and now with 5: shuffle with seed 4, {end}")
     );
     assert_eq!(
         refused(&data.batch(5).named("train"), &shuffled),
-        format!("{start}it was shuffled with seed 4, and now is not: say .shuffle(4), {end}")
+        format!("{start}it was shuffled with seed 4, and now is not: shuffle with seed 4, {end}")
     );
     assert_eq!(
         refused(&data.shuffle(4).batch(5).named("train"), &plain),
-        format!("{start}it was read in order, and now is shuffled: leave out .shuffle(..), {end}")
+        format!("{start}it was read in order, and now is shuffled: do not shuffle, {end}")
     );
     for (loader, cursors) in [(other.shuffle(4), &shuffled), (other.batch(5), &plain)] {
         let text = refused(&loader.batch(5).named("train"), cursors);
@@ -282,12 +282,12 @@ fn cursors_of_other_data_or_another_order_are_refused_with_what_to_do() {
 #[test]
 fn settings_that_make_no_sense_say_so() {
     let refused = |loader: Loader| loader.iter().next().unwrap().unwrap_err().to_string();
-    assert_eq!(refused(numbers(5).shuffle(1)), "say how many samples a step takes: .batch(64)");
-    assert_eq!(refused(numbers(5).batch(0)), "a batch needs samples: .batch(0) has none");
+    assert_eq!(refused(numbers(5).shuffle(1)), "say how many samples a step takes, such as 64");
+    assert_eq!(refused(numbers(5).batch(0)), "a batch needs samples: one of 0 has none");
     assert_eq!(refused(numbers(0).batch(2).epochs(u64::MAX)), "source `data` has no samples");
     assert_eq!(
         refused(numbers(5).batch(6).drop_last().epochs(u64::MAX)),
-        ".batch(6).drop_last() leaves nothing of 5 samples: take smaller batches, or keep the last"
+        "without what does not fill a batch of 6, nothing is left of 5 samples: take smaller batches, or keep the last"
     );
 }
 
@@ -354,4 +354,21 @@ fn fields_that_do_not_fit_together_are_refused() {
         numbers(3).field("xx").unwrap_err().to_string(),
         "there is no field `xx`; there are `x`, `y`; did you mean `x`?"
     );
+}
+
+#[test]
+fn an_error_of_the_users_own_comes_back_with_its_type() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("batch at {0} is dull")]
+    struct Dull(u64);
+    for threads in [0, 2] {
+        let dull = |batch, at: At| if at.first == 4 { Err(DataError::own(Dull(at.first))) } else { Ok(batch) };
+        let mut batches = numbers(8).batch(2).prefetch(threads).map(dull).iter();
+        assert!(batches.by_ref().take(2).all(|b| b.is_ok()));
+        let error = batches.next().expect("the third").expect_err("it is dull");
+        assert_eq!(error.to_string(), "batch at 4 is dull");
+        let DataError::Own(own) = &error else { panic!("{error:?}") };
+        assert_eq!(own.0.downcast_ref::<Dull>().map(|d| d.0), Some(4));
+        assert!(error == error.clone() && error != DataError::own(Dull(4)) && batches.next().is_none());
+    }
 }

@@ -66,15 +66,15 @@ fn idx() {
         ),
         (
             parse(&[&[0, 0, 14, 4][..], &[255; 16], &[1; 8]].concat()),
-            "a.idx: byte 4: the header promises 4294967295 × 4294967295 × 4294967295 × 4294967295 elements, beyond the limit of 8589934592 bytes: if it is meant to, raise `Limits::unpacked_bytes`",
+            "a.idx: byte 4: the header promises 4294967295 × 4294967295 × 4294967295 × 4294967295 elements, beyond the limit of 8589934592 bytes: if it is meant to, raise the limit `unpacked_bytes`",
         ),
         (
             parse(&[&[0, 0, 14, 4][..], &[255; 12], &[0; 4]].concat()),
-            "a.idx: byte 4: the header promises 4294967295 × 4294967295 × 4294967295 × 0 elements, beyond the limit of 8589934592 bytes: if it is meant to, raise `Limits::unpacked_bytes`",
+            "a.idx: byte 4: the header promises 4294967295 × 4294967295 × 4294967295 × 0 elements, beyond the limit of 8589934592 bytes: if it is meant to, raise the limit `unpacked_bytes`",
         ),
         (
             refused(idx::parse("a.idx", &[0, 0, 8, 2, 0, 0, 1, 0, 0, 0, 1, 0], &small)),
-            "a.idx: byte 4: the header promises 256 × 256 elements, beyond the limit of 1000 bytes: if it is meant to, raise `Limits::unpacked_bytes`",
+            "a.idx: byte 4: the header promises 256 × 256 elements, beyond the limit of 1000 bytes: if it is meant to, raise the limit `unpacked_bytes`",
         ),
         (
             parse(&gz[..gz.len() - 12]),
@@ -117,16 +117,16 @@ fn npy() {
         ),
         (
             parse(&of("<f4", "(4294967296, 4294967296)"), &[]),
-            "a.npy: byte 60: the header promises 4294967296 × 4294967296 elements of f32, beyond the limit of 8589934592 bytes: if it is meant to, raise `Limits::unpacked_bytes`",
+            "a.npy: byte 60: the header promises 4294967296 × 4294967296 elements of f32, beyond the limit of 8589934592 bytes: if it is meant to, raise the limit `unpacked_bytes`",
         ),
         (
             parse(&of("<f4", "(1000000000000, 0)"), &[]),
-            "a.npy: byte 60: the header promises 1000000000000 × 0 elements of f32, beyond the limit of 8589934592 bytes: if it is meant to, raise `Limits::unpacked_bytes`",
+            "a.npy: byte 60: the header promises 1000000000000 × 0 elements of f32, beyond the limit of 8589934592 bytes: if it is meant to, raise the limit `unpacked_bytes`",
         ),
         (
             parse(&of("<f4", "(0, 1099511627776, 1099511627776)").replace("False", "True"), &[]),
             "a.npy: byte 59: the header promises 0 × 1099511627776 × 1099511627776 elements of f32, beyond the limit of \
-             8589934592 bytes: if it is meant to, raise `Limits::unpacked_bytes`",
+             8589934592 bytes: if it is meant to, raise the limit `unpacked_bytes`",
         ),
         (
             parse(&of("<f4", "(99999999999999999999,)"), &[]),
@@ -255,11 +255,11 @@ fn npz() {
         (parse(&foreign), "a.npz: member `y.npz`, byte 0: is not an array: members are called NAME.npy"),
         (
             refused(npz::parse("a.npz", &plain, &small)),
-            "a.npz: member `y.npy`, byte 0: unpacks to 168 bytes, and 12 are left of the limit: if it is meant to, raise `Limits::unpacked_bytes`",
+            "a.npz: member `y.npy`, byte 0: unpacks to 168 bytes, and 12 are left of the limit: if it is meant to, raise the limit `unpacked_bytes`",
         ),
         (
             refused(npz::parse("a.npz", &packed, &Limits { unpacked_bytes: 100, ..small })),
-            "a.npz: member `x.npy`, byte 0: unpacks to 188 bytes, and 100 are left of the limit: if it is meant to, raise `Limits::unpacked_bytes`",
+            "a.npz: member `x.npy`, byte 0: unpacks to 188 bytes, and 100 are left of the limit: if it is meant to, raise the limit `unpacked_bytes`",
         ),
     ]);
 }
@@ -289,7 +289,7 @@ fn csv() {
         ),
         (parse("a,c,kind\n1,2,cat\n"), "t.csv: line 1: there is no column `b`; the header has `a`, `c`, `kind`"),
         (parse("a,a,kind,b\n1,2,cat,1\n"), "t.csv: line 1: columns 1 and 2 are both called `a`: give a number, from 0"),
-        (parse(""), "t.csv: is empty: it needs a header, or say .no_header()"),
+        (parse(""), "t.csv: is empty: it needs a header, unless it is said to have none"),
         (
             refused(csv.parse("t.csv", b"a,b,kind\n1,2,\xff\n")),
             "t.csv: line 2: column 3 is not UTF-8: save the file as UTF-8",
@@ -303,7 +303,7 @@ fn csv() {
             "t.csv: column `a` has no name without a header: give its number, from 0",
         ),
         (bare(b"1\n", Csv::new().numbers("x", I32, [0usize; 0])), "field `x` has no columns: name at least one"),
-        (bare(b"1\n", Csv::new()), "say which columns to read: .numbers(field, dtype, columns)"),
+        (bare(b"1\n", Csv::new()), "say which columns to read as which field"),
         (
             refused(Csv::new().number("x", I32, 2).parse("t.csv", b"a,b\n1,2\n")),
             "t.csv: line 1: there is no column 2: the header has 2, counted from 0",
@@ -341,15 +341,15 @@ fn pictures() {
         ),
         (
             parse(&bomb),
-            "a.png: has 65536 × 65536 pixels, more than 268435456: if it is meant to, raise `Limits::pixels`",
+            "a.png: has 65536 × 65536 pixels, more than 268435456: if it is meant to, raise the limit `pixels`",
         ),
         (
             refused(tiny.parse("a.png", &png)),
-            "a.png: has 4 × 6 pixels, more than 20: if it is meant to, raise `Limits::pixels`",
+            "a.png: has 4 × 6 pixels, more than 20: if it is meant to, raise the limit `pixels`",
         ),
         (
             open("sizes", Images::rgb()),
-            "sizes/b/1.png: is 3 × 6 pixels, the first picture 4 × 6: say .resize(height, width) or .crop(height, width)",
+            "sizes/b/1.png: is 3 × 6 pixels, the first picture 4 × 6: say to what height and width to resize or crop them",
         ),
         (
             open("sizes", Images::rgb().resize(0, 5)),
@@ -404,7 +404,7 @@ fn folders_and_labels_that_do_not_belong_together() {
     let late = late.replace(&format!("{}/", folder.0.display()), "");
     cases.push((
         late,
-        "cat/a.png: is 3 × 6 pixels, the first picture 4 × 6: say .resize(height, width) or .crop(height, width)",
+        "cat/a.png: is 3 × 6 pixels, the first picture 4 × 6: say to what height and width to resize or crop them",
     ));
     check(&cases);
 

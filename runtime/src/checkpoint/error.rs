@@ -72,7 +72,7 @@ pub enum CheckpointError {
     /// The variables fit, but what is done with them is something else.
     #[error(
         "{} was saved by another graph over the same variables ({what}): the run would not go on as it was; \
-         `resume_changed` loads it all the same", path.display()
+         resume it as changed (`resume_changed`; `changed=True` in Python) to load it all the same", path.display()
     )]
     OtherGraph {
         /// Which file.

@@ -26,7 +26,7 @@ pub use saver::Saving;
 pub use session::Resumed;
 pub use shards::{Pending, PieceOrder, Root, Shard, ShardOrder, ShardReport};
 pub use snapshot::Same;
-pub use weights::{TensorEntry, inspect_tensors};
+pub use weights::{TensorEntry, Unshared, inspect_tensors};
 pub use write::Saved;
 
 pub(crate) use saver::Saver;

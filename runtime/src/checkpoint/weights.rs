@@ -1,6 +1,7 @@
 //! Weights alone: one safetensors file of parameters and statistics, for other tools and other runs. It says nothing of
 //! steps, optimizers or data; to go on training, resume a checkpoint.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use thalweg_graph::kernel::BufferType;
@@ -55,22 +56,46 @@ impl Session {
     /// # Errors
     /// With every difference in names and types. The session is then as it was.
     pub fn load_weights(&mut self, path: impl AsRef<Path>) -> Result<()> {
-        let path = path.as_ref();
+        self.take_weights(path.as_ref(), true).map(drop)
+    }
+    /// Sets those parameters and statistics that a safetensors file holds as well, such as all but a new head; the others stay
+    /// as they are.
+    ///
+    /// # Errors
+    /// With every difference in the types of what both have. The session is then as it was.
+    pub fn load_shared_weights(&mut self, path: impl AsRef<Path>) -> Result<Unshared> {
+        self.take_weights(path.as_ref(), false)
+    }
+    fn take_weights(&mut self, path: &Path, strict: bool) -> Result<Unshared> {
         self.saver.finish()?;
         let variables = self.variables();
         let mut file = TensorFile::open(path).map_err(unreadable(path))?;
         let names = file.names();
         let theirs: Vec<_> = names.iter().map(|n| (n.as_str(), file.ty(n).expect("one of its names"))).collect();
-        let theirs: Vec<Entry<'_>> = theirs.iter().map(|(n, ty)| (*n, ty.as_ref().map_err(String::as_str))).collect();
-        let weights = || variables.slots.iter().filter(is_weight);
-        let ours: Vec<Entry<'_>> = weights().map(|s| (&*s.name, Ok(&s.ty))).collect();
+        let mut theirs: Vec<Entry<'_>> =
+            theirs.iter().map(|(n, ty)| (*n, ty.as_ref().map_err(String::as_str))).collect();
+        let mut ours: Vec<Entry<'_>> =
+            variables.slots.iter().filter(is_weight).map(|s| (&*s.name, Ok(&s.ty))).collect();
+        let mut unshared = Unshared::default();
+        if !strict {
+            let apart = |of: &[Entry<'_>], from: &[Entry<'_>]| -> Vec<String> {
+                let from: BTreeSet<&str> = from.iter().map(|(name, _)| *name).collect();
+                of.iter().filter(|(name, _)| !from.contains(name)).map(|(name, _)| name.to_string()).collect()
+            };
+            unshared = Unshared { missing: apart(&ours, &theirs), left_over: apart(&theirs, &ours) };
+            unshared.left_over.sort();
+            ours.retain(|(name, _)| !unshared.missing.iter().any(|m| m == name));
+            theirs.retain(|(name, _)| !unshared.left_over.iter().any(|l| l == name));
+        }
         let differences = compare(&ours, &theirs);
         if !differences.is_empty() {
             return Err(CheckpointError::Mismatch { path: path.into(), differences });
         }
         // Around the new weights the state stays what it is.
         self.read_state(&variables)?;
-        for slot in weights() {
+        for slot in
+            variables.slots.iter().filter(is_weight).filter(|s| !unshared.missing.iter().any(|m| **m == *s.name))
+        {
             let to = &mut self.saver.buffer[slot.range()];
             let mut at = 0;
             let mut sink = |bytes: &[u8]| {
@@ -84,8 +109,18 @@ impl Session {
             }
         }
         self.write_state()?;
-        Ok(self.copy()?)
+        self.copy()?;
+        Ok(unshared)
     }
+}
+
+/// What a model and a file of weights do not share, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unshared {
+    /// What the model has and the file has not: it stays as it was.
+    pub missing: Vec<String>,
+    /// What the file has and the model has not.
+    pub left_over: Vec<String>,
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {

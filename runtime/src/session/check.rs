@@ -244,7 +244,7 @@ fn remedy(node: &Node, dtype: DType, nan: bool, operands_finite: bool) -> String
     }
     if node.op_as::<ReadVariable>().is_some() {
         return "it was so before this step: an earlier step committed it, or it was set; train with \
-                `model.check_finite(true)` to see the step that does it"
+                `check_finite` on to see the step that does it"
             .into();
     }
     match (gradient, nan, operands_finite) {

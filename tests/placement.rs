@@ -287,7 +287,7 @@ fn a_perceptron_by_columns_and_rows() {
 #[test]
 fn a_perceptron_as_the_model_says() {
     let g = Graph::new("mlp").seed(3);
-    let x = g.input("x", F32, shape![8, 6]);
+    let x = g.input("x", F32, shape![8, 6]).shard([None, Some("sp")]);
     let label = g.input("index", I32, shape![8]);
     let hidden = g.scope("fc1", || Linear::new(12).call(x)).relu().shard([Some("dp"), Some("tp")]);
     let logits = g.scope("fc2", || Linear::new(6).call(hidden)).shard([None, Some("sp")]);
@@ -316,12 +316,14 @@ fn a_perceptron_as_the_model_says() {
         let weight = &graph.state[graph.variable("fc1.weight").expect("declared")];
         let is_cut = format!("{:?}", request.variable(weight)).contains("Shard");
         assert_eq!(is_cut, cut, "{strategy}");
+        // Rows are those of a batch, whatever is said of columns.
+        assert_eq!(request.inputs["x"][0], Some(0), "{strategy}");
         check(&graph, &Bindings::new(), &feeds, &request, devices, 1e-4);
     }
     let wrong = |s: Strategy| s.request(&graph, &Cluster::cpus(4)).expect_err("it does not fit").to_string();
     for (axes, says) in [
         (&[("dp", 2), ("tp", 2)][..], "is to be spread over `sp`; the mesh has `dp`, `tp`"),
-        (&[("dp", 4)], "over `tp`; the mesh has `dp`"),
+        (&[("dp", 4)], "over `sp`; the mesh has `dp`"),
         (&[], "an axis at least"),
         (&[("dp", 1), ("tp", 3), ("sp", 1)], "groups of 3 devices cannot be made of 4"),
         (&[("dp", 1), ("tp", 2), ("sp", 1)], "the mesh dp 1 × tp 2 × sp 1 is of 2 devices, and there are 4"),

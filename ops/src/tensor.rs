@@ -62,8 +62,9 @@ impl<'g> Tensor<'g> {
     }
     /// How this is to be spread over the mesh of a strategy: per axis, the name of an axis of the
     /// [mesh](thalweg_graph::Strategy::mesh), or none. Of a parameter or an input that is how it lies, and how the rest is computed
-    /// follows; a value that is computed is spread so where its op allows it, and `explain` says where it does not. The same
-    /// model runs anywhere: where no mesh is said, nothing is cut.
+    /// follows; the rows of a batch are spread along the first axis of the mesh, unless something else is said of them. A value that
+    /// is computed is spread so where its op allows it, and `explain` says where it does not. The same model runs anywhere: where
+    /// no mesh is said, nothing else is cut.
     ///
     /// ```
     /// use thalweg_graph::{DType::F32, Init, Strategy, shape};

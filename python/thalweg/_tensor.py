@@ -96,9 +96,9 @@ class Tensor:
         """Says how this is to be spread over the mesh of a strategy: per axis, the name of an axis of the mesh, or ``None``. Gives it
         back.
 
-        Of a parameter or an input that is how it lies, and how the rest is computed follows; a value that is computed is spread so
-        where its op allows it, and ``model.explain`` says where it does not. The same model runs anywhere: where no mesh is said,
-        nothing is cut.
+        Of a parameter or an input that is how it lies, and how the rest is computed follows; the rows of a batch are spread along
+        the first axis of the mesh, unless something else is said of them. A value that is computed is spread so where its op allows
+        it, and ``model.explain`` says where it does not. The same model runs anywhere: where no mesh is said, nothing else is cut.
 
         >>> import thalweg as tw
         >>> g = tw.Graph("wide")

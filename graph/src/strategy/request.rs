@@ -32,7 +32,8 @@ impl Strategy {
         Ok(request)
     }
 
-    /// How inputs are spread: as this says, else as the model says, else along their rows where these are a batch.
+    /// How inputs are spread: as this says, else as the model says; and along their rows where these are a batch, unless one of
+    /// both says otherwise of them.
     fn inputs(&self, graph: &Graph, mesh: &Mesh) -> Result<Axes, StrategyError> {
         let mut inputs = Axes::new();
         let rows = |axis| one(mesh, 0, axis);
@@ -44,7 +45,11 @@ impl Strategy {
                 }
             }
         }
-        inputs.extend(self.said(graph, mesh, |node| node.op_as::<Input>().map(|input| input.name.clone()))?);
+        for (name, mut axes) in self.said(graph, mesh, |node| node.op_as::<Input>().map(|input| input.name.clone()))? {
+            let rows = inputs.get(&name).and_then(|axes| axes[0]);
+            axes[0] = axes[0].or(rows.filter(|rows| !axes.contains(&Some(*rows))));
+            inputs.insert(name, axes);
+        }
         for (name, axis) in &self.inputs {
             let all = graph.programs.iter().flat_map(|p| graph.inputs_of(p));
             let found = all.clone().find(|(_, input)| input.name == *name).map(|(_, input)| &input.ty);

@@ -145,7 +145,7 @@ fn what_does_not_fit_is_said() {
     };
     let (two, dp) = (Cluster::cpus(2), Strategy::data_parallel);
     for (cluster, strategy, says) in [
-        (&two, None, "compile_with(&cluster, &Strategy::data_parallel())"),
+        (&two, None, "by a strategy such as data parallel (`compile_with`"),
         (&Cluster::cpus(3), Some(dp().leaves(2)), "2 leaves cannot be spread over 3 devices"),
         (&Cluster::cpus(0), Some(dp()), "without devices"),
         (&two, Some(dp().input("z", None)), "an input `z`; the model has `x`"),

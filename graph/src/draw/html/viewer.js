@@ -362,6 +362,8 @@ window.addEventListener("pointerup", (e) => {
   else select(item?.children ? null : item || null);
 });
 svg.addEventListener("wheel", (e) => {
+  // In a frame, as in a notebook, the wheel is the reader's way past the picture.
+  if (window !== window.parent && !e.ctrlKey && !e.metaKey) return;
   e.preventDefault();
   const factor = Math.exp(-e.deltaY / 500);
   const { left, top } = svg.getBoundingClientRect();

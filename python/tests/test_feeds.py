@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import ml_dtypes
@@ -152,6 +153,15 @@ def busy() -> tw.Model:
     return g.compile()
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C as a terminal has it: what a shell starts in the background ignores it."""
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, old)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_ends_the_step_and_leaves_the_variables() -> None:
     model = busy()
     small = np.ones((1, 512), np.float32)
